@@ -1,0 +1,32 @@
+# The one place that knows how to set up, test and show throughtime on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check format bench clean
+
+demo: $(STAMP)  ## fit and compare models of daily index prices
+	$(BIN)/throughtime fit demo:prices --name "S&P 500" -o runs/demo
+
+test: $(STAMP)  ## every test
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP)  ## lint, types and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -d $(VENV) || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing throughtime and what it needs (about 250 MB, one to three minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info

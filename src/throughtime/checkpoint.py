@@ -1,0 +1,140 @@
+"""Files that survive a power cut: atomic writes, tensors and values in one safetensors file.
+
+Nothing here can execute anything when loaded: tensors are safetensors, values are JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from throughtime.errors import RunError
+from throughtime.state import State
+
+_META = "throughtime"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that a crash leaves either the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, content: str) -> None:
+    """`write_bytes` for text, UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` for a JSON value; refuses NaN and infinity, which JSON does not have."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a run's file. Raises RunError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} has no {path.name}; it is not a finished run") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged ({error}); fit the model again") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], values: Any = None) -> str:
+    """Writes named tensors, and JSON values beside them, as one file. Returns its SHA-256."""
+    plain = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    content = save(plain, {_META: json.dumps(values)})
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], Any]:
+    """The tensors and values that `write_tensors` wrote.
+
+    Raises RunError if the file is missing, damaged, or not the one with the given SHA-256.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} has no {path.name}; it is not a finished run") from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise RunError(f"{path} is not the file this run was saved with (its SHA-256 differs)")
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            values = json.loads((file.metadata() or {}).get(_META, "null"))
+            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise RunError(f"{path} is damaged ({error}); fit the model again") from None
+
+
+def pack(state: State, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Puts a state's tensors into `tensors` under `name`; returns its structure as JSON."""
+    if state is None:
+        return None
+    if isinstance(state, tuple):
+        return [pack(part, f"{name}.{i}", tensors) for i, part in enumerate(state)]
+    tensors[name] = state
+    return name
+
+
+def unpack(structure: Any, tensors: dict[str, Tensor]) -> State:
+    """The state that `pack` took apart."""
+    if structure is None:
+        return None
+    if isinstance(structure, list):
+        return tuple(unpack(part, tensors) for part in structure)
+    return tensors[structure]
+
+
+def pack_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> Any:
+    """Puts an optimiser's tensors into `tensors`; returns the rest of its state as JSON."""
+    whole = optimiser.state_dict()
+    rest: dict[str, Any] = {}
+    for index, entries in whole["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{index}.{key}"] = value
+            else:
+                rest[f"{index}.{key}"] = value
+    return rest
+
+
+def unpack_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict[str, Any]
+) -> None:
+    """Puts back what `pack_optimiser` took apart."""
+    found: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            found.setdefault(int(index), {})[key] = value
+    for name, scalar in rest.items():
+        index, key = name.split(".", 1)
+        found.setdefault(int(index), {})[key] = scalar
+    whole = optimiser.state_dict()
+    whole["state"] = found
+    optimiser.load_state_dict(whole)

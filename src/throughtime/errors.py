@@ -1,0 +1,52 @@
+"""Everything that throughtime raises on purpose.
+
+    ThroughtimeError
+    ├── DataError            a file, a cell, a time stamp or a series that cannot be used
+    │   └── VocabularyError  symbols that the model has never been given
+    ├── SettingError         an option or argument that makes no sense (also a ValueError)
+    ├── RunError             a run folder that is incomplete, damaged or too new
+    ├── BackendError         a kernel backend that cannot run here
+    ├── MissingExtra         an optional package that is not installed
+    └── NonFiniteError       a loss or gradient that stays infinite or NaN
+
+Each message is one line: what is wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class ThroughtimeError(Exception):
+    """Base of every error that throughtime raises on purpose."""
+
+
+class DataError(ThroughtimeError):
+    """A file, a cell, a time stamp or a series that cannot be used."""
+
+
+class VocabularyError(DataError):
+    """Symbols that the model has never been given."""
+
+
+class SettingError(ThroughtimeError, ValueError):
+    """An option or argument that makes no sense."""
+
+
+class RunError(ThroughtimeError):
+    """A run folder that is incomplete, damaged or newer than this version."""
+
+
+class BackendError(ThroughtimeError):
+    """A kernel backend that cannot run here."""
+
+
+class MissingExtra(ThroughtimeError, ImportError):
+    """An optional package that is not installed; the message holds the command that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}': pip install 'throughtime[{extra}]'"
+        )
+
+
+class NonFiniteError(ThroughtimeError):
+    """A loss or gradient that stays infinite or NaN."""

@@ -1,0 +1,189 @@
+"""RNN, GRU and LSTM: drop-ins for torch.nn that restart rows, take single steps and name backends.
+
+Same constructor, parameter names, gate order and ``state_dict`` as torch.nn; the state goes in and
+comes out, and never lives on the module.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from throughtime import kernels
+from throughtime.errors import SettingError
+from throughtime.kernels import Spec, reference
+from throughtime.state import State
+
+_CELLS = {
+    "rnn_tanh": torch.rnn_tanh_cell,
+    "rnn_relu": torch.rnn_relu_cell,
+    "gru": torch.gru_cell,
+    "lstm": torch.lstm_cell,
+}
+if TYPE_CHECKING:
+    _Base = nn.RNNBase
+else:
+    _Base = object
+
+
+class _Recurrent(_Base):
+    """What the three layers add to their torch.nn parents."""
+
+    backend: str
+    kind: str
+
+    def forward(  # type: ignore[override]
+        self,
+        input: Tensor | PackedSequence,
+        hx: State = None,
+        reset: Tensor | None = None,
+        initial: State = None,
+    ) -> tuple[Any, State]:
+        """Runs the layer(s) over a sequence; with `reset` None this is torch.nn's forward.
+
+        input: ``[T, B, I]``, ``[B, T, I]`` (batch_first), ``[T, I]`` or a PackedSequence.
+        hx: as in torch.nn, zeros (or `initial`) when None.
+        reset: bool ``[T, B]`` (``[B, T]`` if batch_first; ``[T]`` unbatched): True restarts that
+        row before step t. initial: the state that rows restart from, ``[L*D, 1 or B, H]``; zeros
+        when None.
+        Returns the output and the state after the last step, laid out as in torch.nn.
+        """
+        backend = kernels.choose(self.kind, self.backend)
+        plain = reset is None and initial is None
+        if isinstance(input, PackedSequence):
+            if not plain or backend != "torch":
+                raise SettingError(
+                    "a PackedSequence restarts its own rows and runs on backend='torch' only; "
+                    "pass a padded tensor to use reset, initial or another backend"
+                )
+            return super().forward(input, hx)
+        if plain and backend == "torch":
+            return super().forward(input, hx)
+        batched = input.dim() == 3
+        time_dim = 1 if batched and self.batch_first else 0
+        x = input if batched else input.unsqueeze(1)
+        x = x.transpose(0, 1) if time_dim else x
+        state = hx if batched or hx is None else _map(hx, lambda part: part.unsqueeze(1))
+        if state is None:
+            state = self._start(x, initial)
+        if reset is not None:
+            reset = self._check_reset(reset, x, batched, time_dim)
+        y, state = kernels.run(
+            self._spec(), x, state, self._flat(), reset, initial, backend
+        )
+        y = y.transpose(0, 1) if time_dim else y
+        if not batched:
+            y, state = y.squeeze(1), _map(state, lambda part: part.squeeze(1))
+        return y, state
+
+    def step(self, x_t: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """One step: the same numbers as the sequence call.
+
+        x_t: ``[B, I]``. state: ``[L, B, H]`` (LSTM: (h, c)), zeros when None.
+        Returns the output ``[B, H]`` and the next state. Raises SettingError if bidirectional.
+        """
+        if self.bidirectional:
+            raise SettingError("a bidirectional layer has no single step: it needs the future")
+        if state is None:
+            state = self._start(x_t.unsqueeze(0), None)
+        if self.proj_size or kernels.choose(self.kind, self.backend) == "reference":
+            y, state = kernels.run(
+                self._spec(), x_t.unsqueeze(0), state, self._flat(), None, None, self.backend
+            )
+            return y[0], state
+        cell, weights = _CELLS[self.kind], self._flat()
+        per_layer, y, finals = (4 if self.bias else 2), x_t, []
+        for layer in range(self.num_layers):
+            if layer and self.dropout and self.training:
+                y = F.dropout(y, self.dropout)
+            w = weights[layer * per_layer : (layer + 1) * per_layer]
+            after = cell(y, reference.layer_state(state, layer), *w)
+            finals.append(after)
+            y = after[0] if self.kind == "lstm" else after
+        if self.kind == "lstm":
+            return y, (torch.stack([f[0] for f in finals]), torch.stack([f[1] for f in finals]))
+        return y, torch.stack(finals)
+
+    def _spec(self) -> Spec:
+        dropout = float(self.dropout) if self.training else 0.0
+        return Spec(self.kind, self.num_layers, self.bias, self.bidirectional, dropout)
+
+    def _flat(self) -> list[Tensor]:
+        """The weights by name, so that functional_call and parametrizations are seen."""
+        return [getattr(self, name) for layer in self._all_weights for name in layer]
+
+    def _start(self, x: Tensor, initial: State) -> State:
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        sizes = [self.proj_size or self.hidden_size]
+        if self.kind == "lstm":
+            sizes.append(self.hidden_size)
+        zeros = tuple(x.new_zeros(rows, x.shape[1], size) for size in sizes)
+        if initial is not None:
+            parts = initial if isinstance(initial, tuple) else (initial,)
+            zeros = tuple(p.expand_as(z) for p, z in zip(parts, zeros, strict=True))
+        return zeros if self.kind == "lstm" else zeros[0]
+
+    def _check_reset(self, reset: Tensor, x: Tensor, batched: bool, time_dim: int) -> Tensor:
+        reset = reset if batched else reset.unsqueeze(-1)
+        reset = reset.transpose(0, 1) if time_dim else reset
+        if reset.shape != x.shape[:2] or reset.dtype != torch.bool:
+            expected = "[B, T]" if time_dim else "[T, B]"
+            raise SettingError(
+                f"reset must be bool {expected} = {list(x.shape[:2])} in time-major order; "
+                f"got {reset.dtype} {list(reset.shape)}"
+            )
+        return reset
+
+
+def _map(state: State, function: Any) -> State:
+    return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
+
+
+class RNN(_Recurrent, nn.RNN):
+    """``S_t = σ(X_t W_x + O_{t-1})``, ``O_t = S_t W_rec``: torch.nn.RNN with reset and step.
+
+    nonlinearity: "tanh", "relu" or "identity" (the linear recurrence).
+    """
+
+    def __init__(
+        self, *args: Any, nonlinearity: str = "tanh", backend: str = "auto", **kwargs: Any
+    ) -> None:
+        if len(args) > 3:  # torch.nn's fourth positional argument
+            args, nonlinearity = (*args[:3], *args[4:]), args[3]
+        if nonlinearity not in ("tanh", "relu", "identity"):
+            raise SettingError(f"nonlinearity '{nonlinearity}' is not tanh, relu or identity")
+        known = "relu" if nonlinearity == "relu" else "tanh"
+        positional = (*args[:3], known, *args[3:]) if len(args) > 3 else args
+        if len(args) <= 3:
+            kwargs["nonlinearity"] = known
+        super().__init__(*positional, **kwargs)
+        self.nonlinearity = nonlinearity
+        self.backend = kernels.check(backend)
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        return f"rnn_{self.nonlinearity}"
+
+
+class GRU(_Recurrent, nn.GRU):
+    """torch.nn.GRU with reset and step (Cho et al. 2014)."""
+
+    kind = "gru"
+
+    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.backend = kernels.check(backend)
+
+
+class LSTM(_Recurrent, nn.LSTM):
+    """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997)."""
+
+    kind = "lstm"
+
+    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.backend = kernels.check(backend)

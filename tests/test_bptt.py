@@ -1,0 +1,184 @@
+"""Gradient methods against graphs that are built by hand, window by window."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throughtime import bptt
+from throughtime import state as states
+from throughtime.errors import SettingError
+
+STEPS, ROWS, SIZE = 13, 2, 3
+
+
+class Problem:
+    """A small recurrent loss whose per-step losses a test can address one by one."""
+
+    def __init__(self, seed=0, steps=STEPS, pair=False):
+        torch.manual_seed(seed)
+        make = lambda *shape: torch.randn(*shape, dtype=torch.float64)  # noqa: E731
+        self.w_x = make(SIZE, SIZE).requires_grad_()
+        self.w_rec = (0.5 * make(SIZE, SIZE)).requires_grad_()
+        self.parameters = [self.w_x, self.w_rec]
+        self.batch = make(steps, ROWS, SIZE)
+        self.pair = pair  # an LSTM-like state of two tensors
+        first = 0.1 * make(1, ROWS, SIZE)
+        self.state = (first, 0.5 * first) if pair else first
+
+    def step(self, x, state):
+        h, c = state if self.pair else (state, 0.0)
+        new = torch.tanh(h[0] @ self.w_rec + x @ self.w_x + 0.1 * (c[0] if self.pair else 0.0))
+        loss = (new * new * torch.arange(1.0, SIZE + 1, dtype=torch.float64)).sum()
+        new = new.unsqueeze(0)
+        return loss, (new, 0.9 * c + new) if self.pair else new
+
+    def loss(self, batch, state):
+        total = torch.zeros((), dtype=torch.float64)
+        for x in batch:
+            part, state = self.step(x, state)
+            total = total + part
+        return total, state
+
+    def take_gradients(self):
+        found = [p.grad.clone() for p in self.parameters]
+        for p in self.parameters:
+            p.grad = None
+        return found
+
+
+def oracle(problem, k1, k2, rate=0.0):
+    """TBPTT(k1, k2) from the definition: every window's graph is built from scratch.
+
+    `rate` changes the parameters after each window, as training does; the state that a window
+    starts from is the one found when that step was last passed.
+    """
+    length = len(problem.batch)
+    latest = {0: problem.state}
+    totals = [torch.zeros_like(p) for p in problem.parameters]
+    for target in range(0, length, k1):
+        stop = min(target + k1, length)
+        begin = max(0, stop - k2) if stop - target == k1 else max(0, target + k1 - k2)
+        state, used = latest[begin], []
+        for t in range(begin, stop):
+            loss, state = problem.step(problem.batch[t], state)
+            latest[t + 1] = states.detach(state)
+            if t >= target:
+                used.append(loss)
+        grads = torch.autograd.grad(sum(used), problem.parameters)
+        for total, grad in zip(totals, grads, strict=True):
+            total += grad
+        with torch.no_grad():
+            for p, grad in zip(problem.parameters, grads, strict=True):
+                p -= rate * grad
+    return totals, latest[length]
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_full_equals_autograd_of_the_unrolled_graph(pair):
+    problem = Problem(pair=pair)
+    expected_loss, expected_state = problem.loss(problem.batch, problem.state)
+    expected = torch.autograd.grad(expected_loss, problem.parameters)
+    loss, state = bptt.Full().backward(problem.loss, problem.batch, problem.state)
+    torch.testing.assert_close(loss, expected_loss.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(problem.take_gradients(), list(expected), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        list(states.leaves(state)), list(states.leaves(expected_state)), rtol=1e-12, atol=0
+    )
+    assert not any(leaf.requires_grad for leaf in states.leaves(state))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    k1=st.integers(1, 8),
+    extra=st.integers(0, 12),
+    steps=st.integers(1, 20),
+    pair=st.booleans(),
+    rate=st.sampled_from([0.0, 0.02]),
+    seed=st.integers(0, 1000),
+)
+def test_truncated_equals_windows_built_by_hand(k1, extra, steps, pair, rate, seed):
+    ours, theirs = Problem(seed, steps, pair), Problem(seed, steps, pair)
+    found = [torch.zeros_like(p) for p in ours.parameters]
+
+    def on_update(loss):
+        for total, p in zip(found, ours.parameters, strict=True):
+            total += p.grad
+            with torch.no_grad():
+                p -= rate * p.grad
+            p.grad = None
+
+    method = bptt.Truncated(k1, k1 + extra)
+    _, state = method.backward(ours.loss, ours.batch, ours.state, on_update)
+    expected, expected_state = oracle(theirs, k1, k1 + extra, rate)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        list(states.leaves(state)), list(states.leaves(expected_state)), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_a_reach_over_everything_is_the_full_gradient():
+    problem = Problem()
+    bptt.Truncated(1, STEPS).backward(problem.loss, problem.batch, problem.state)
+    sliding = problem.take_gradients()
+    bptt.Full().backward(problem.loss, problem.batch, problem.state)
+    torch.testing.assert_close(sliding, problem.take_gradients(), rtol=1e-10, atol=1e-12)
+
+
+def test_truncation_at_one_step_loses_gradient():
+    problem = Problem()
+    bptt.Truncated(1, 1).backward(problem.loss, problem.batch, problem.state)
+    short = problem.take_gradients()
+    bptt.Full().backward(problem.loss, problem.batch, problem.state)
+    assert (short[1] - problem.take_gradients()[1]).norm() > 1e-2
+
+
+@pytest.mark.parametrize("method", [bptt.Full(), bptt.Truncated(4), bptt.Truncated(3, 7)])
+def test_updates_are_called_once_per_window_and_sum_to_the_loss(method):
+    problem, parts = Problem(), []
+    loss, _ = method.backward(problem.loss, problem.batch, problem.state, parts.append)
+    torch.testing.assert_close(sum(parts), loss)
+    windows = 1 if isinstance(method, bptt.Full) else -(-STEPS // method.k1)
+    assert len(parts) == windows
+
+
+def test_positions_resume_where_they_stopped():
+    """A pass that is cut off between any two updates and taken up again is the same pass."""
+    method, problem = bptt.Truncated(3, 8), Problem()
+    method.backward(problem.loss, problem.batch, problem.state)
+    whole = problem.take_gradients()
+    at = bptt.Position.start(problem.state)
+    while at.target < STEPS:
+        again = bptt.Position(at.target, states.clone(at.state), at.begin, states.clone(at.begin_state))
+        _, at = method.advance(problem.loss, problem.batch, again)
+    torch.testing.assert_close(problem.take_gradients(), whole, rtol=0, atol=0)
+
+
+def test_errors_say_what_to_do():
+    with pytest.raises(SettingError, match="k2=4 is shorter than k1=8: .* choose k2 >= k1"):
+        bptt.Truncated(8, 4)
+    with pytest.raises(SettingError, match="k1 must be at least 1, got 0"):
+        bptt.Truncated(0)
+    with pytest.raises(SettingError, match="no time steps"):
+        bptt.Full().backward(Problem().loss, torch.zeros(0, ROWS, SIZE), None)
+    with pytest.raises(SettingError, match="must return a scalar"):
+        bptt.Full().backward(lambda batch, state: (batch.sum(0), state), torch.zeros(3, 2), None)
+    with pytest.raises(SettingError, match="--bptt 'many' is not full, K or K1,K2"):
+        bptt.parse("many")
+
+
+def test_methods_read_back_from_their_names():
+    for method in (bptt.Full(), bptt.Truncated(5), bptt.Truncated(5, 9)):
+        assert bptt.parse(bptt.describe(method)) == method
+
+
+def test_clipping_reports_the_norm_and_scales_to_the_limit():
+    p = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    p.grad = torch.tensor([3.0, 4.0])
+    norm, clipped = bptt.clip([p], 10.0)
+    assert (float(norm), clipped) == (5.0, False)
+    norm, clipped = bptt.clip([p], 1.0)
+    assert (float(norm), clipped) == (5.0, True)
+    assert abs(float(p.grad.norm()) - 1.0) < 1e-4
+    p.grad = torch.tensor([float("nan"), 1.0])
+    assert bptt.clip([p], 1.0)[1] is False

@@ -1,0 +1,215 @@
+"""The layers against torch.nn, hand-unrolled computations and the plain reference."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+import throughtime as tt
+from throughtime import kernels
+from throughtime import state as states
+from throughtime.errors import BackendError, SettingError
+
+LAYERS = {
+    "rnn_tanh": (tt.RNN, nn.RNN, {"nonlinearity": "tanh"}),
+    "rnn_relu": (tt.RNN, nn.RNN, {"nonlinearity": "relu"}),
+    "gru": (tt.GRU, nn.GRU, {}),
+    "lstm": (tt.LSTM, nn.LSTM, {}),
+}
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def pair(kind, *args, **kwargs):
+    """Our layer and torch's with the same weights, float64."""
+    ours, theirs, extra = LAYERS[kind]
+    torch.manual_seed(0)
+    theirs = theirs(*args, **extra, **kwargs).double()
+    ours = ours(*args, **extra, **kwargs).double()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def random_state(layer, batch):
+    rows = layer.num_layers * (2 if layer.bidirectional else 1)
+    make = lambda: torch.randn(rows, batch, layer.hidden_size, dtype=torch.float64)  # noqa: E731
+    return (make(), make()) if isinstance(layer, nn.LSTM) else make()
+
+
+def gradients(module, inputs, outputs):
+    """Gradients of a random-cotangent sum over every output, for inputs and parameters."""
+    torch.manual_seed(7)
+    total = sum((out * torch.randn(out.shape, dtype=out.dtype)).sum() for out in outputs)
+    wanted = [*inputs, *module.parameters()]
+    return torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
+
+
+def stepwise(layer, x, state, reset):
+    """The oracle for `reset`: torch's own layer, one row and one step at a time."""
+    rows = []
+    finals = []
+    for b in range(x.shape[1]):
+        now = states.index(state, torch.tensor([b]))
+        outputs = []
+        for t in range(len(x)):
+            if reset[t, b]:
+                now = states.zeros_like(now)
+            y, now = layer(x[t : t + 1, b : b + 1], now)
+            outputs.append(y)
+        rows.append(torch.cat(outputs))
+        finals.append(now)
+    return torch.cat(rows, 1), states.concatenate(finals)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_values_and_gradients_equal_torch(kind, layers, bias, bidirectional, backend):
+    ours, theirs = pair(kind, 3, 5, layers, bias=bias, bidirectional=bidirectional)
+    ours.backend = backend
+    x = torch.randn(7, 4, 3, dtype=torch.float64, requires_grad=True)
+    state = states.apply(torch.Tensor.requires_grad_, random_state(theirs, 4))
+    found, expected = ours(x, state), theirs(x, state)
+    inputs = [x, *states.leaves(state)]
+    flat = [found[0], *states.leaves(found[1])], [expected[0], *states.leaves(expected[1])]
+    torch.testing.assert_close(*flat, **TOLERANCE)
+    torch.testing.assert_close(
+        gradients(ours, inputs, flat[0]), gradients(theirs, inputs, flat[1]), **TOLERANCE
+    )
+
+
+def test_rnn_equals_the_hand_unrolled_equations():
+    """S_t = σ(O_{t-1} + X_t W_x), O_t = S_t W_rec, with W_x = weight_ih.T, W_rec = weight_hh.T."""
+    activations = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda pre: pre}
+    for nonlinearity, activation in activations.items():
+        layer = tt.RNN(2, 3, bias=False, nonlinearity=nonlinearity).double()
+        w_x, w_rec = layer.weight_ih_l0.T, layer.weight_hh_l0.T
+        x = torch.randn(4, 1, 2, dtype=torch.float64)
+        s0 = torch.randn(1, 1, 3, dtype=torch.float64)
+        s1 = activation(s0[0] @ w_rec + x[0] @ w_x)
+        s2 = activation(s1 @ w_rec + x[1] @ w_x)
+        s3 = activation(s2 @ w_rec + x[2] @ w_x)
+        s4 = activation(s3 @ w_rec + x[3] @ w_x)
+        y, state = layer(x, s0)
+        torch.testing.assert_close(y, torch.stack([s1, s2, s3, s4]), **TOLERANCE)
+        torch.testing.assert_close(state[0], s4, **TOLERANCE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(LAYERS)),
+    steps=st.integers(1, 40),
+    batch=st.integers(1, 4),
+    layers=st.integers(1, 2),
+    density=st.sampled_from([0.0, 0.03, 0.3, 1.0]),
+    backend=st.sampled_from(["torch", "reference"]),
+    seed=st.integers(0, 10**6),
+)
+def test_reset_equals_row_by_row_restarts(kind, steps, batch, layers, density, backend, seed):
+    ours, theirs = pair(kind, 2, 3, layers)
+    ours.backend = backend
+    torch.manual_seed(seed)
+    x = torch.randn(steps, batch, 2, dtype=torch.float64, requires_grad=True)
+    state = states.apply(torch.Tensor.requires_grad_, random_state(theirs, batch))
+    reset = torch.rand(steps, batch) < density
+    inputs = [x, *states.leaves(state)]
+    y, final = ours(x, state, reset=reset)
+    expected_y, expected_final = stepwise(theirs, x, state, reset)
+    outputs, expected = [y, *states.leaves(final)], [expected_y, *states.leaves(expected_final)]
+    torch.testing.assert_close(outputs, expected, **TOLERANCE)
+    torch.testing.assert_close(
+        gradients(ours, inputs, outputs), gradients(theirs, inputs, expected), **TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_restarting_from_a_given_state_equals_the_reference(kind, bidirectional):
+    ours, _ = pair(kind, 2, 3, 2, bidirectional=bidirectional)
+    torch.manual_seed(3)
+    x, reset = torch.randn(50, 3, 2, dtype=torch.float64), torch.rand(50, 3) < 0.1
+    state, initial = random_state(ours, 3), random_state(ours, 1)
+    results = []
+    for backend in ("torch", "reference"):
+        ours.backend = backend
+        start = states.apply(lambda part: part.clone().requires_grad_(), initial)
+        y, final = ours(x, state, reset=reset, initial=start)
+        outputs = [y, *states.leaves(final)]
+        results.append((outputs, gradients(ours, list(states.leaves(start)), outputs)))
+    torch.testing.assert_close(results[0], results[1], **TOLERANCE)
+    assert any(g.abs().max() > 1e-3 for g in results[0][1][:1])
+
+
+@pytest.mark.parametrize("kind", [*LAYERS, "rnn_identity"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_steps_equal_the_sequence_call(kind, layers):
+    if kind == "rnn_identity":
+        layer = tt.RNN(3, 4, layers, nonlinearity="identity").double()
+    else:
+        layer, _ = pair(kind, 3, 4, layers)
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    y, final = layer(x)
+    state, outputs = None, []
+    for x_t in x:
+        y_t, state = layer.step(x_t, state)
+        outputs.append(y_t)
+    torch.testing.assert_close(torch.stack(outputs), y, **TOLERANCE)
+    torch.testing.assert_close(
+        list(states.leaves(state)), list(states.leaves(final)), **TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layouts_of_torch(kind):
+    ours, theirs = pair(kind, 3, 4, batch_first=True)
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0], **TOLERANCE)
+    reset = torch.zeros(2, 5, dtype=torch.bool)
+    torch.testing.assert_close(ours(x, reset=reset)[0], theirs(x)[0], **TOLERANCE)
+    torch.testing.assert_close(
+        ours(x[0], reset=reset[0])[0], theirs(x[0])[0], **TOLERANCE
+    )  # unbatched
+    packed = pack_sequence([x[0], x[1, :2]])
+    found, expected = ours(packed)[0], theirs(packed)[0]
+    assert isinstance(found, PackedSequence)
+    torch.testing.assert_close(found.data, expected.data, **TOLERANCE)
+
+
+def test_state_dict_deepcopy_and_functional_call():
+    layer = tt.GRU(2, 3)
+    twin = copy.deepcopy(layer)
+    x, reset = torch.randn(5, 1, 2), torch.zeros(5, 1, dtype=torch.bool)
+    torch.testing.assert_close(layer(x)[0], twin(x)[0])
+    doubled = {name: 2 * value for name, value in layer.state_dict().items()}
+    twin.load_state_dict(doubled)
+    found = torch.func.functional_call(layer, doubled, (x, None, reset))[0]
+    torch.testing.assert_close(found, twin(x)[0])
+    assert list(layer.state_dict()) == list(nn.GRU(2, 3).state_dict())
+
+
+def test_dropout_between_layers_is_drawn_in_training_only():
+    layer = tt.LSTM(2, 3, 2, dropout=0.5)
+    x, reset = torch.randn(5, 4, 2), torch.zeros(5, 4, dtype=torch.bool)
+    assert not torch.equal(layer(x, reset=reset)[0], layer(x, reset=reset)[0])
+    layer.eval()
+    assert torch.equal(layer(x, reset=reset)[0], layer(x, reset=reset)[0])
+
+
+def test_errors_name_the_remedy():
+    assert kernels.backends() == {"torch": True, "reference": True}
+    with pytest.raises(BackendError, match="backend 'tpu' does not run here; choose one of: auto"):
+        tt.GRU(2, 3, backend="tpu")
+    layer = tt.RNN(2, 3, nonlinearity="identity", backend="torch")
+    with pytest.raises(BackendError, match="use backend='reference'"):
+        layer(torch.zeros(1, 1, 2))
+    with pytest.raises(SettingError, match="nonlinearity 'sine' is not tanh, relu or identity"):
+        tt.RNN(2, 3, nonlinearity="sine")
+    with pytest.raises(SettingError, match=r"reset must be bool \[T, B\] = \[4, 1\]"):
+        tt.GRU(2, 3)(torch.zeros(4, 1, 2), reset=torch.zeros(4, 2, dtype=torch.bool))
+    with pytest.raises(SettingError, match="needs the future"):
+        tt.GRU(2, 3, bidirectional=True).step(torch.zeros(1, 2))
