@@ -89,7 +89,7 @@ def _differentiate(total: Tensor) -> Tensor:
             "loss(batch, state) must return a scalar that depends on the parameters, "
             f"then the state; got shape {list(total.shape)}, requires_grad={total.requires_grad}"
         )
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     return total.detach()
 
 

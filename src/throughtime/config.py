@@ -31,6 +31,7 @@ class TrainSettings(_Settings):
     patience: int | None = Field(None, ge=1)  # validations without improvement before stopping
     valid_past: int | None = Field(2000, ge=0)  # past steps read before each validation span
     checkpoint_seconds: float = Field(10.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the products in training
     max_skipped: int = Field(20, ge=1)  # non-finite steps in a row before giving up
     seed: int = 0
 
@@ -64,6 +65,9 @@ class RunSettings(_Settings):
     hidden: int | None = None
     layers: int | None = None
     bptt: str = "auto"
+    emission: str = "auto"
+    symbols: str = "characters"  # of text: characters | bytes | tokens
+    transforms: list[dict[str, Any]] | None = None  # None: chosen by validation likelihood
     time_limit: float | None = None  # seconds, for all models together
     seed: int = 0
     steps: int | None = None

@@ -36,7 +36,7 @@ class _Recurrent(_Base):
     backend: str
     kind: str
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input: Tensor | PackedSequence,
         hx: State = None,
@@ -72,9 +72,7 @@ class _Recurrent(_Base):
             state = self._start(x, initial)
         if reset is not None:
             reset = self._check_reset(reset, x, batched, time_dim)
-        y, state = kernels.run(
-            self._spec(), x, state, self._flat(), reset, initial, backend
-        )
+        y, state = kernels.run(self._spec(), x, state, self._flat(), reset, initial, backend)
         y = y.transpose(0, 1) if time_dim else y
         if not batched:
             y, state = y.squeeze(1), _map(state, lambda part: part.squeeze(1))

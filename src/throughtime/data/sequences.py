@@ -1,0 +1,482 @@
+"""A ragged, immutable set of sequences: the one value that data travels in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError, SettingError, VocabularyError
+from . import split as splitting
+from .domain import Domain
+from .transforms import Chain, Flat, Transform
+from .transforms.base import rows_of
+from .transforms.text import encode_text, utf8_width
+
+__all__ = ["Domain", "Sequences"]
+
+_UNSET: Any = None  # replaced in __post_init__, so that every field has its declared type
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Sequences:
+    """N sequences one after the other in one tensor, each with a past that is never scored.
+
+    Nothing in here is ever changed in place: every method returns a new set, and slices share
+    memory with the set they come from, so neither change the tensors that you pass in or get out.
+
+    `values` int64 [total] (text, symbols) or float64 [total, D]; NaN marks a missing value.
+    `offsets` int64 [N+1]; sequence i is ``values[offsets[i]:offsets[i+1]]``, its past included.
+    `starts` int64 [N]: the first scored step of each; the steps before are conditioned on only.
+    `times` [total] datetime64[us] or numbers, or None; `covariates` float64 [total, C] or None,
+    known at time t before X_t. `chain` holds the transforms already applied and `log_det`
+    float64 [total] what they add to the log-likelihood of each step in nats: 0 for raw data.
+    `depth` uint8 [total]: 0, or k where the k-th differencing kept a level (see `level`).
+    `identity` int64 [N]: index of the series in the training set, -1 unknown.
+    Raises DataError or SettingError where the parts do not fit together.
+    """
+
+    values: Tensor
+    offsets: Tensor
+    starts: Tensor = _UNSET
+    domain: Domain = _UNSET
+    names: tuple[str, ...] = _UNSET
+    times: np.ndarray | None = None
+    covariates: Tensor | None = None
+    chain: Chain = field(default_factory=Chain)
+    log_det: Tensor = _UNSET
+    notes: tuple[str, ...] = ()
+    depth: Tensor = _UNSET
+    identity: Tensor = _UNSET
+    text_sizes: dict[str, Tensor] | None = None  # read them as `sizes`
+
+    def __post_init__(self) -> None:
+        count, total = len(self.offsets) - 1, self.values.shape[0]
+        filled: dict[str, Any] = {
+            "starts": lambda: torch.zeros(count, dtype=torch.int64),
+            "domain": lambda: _domain_of(self.values),
+            "names": lambda: tuple(str(i) for i in range(count)),
+            "log_det": lambda: torch.zeros(total, dtype=torch.float64),
+            "depth": lambda: torch.zeros(total, dtype=torch.uint8),
+            "identity": lambda: torch.full((count,), -1, dtype=torch.int64),
+        }
+        for name, make in filled.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, make())
+        object.__setattr__(self, "names", tuple(self.names))
+        _check(self)
+
+    @classmethod
+    def of(
+        cls,
+        parts: Iterable[Any],
+        domain: Domain | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Sequences:
+        """Sequences from a list of [T_i] integers (symbols) or [T_i, D] numbers (NaN: missing).
+
+        Floats [T_i] are one column; strings are text. Without a `domain`, integers are symbols up
+        to the largest one seen. Raises DataError naming the sequence for an empty one, for
+        infinities and for shapes that differ; VocabularyError for symbols outside the domain.
+        """
+        if isinstance(parts, (Tensor, np.ndarray, str)):
+            raise DataError("sequences are a list of tensors, one each: put a single one in a list")
+        given = list(parts)
+        if not given:
+            raise DataError("no sequences: the list is empty")
+        if domain is None and all(isinstance(part, str) for part in given):
+            domain = Domain("text", step="character")
+        tensors = [_tensor(part, i) for i, part in enumerate(given)]
+        labels = tuple(names) if names is not None else tuple(str(i) for i in range(len(tensors)))
+        if len(labels) != len(tensors):
+            raise DataError(f"{len(labels)} names for {len(tensors)} sequences: give one each")
+        tensors = [
+            _plain_values(part, name, domain) for part, name in zip(tensors, labels, strict=True)
+        ]
+        shapes = {(part.dtype, part.shape[1:]) for part in tensors}
+        if len(shapes) > 1:
+            raise DataError(
+                "sequences differ in kind or columns: give all as [T] integers or all as [T, D]"
+            )
+        lengths = torch.tensor([0] + [len(part) for part in tensors])
+        return cls(torch.cat(tensors), lengths.cumsum(0), domain=domain or _UNSET, names=labels)
+
+    # What is in it
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[Sequences]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def lengths(self) -> Tensor:
+        """Steps of each sequence, its past included, int64 [N]."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @property
+    def rows(self) -> Tensor:
+        """The sequence that each step belongs to, int64 [total]."""
+        return rows_of(self.offsets)
+
+    @property
+    def missing(self) -> Tensor:
+        """True where any column of a step is missing, bool [total]."""
+        if not self.values.is_floating_point():
+            return torch.zeros(self.values.shape[0], dtype=torch.bool)
+        return self.values.isnan().any(1)
+
+    @property
+    def level(self) -> Tensor:
+        """True where a value is still an undifferenced level, bool [total]."""
+        return self.depth > 0
+
+    def scored(self) -> Tensor:
+        """True where a step counts in the likelihood: not past, not missing; bool [total]."""
+        first = torch.repeat_interleave(self.offsets[:-1] + self.starts, self.lengths)
+        return (torch.arange(self.values.shape[0]) >= first) & ~self.missing
+
+    @property
+    def steps(self) -> int:
+        """How many steps are scored."""
+        return int(self.scored().sum())
+
+    @property
+    def sizes(self) -> dict[str, Tensor]:
+        """Of text: "characters" and "bytes" (UTF-8) of the part after the past, int64 [N] each.
+
+        They stay those of the raw text after any tokenisation; empty for other data.
+        """
+        if self.text_sizes is not None:
+            return self.text_sizes
+        if self.domain.kind != "text":
+            return {}
+        after = self.lengths - self.starts
+        width = utf8_width(self.values)
+        running = torch.cat([torch.zeros(1, dtype=torch.int64), width.cumsum(0)])
+        ends = self.offsets[1:]
+        return {"characters": after, "bytes": running[ends] - running[ends - after]}
+
+    def sequence(self, i: int) -> Tensor:
+        """The values of sequence i with its past, [T_i] or [T_i, D]."""
+        i = _row(i, len(self))
+        return self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
+
+    def where(self, position: int) -> str:
+        """The place of a step (an index into `values`) for messages."""
+        return Flat.of(self).where(position)
+
+    # Smaller and bigger sets
+
+    def __getitem__(self, which: Any) -> Sequences:
+        """The chosen sequences: an int (a set of one), a slice, a bool mask [N] or indices."""
+        count = len(self)
+        if isinstance(which, (int, np.integer)):
+            i = _row(int(which), count)
+            return self._contiguous(i, i + 1)
+        if isinstance(which, slice):
+            begin, stop, stride = which.indices(count)
+            if stride == 1:
+                return self._contiguous(begin, max(begin, stop))
+            return self._gathered(torch.tensor(range(begin, stop, stride), dtype=torch.int64))
+        index = torch.as_tensor(which)
+        if index.dtype == torch.bool:
+            if index.shape != (count,):
+                raise SettingError(f"a mask over {count} sequences has {count} entries")
+            index = index.nonzero()[:, 0]
+        if index.numel() == 0:
+            return self._contiguous(0, 0)
+        if index.dim() != 1 or index.is_floating_point():
+            raise SettingError("choose sequences by an int, a slice, a mask or a list of ints")
+        return self._gathered(torch.tensor([_row(int(i), count) for i in index]))
+
+    def with_identity(self, names: Sequence[str]) -> Sequences:
+        """The same with `identity` set to each name's place in `names` (the training set's)."""
+        places = {name: i for i, name in enumerate(names)}
+        found = [places.get(name, -1) for name in self.names]
+        return replace(self, identity=torch.tensor(found, dtype=torch.int64))
+
+    def with_notes(self, *notes: str) -> Sequences:
+        """The same with these notes added."""
+        return replace(self, notes=(*self.notes, *(n for n in notes if n not in self.notes)))
+
+    def split(
+        self, valid: float = 0.1, test: float = 0.1, by: str = "auto", gap: int = 0
+    ) -> tuple[Sequences, Sequences, Sequences]:
+        """Training, validation and test parts, never shuffled inside a sequence.
+
+        `by` "time": each series is cut at the same fractions of its scored steps or, where
+        several series share their time stamps, at the same instants; validation and test keep
+        everything before them as past. "sequence": whole sequences, in file order, the first to
+        training, the last to test. "spread": whole sequences, chosen evenly through the file by
+        their place alone (the same ones whenever the file is read), for files that are sorted.
+        "auto": "spread" for 50 or more short sequences, else "time".
+        `gap` steps between the parts are scored in none. A fraction of 0 gives an empty part.
+        Raises DataError where a part would be empty, SettingError for fractions that make no sense.
+        """
+        plan = splitting.plan(self, valid, test, by, gap)
+        parts = [self._window(part.keep, part.starts, part.stops) for part in plan.parts]
+        if plan.notes:
+            parts = [part.with_notes(*plan.notes) for part in parts]
+        return parts[0], parts[1], parts[2]
+
+    def origins(self, horizon: int, count: int) -> list[tuple[Sequences, Sequences]]:
+        """Rolling forecast origins, earliest first: pairs (past, future) that end ever later.
+
+        `count` origins spread evenly over the scored steps, the last one `horizon` steps before
+        the end. The past holds every step up to the origin; the future holds the same past and
+        `horizon` scored steps after it, so ``future.sequence(i)[future.starts[i]:]`` is the truth.
+        Sequences too short for an origin are left out of it. Raises DataError where all are.
+        """
+        pairs = []
+        for keep, stops in splitting.origins(self, horizon, count):
+            past = self._window(keep, torch.minimum(self.starts, stops), stops)
+            pairs.append((past, self._window(keep, stops, stops + horizon)))
+        return pairs
+
+    # Transforms
+
+    def transform(self, chain: Chain | Iterable[Transform | str]) -> Sequences:
+        """The set after a fitted chain, or after transforms that are fitted on this very set.
+
+        Fit on training data, then ``valid.transform(train.chain)``. A chain that goes on from
+        the transforms already applied applies its remaining ones. Raises SettingError otherwise.
+        """
+        applied = self.chain.transforms
+        if isinstance(chain, Chain):
+            if chain.transforms[: len(applied)] != applied:
+                raise SettingError("already transformed otherwise: apply the chain to raw data")
+            if chain.domain is not None and not applied:
+                _check_same_data(self.domain, chain.domain)
+            new, whole = chain.transforms[len(applied) :], chain
+            flat = Chain(new, self.domain).forward(Flat.of(self))
+        else:
+            fitted, flat = Chain.fit_forward(chain, self)
+            new = fitted.transforms
+            whole = Chain(applied + new, self.chain.domain or self.domain)
+        moved = flat.offsets is not self.offsets
+        if moved and self.covariates is not None:
+            raise SettingError("a transform that changes lengths cannot keep covariates")
+        return replace(
+            self,
+            values=flat.values,
+            offsets=flat.offsets,
+            starts=flat.starts,
+            domain=flat.domain,
+            log_det=flat.log_det,
+            depth=flat.depth,
+            notes=flat.notes,
+            times=None if moved else self.times,
+            chain=whole,
+            text_sizes=(self.sizes or None) if new else self.text_sizes,
+        )
+
+    # Identity
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that matters to a model: values, cuts, times, names, chain."""
+        digest = hashlib.sha256()
+        description = [self.domain.to_json(), self.names, self.chain.to_json()]
+        digest.update(json.dumps(description, sort_keys=True).encode())
+        numbers = [self.values, self.offsets, self.starts]
+        if self.covariates is not None:
+            numbers.append(self.covariates)
+        for part in numbers:
+            if part.is_floating_point():
+                # One bit pattern for every NaN and for both zeros: they are the same data.
+                part = torch.where(part.isnan(), torch.nan, part) + 0.0
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.contiguous().numpy().tobytes())
+        if self.times is not None:
+            digest.update(str(self.times.dtype).encode())
+            digest.update(self.times.tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        count = len(self)
+        parts = [self.domain.kind, f"{count:,} sequence{'' if count == 1 else 's'}"]
+        total = self.values.shape[0]
+        scored = self.steps
+        missing = int(self.missing.sum())
+        parts.append(f"{scored:,} scored {self.domain.step}s")
+        if total > scored:
+            past = int(self.starts.sum())
+            parts.append(f"{past:,} past" + (f", {missing:,} missing" if missing else ""))
+        if self.domain.columns:
+            shown = ", ".join(self.domain.columns[:6])
+            more = len(self.domain.columns) - 6
+            parts.append(f"columns {shown}" + (f" and {more} more" if more > 0 else ""))
+        if self.domain.num_symbols is not None:
+            parts.append(f"{self.domain.num_symbols:,} symbols")
+        if self.domain.sample_rate is not None:
+            parts.append(f"{self.domain.sample_rate:g} Hz")
+        if self.times is not None and total:
+            parts.append(f"{_moment(self.times.min())} to {_moment(self.times.max())}")
+        if len(self.chain):
+            parts.append("after " + ", ".join(self.chain.kinds))
+        return f"Sequences({'; '.join(parts)})"
+
+    # Inside
+
+    def _contiguous(self, begin: int, stop: int) -> Sequences:
+        """Neighbouring sequences: views, no copies."""
+        first, last = int(self.offsets[begin]), int(self.offsets[stop])
+        which, offsets = slice(begin, stop), self.offsets[begin : stop + 1] - first
+        return self._taken(slice(first, last), which, offsets, self.starts)
+
+    def _gathered(self, index: Tensor) -> Sequences:
+        return self._window(index, self.starts, self.lengths)
+
+    def _window(self, index: Tensor, starts: Tensor, stops: Tensor) -> Sequences:
+        """The sequences `index`, each ending before step `stops` and scored from `starts` (of N).
+
+        Only raw text can end earlier: a token does not know how many characters it stood for.
+        """
+        ends_early = bool((stops[index] < self.lengths[index]).any())
+        moved = ends_early or not torch.equal(starts[index], self.starts[index])
+        if moved and self.text_sizes is not None:
+            raise SettingError("text is split before it is transformed: split the raw text")
+        kept = stops[index]
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
+        steps: Tensor | slice
+        if torch.equal(index, torch.arange(len(self))) and not ends_early:
+            steps = slice(None)
+        elif len(index) == 1:
+            first = int(self.offsets[index[0]])
+            steps = slice(first, first + int(kept[0]))
+        else:
+            steps = torch.arange(int(offsets[-1])) + torch.repeat_interleave(
+                self.offsets[index] - offsets[:-1], kept
+            )
+        return self._taken(steps, index, offsets, starts)
+
+    def _taken(
+        self, steps: Tensor | slice, which: Tensor | slice, offsets: Tensor, starts: Tensor
+    ) -> Sequences:
+        """The chosen steps of the chosen sequences; `starts` are those of all N."""
+        chosen = np.arange(len(self))[which if isinstance(which, slice) else which.numpy()]
+        at = steps if isinstance(steps, slice) else steps.numpy()
+        sizes = self.text_sizes
+        return replace(
+            self,
+            values=self.values[steps],
+            offsets=offsets,
+            starts=starts[which],
+            names=tuple(self.names[i] for i in chosen),
+            times=None if self.times is None else self.times[at],
+            covariates=None if self.covariates is None else self.covariates[steps],
+            log_det=self.log_det[steps],
+            depth=self.depth[steps],
+            identity=self.identity[which],
+            text_sizes=None if sizes is None else {k: v[which] for k, v in sizes.items()},
+        )
+
+
+def _row(i: int, count: int) -> int:
+    if not -count <= i < count:
+        raise IndexError(f"sequence {i} of {count}")
+    return i % count
+
+
+def _moment(value: Any) -> str:
+    if isinstance(value, np.datetime64):
+        text = str(value.astype("datetime64[s]"))
+        return text.removesuffix("T00:00:00").replace("T", " ")
+    return f"{value:g}"
+
+
+def _domain_of(values: Tensor) -> Domain:
+    if values.is_floating_point():
+        width = values.shape[1] if values.dim() == 2 else 1
+        names = ("value",) if width == 1 else tuple(f"value{d}" for d in range(width))
+        return Domain("real", columns=names)
+    return Domain("symbols", num_symbols=int(values.max()) + 1 if len(values) else 1)
+
+
+def _tensor(part: Any, i: int) -> Tensor:
+    if isinstance(part, str):
+        return encode_text(part)
+    try:
+        return torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"sequence {i} is not an array of numbers: {error}") from error
+
+
+def _plain_values(part: Tensor, name: str, domain: Domain | None) -> Tensor:
+    """int64 [T] or float64 [T, D] from what the user gave."""
+    if part.dim() not in (1, 2) or part.shape[0] == 0 or part.is_complex():
+        shape = list(part.shape)
+        raise DataError(f"sequence '{name}' has the shape {shape}: give [T] or [T, D] with T >= 1")
+    integer = domain.integer if domain is not None else not part.is_floating_point()
+    if integer and part.dim() == 1:
+        if part.is_floating_point():
+            raise DataError(f"sequence '{name}' holds fractions where integers are needed")
+        return part.detach().cpu().long()
+    part = part.detach().cpu().double()
+    return part[:, None] if part.dim() == 1 else part
+
+
+def _check(s: Sequences) -> None:
+    """Raises where the fields of a set do not fit together."""
+    count, total = len(s.offsets) - 1, s.values.shape[0]
+    wanted = (torch.int64, 1) if s.domain.integer else (torch.float64, 2)
+    if (s.values.dtype, s.values.dim()) != wanted:
+        raise DataError(
+            f"{s.domain.kind} values are {wanted[0]} with {wanted[1]} axes, "
+            f"not {s.values.dtype} with {s.values.dim()}"
+        )
+    if count < 0 or int(s.offsets[0]) != 0 or int(s.offsets[-1]) != total:
+        raise DataError("offsets run from 0 to the number of values")
+    lengths = s.lengths
+    if bool((lengths < 0).any()):
+        raise DataError("offsets never decrease")
+    if len(s.starts) != count or bool(((s.starts < 0) | (s.starts > lengths)).any()):
+        raise DataError("starts lie inside their sequences, one each")
+    if len(s.names) != count or len(s.identity) != count:
+        raise DataError(f"{len(s.names)} names for {count} sequences: give one each")
+    for label, part in (("times", s.times), ("covariates", s.covariates), ("log_det", s.log_det)):
+        if part is not None and len(part) != total:
+            raise DataError(f"{label} has {len(part)} entries for {total} steps: give one each")
+    columns = s.domain.columns
+    if not s.domain.integer and columns and len(columns) != s.values.shape[1]:
+        raise DataError(f"{len(columns)} column names for {s.values.shape[1]} columns")
+    _check_values(s)
+
+
+def _check_values(s: Sequences) -> None:
+    if s.domain.integer:
+        limit = 0x110000 if s.domain.kind == "text" else s.domain.num_symbols or 1
+        if len(s.values) and (int(s.values.min()) < 0 or int(s.values.max()) >= limit):
+            bad = int(((s.values < 0) | (s.values >= limit)).nonzero()[0])
+            raise VocabularyError(
+                f"{s.where(bad)}: the symbol {int(s.values[bad])} is not one of 0 to {limit - 1}"
+            )
+        return
+    # A sum is finite unless a value is infinite or missing: one quick pass for the usual case.
+    if not bool(s.values.sum().isfinite()):
+        infinite = s.values.isinf().any(1)
+        if bool(infinite.any()):
+            bad = int(infinite.nonzero()[0])
+            raise DataError(f"{s.where(bad)}: the value is infinite; mark missing values as NaN")
+
+
+def _check_same_data(given: Domain, fitted: Domain) -> None:
+    """Raises where a chain fitted on one kind of data is applied to another."""
+    if given.kind != fitted.kind or len(given.columns) != len(fitted.columns):
+        raise SettingError(
+            f"the transforms were fitted on {fitted.kind} data with {len(fitted.columns)} columns, "
+            f"this is {given.kind} with {len(given.columns)}"
+        )
+    if given.sample_rate != fitted.sample_rate:
+        raise SettingError(
+            f"the transforms were fitted at {fitted.sample_rate:g} Hz: resample, this has "
+            f"{given.sample_rate:g} Hz"
+            if given.sample_rate and fitted.sample_rate
+            else "the sample rates differ: give the one that the transforms were fitted at"
+        )

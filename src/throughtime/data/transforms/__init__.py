@@ -1,0 +1,34 @@
+"""Invertible, fitted transforms of sequences; their log-Jacobians keep likelihoods comparable.
+
+A chain's log-Jacobian is added to the log-likelihood of each step, so that models of returns,
+differences or levels are compared in the data's own units.
+"""
+
+from .base import Flat, Ragged, Transform
+from .casts import Binary, Counts, Symbols
+from .chain import Chain, transform_from_json
+from .quantise import LinearQuantise, MuLaw
+from .real import Difference, Log, Scale, Standardise
+from .text import Bytes, Characters, Tokens, decode_text, encode_text
+
+__all__ = [
+    "Binary",
+    "Bytes",
+    "Chain",
+    "Characters",
+    "Counts",
+    "Difference",
+    "Flat",
+    "LinearQuantise",
+    "Log",
+    "MuLaw",
+    "Ragged",
+    "Scale",
+    "Standardise",
+    "Symbols",
+    "Tokens",
+    "Transform",
+    "decode_text",
+    "encode_text",
+    "transform_from_json",
+]

@@ -1,0 +1,174 @@
+"""What every transform is: a fitted value that maps sequences forward and forecasts back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ...errors import DataError, SettingError
+from ..domain import Domain
+
+Self = TypeVar("Self", bound="Transform")
+
+
+class Ragged(Protocol):
+    """What a transform reads of a set of sequences; `Sequences` and `Flat` both have it."""
+
+    @property
+    def values(self) -> Tensor: ...
+    @property
+    def offsets(self) -> Tensor: ...
+    @property
+    def starts(self) -> Tensor: ...
+    @property
+    def domain(self) -> Domain: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def depth(self) -> Tensor: ...
+    @property
+    def log_det(self) -> Tensor: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Ragged sequences between two transforms.
+
+    `values` int64 [total] or float64 [total, D]; `offsets` int64 [N+1]; `starts` int64 [N];
+    `depth` uint8 [total]: 0, or k where the k-th differencing kept the value as it was;
+    `log_det` float64 [total], nats.
+    """
+
+    values: Tensor
+    offsets: Tensor
+    starts: Tensor
+    domain: Domain
+    names: tuple[str, ...]
+    depth: Tensor
+    log_det: Tensor
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, ragged: Ragged) -> Flat:
+        """The same sequences without everything a transform does not touch."""
+        return cls(
+            ragged.values,
+            ragged.offsets,
+            ragged.starts,
+            ragged.domain,
+            ragged.names,
+            ragged.depth,
+            ragged.log_det,
+            ragged.notes,
+        )
+
+    @classmethod
+    def single(cls, values: Tensor, domain: Domain, name: str = "the given past") -> Flat:
+        """One sequence from its values [T] or [T, D]."""
+        length = values.shape[0]
+        return cls(
+            values,
+            torch.tensor([0, length]),
+            torch.tensor([0]),
+            domain,
+            (name,),
+            torch.zeros(length, dtype=torch.uint8),
+            torch.zeros(length, dtype=torch.float64),
+        )
+
+    def with_note(self, note: str) -> Flat:
+        """The same with one more note, unless it is there already."""
+        return self if note in self.notes else replace(self, notes=(*self.notes, note))
+
+    def where(self, position: int) -> str:
+        """The place of a step for messages: the series' name and the step inside it from 0."""
+        row = int(torch.searchsorted(self.offsets, position, right=True)) - 1
+        return f"series '{self.names[row]}', step {position - int(self.offsets[row])}"
+
+
+@dataclass(frozen=True)
+class Transform(ABC):
+    """One invertible map of sequences; a frozen value, compared by its fitted numbers.
+
+    `fit` sees the training set only. `forward` maps sequences, pasts included, and adds to
+    `log_det` so that ``log p(raw) = log p(transformed) + log_det``, in nats, summed over columns.
+    Missing values (NaN) stay missing. `inverse` continues a past.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def fitted(self) -> bool:
+        """True once there is nothing left to learn from training data."""
+        return True
+
+    def fit(self: Self, train: Ragged) -> Self:
+        """The transform with its numbers learnt from every step of the training set."""
+        self.output(train.domain)
+        return self
+
+    @abstractmethod
+    def output(self, domain: Domain) -> Domain:
+        """What the values are after this transform; raises SettingError where it does not apply."""
+
+    @abstractmethod
+    def forward(self, flat: Flat) -> Flat:
+        """The transformed sequences."""
+
+    @abstractmethod
+    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+        """Values [..., T, D] before this transform, continuing `past` [T0, D] (also before it).
+
+        `depth` [T0 + T] is that of the input; symbols have no D.
+        """
+
+    def depths(self, depth: Tensor) -> Tensor:
+        """The depth [T] of one whole sequence after this transform, from the depth before."""
+        return depth
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `transform_from_json` reads back to an equal value."""
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {"kind": self.kind, **values}
+
+    @classmethod
+    def from_fields(cls: type[Self], values: dict[str, Any]) -> Self:
+        """The transform with these fields (lists become tuples)."""
+        try:
+            return cls(**{name: _frozen(value) for name, value in values.items()})
+        except TypeError as error:
+            raise DataError(f"not a description of the transform {cls.kind}: {error}") from error
+
+    def _need(self, domain: Domain, kinds: tuple[str, ...]) -> None:
+        if domain.kind not in kinds:
+            raise SettingError(
+                f"the transform {self.kind} needs {' or '.join(kinds)} data, not {domain.kind}"
+            )
+
+    def _need_fitted(self) -> None:
+        if not self.fitted:
+            raise SettingError(f"the transform {self.kind} has not been fitted: fit it on training")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_frozen(part) for part in value)
+    return value
+
+
+def rows_of(offsets: Tensor) -> Tensor:
+    """The number of the sequence that each step belongs to, int64 [total]."""
+    lengths = offsets[1:] - offsets[:-1]
+    return torch.repeat_interleave(torch.arange(len(lengths)), lengths)

@@ -1,0 +1,236 @@
+"""What every emission is: sizes, a map from raw numbers to a law, and the law itself.
+
+An `Emission` is a frozen value without parameters. It turns the raw output of a network into a
+`Distribution`, the conditional law of one step, and it knows the raw numbers with which the network
+starts as the best constant model. A `Distribution` has batch dimensions in front; real and count
+values carry a last axis of D columns, symbols carry none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from throughtime.emissions import numeric
+from throughtime.errors import DataError, SettingError
+
+D = TypeVar("D", bound="Distribution")
+
+
+class Emission(ABC):
+    """How one step is distributed given the state: sizes and constraint maps, no parameters."""
+
+    kind: ClassVar[str]  # its name in files
+    discrete: ClassVar[bool] = False  # probabilities of whole numbers rather than densities
+    symbols: ClassVar[bool] = False  # values are int64 without a column axis
+    columns: int = 1  # D; a symbol counts as one column
+
+    @property
+    @abstractmethod
+    def num_parameters(self) -> int:
+        """Width of the raw network output, per step."""
+
+    @abstractmethod
+    def distribution(self, raw: Tensor) -> Distribution:
+        """The law with raw parameters [..., num_parameters]; any real numbers are allowed."""
+
+    @abstractmethod
+    def initial(self, values: Tensor) -> Tensor:
+        """Raw parameters, float64 [num_parameters], that reproduce the marginal law of `values`.
+
+        `values` is [N, D] ([N] for symbols or one column); NaNs are ignored. Used as the bias of
+        the head, they start training at the best constant model.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain description, which `throughtime.emissions.from_json` reads back."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields}}
+
+    def _observed(self, values: Tensor) -> Tensor:
+        """The values as float64 [N, D]; every column must hold at least one number."""
+        values = torch.as_tensor(values).detach().double().cpu().reshape(-1, self.columns)
+        for column, count in enumerate((~values.isnan()).sum(0).tolist()):
+            if count == 0:
+                raise DataError(f"column {column} holds no value to learn from: leave it out")
+        return values
+
+
+def check_size(name: str, value: int, at_least: int = 1) -> None:
+    """Refuse a size that is not an integer of at least `at_least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise SettingError(f"{name} must be an integer of at least {at_least}, not {value!r}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse an option that is not a finite number above zero."""
+    if not 0 < value < float("inf"):
+        raise SettingError(f"{name} must be a finite number above zero, not {value!r}")
+
+
+class Distribution(ABC):
+    """The law of one step, for a whole batch [...] at once.
+
+    Arguments broadcast against the batch from the front, so `quantile(levels[:, None, None])` of a
+    batch [B] with D columns is [levels, B, D]. Only `log_prob` and `mean` carry gradients; `cdf`,
+    `quantile` and `crps` are of each column by itself and computed in float64.
+    """
+
+    @property
+    def discrete(self) -> bool:
+        """Whether `log_prob` is the log of a probability (else of a density)."""
+        return False
+
+    @property
+    @abstractmethod
+    def batch_shape(self) -> torch.Size:
+        """The shape of `log_prob`."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Nats [...] of `x` [..., D] (symbols: [...]). Missing (NaN) columns count nothing."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """The expectation, [..., D] (symbols: of the level, [...])."""
+
+    def cdf(self, x: Tensor | float) -> Tensor:
+        """P(X <= x) of each column, [..., D] (symbols: [...])."""
+        return self._exact()._cdf(self._argument(x))
+
+    def quantile(self, q: Tensor | float) -> Tensor:
+        """The smallest x with cdf(x) >= q, [..., D] (symbols: [...]), for q in (0, 1)."""
+        return self._exact()._quantile(self._argument(q))
+
+    def crps(self, x: Tensor | float) -> Tensor:
+        """Continuous ranked probability score of each column, in units of x; 0 is perfect.
+
+        The integral of (cdf(y) - [x <= y])^2 over y (Gneiting & Raftery 2007, JASA 102).
+        """
+        return self._exact()._crps(self._argument(x))
+
+    @property
+    @abstractmethod
+    def num_uniforms(self) -> int:
+        """How many uniforms one draw takes."""
+
+    def sample(self, u: Tensor) -> Tensor:
+        """The draw that belongs to uniforms `u` [..., num_uniforms] in (0, 1): a fixed map.
+
+        Leading dimensions of `u` may go beyond the batch: [paths, *batch, num_uniforms].
+        """
+        with torch.no_grad():
+            return self._sample(torch.as_tensor(u).double())
+
+    def select(self: D, index: Any) -> D:
+        """The law of some batch entries; `index` is applied to the leading batch dimensions."""
+        return self._map(lambda part: part[index])
+
+    def __getitem__(self: D, index: Any) -> D:
+        return self.select(index)
+
+    def marginals(self) -> Distribution:
+        """A law with the same columns, but independent of each other."""
+        return self
+
+    @abstractmethod
+    def _cdf(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _quantile(self, q: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _crps(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _sample(self, u: Tensor) -> Tensor: ...
+
+    def _map(self: D, function: Callable[[Tensor], Tensor]) -> D:
+        """The same law with `function` applied to every parameter tensor."""
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changes[field.name] = function(value)
+            elif isinstance(value, Distribution):
+                changes[field.name] = value._map(function)
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def _exact(self: D) -> D:
+        return self._map(lambda part: part.detach().double())
+
+    def _argument(self, x: Tensor | float) -> Tensor:
+        return torch.as_tensor(x, dtype=torch.float64, device=self.mean.device).detach()
+
+
+class Columns(Distribution):
+    """D scalar laws, independent given the state. Parameters are [..., D]."""
+
+    uniforms_per_column: ClassVar[int] = 1
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.mean.shape[:-1]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.column_log_prob(x).sum(-1)
+
+    def column_log_prob(self, x: Tensor) -> Tensor:
+        """Nats of each column, [..., D]; 0, with zero gradient, where x is NaN."""
+        missing = torch.isnan(x)
+        filled = torch.where(missing, 0, x)  # before the density: NaN would reach the gradient
+        return torch.where(missing, 0, self._log_density(filled))
+
+    @property
+    def num_uniforms(self) -> int:
+        return self.uniforms_per_column * self.mean.shape[-1]
+
+    def _sample(self, u: Tensor) -> Tensor:
+        u = u.unflatten(-1, (self.mean.shape[-1], self.uniforms_per_column))
+        return self._draw(*u.unbind(-1)).to(self.mean.dtype)
+
+    def _draw(self, *u: Tensor) -> Tensor:
+        """The draw, [..., D], from uniforms of that shape: the inverse cdf unless overridden."""
+        return self._exact()._quantile(u[0])
+
+    @abstractmethod
+    def _log_density(self, x: Tensor) -> Tensor:
+        """Nats of each column [..., D]; x is never NaN."""
+
+
+class LocationScale(Columns):
+    """Columns of the form location + scale Z, with one standard law Z."""
+
+    location: Tensor
+    scale: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.location
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        return (x - self.location) / self.scale
+
+
+def standardise(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(values in standard units, centre [D], spread [D]), by median and interquartile range.
+
+    Optimisers need values near one, whatever the units of the data; outliers must not decide.
+    """
+    spread = numeric.nanquantile(values, 0.75) - numeric.nanquantile(values, 0.25)
+    spread = spread / 1.349  # of a normal law: its standard deviation
+    fallback = numeric.nanstd(values)
+    spread = torch.where(spread > 0, spread, torch.where(fallback > 0, fallback, 1.0))
+    centre = numeric.nanquantile(values, 0.5)
+    return (values - centre) / spread, centre, spread
+
+
+def scale_or_one(scale: Tensor, values: Tensor) -> Tensor:
+    """The scale [D], but 1 where a column has a single value, which tells nothing of it."""
+    return torch.where((~values.isnan()).sum(0) > 1, scale, 1.0)

@@ -1,0 +1,114 @@
+"""Autoregressive models AR(τ): ``X_t ~ P(X_t | X_{t-1}, …, X_{t-τ})``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from throughtime.data.batch import Batch
+from throughtime.data.sequences import Sequences
+from throughtime.emissions import Distribution, Emission
+from throughtime.errors import SettingError
+from throughtime.models.base import SequenceModel, choose
+from throughtime.models.predictors import PREDICTORS, CountPredictor, Predictor
+from throughtime.state import State
+
+
+class Autoregressive(SequenceModel):
+    """A finite window: nothing older than `order` elements matters.
+
+    predictor: "linear" (least squares or maximum likelihood in closed form; Normal and Student-t),
+    "ngram" (symbols by counts) or "mlp" (a network over the window, trained); "auto" takes the
+    n-gram for symbols and the linear one for Normal and Student-t, and the network otherwise. The
+    first elements, with fewer than `order` before them, have the law given those that there are.
+    """
+
+    def __init__(
+        self,
+        order: int,
+        *,
+        emission: Emission,
+        predictor: str = "auto",
+        covariates: int = 0,
+        levels: int = 0,
+        **options: Any,
+    ) -> None:
+        if order < 0:
+            raise SettingError(f"order must be 0 or more, got {order}")
+        super().__init__(emission, levels)
+        if predictor == "auto":
+            predictor = natural_predictor(emission)
+        if predictor not in PREDICTORS:
+            raise SettingError(f"predictor '{predictor}' is not one of: {', '.join(PREDICTORS)}")
+        self.order, self.kind, self.covariates, self.options = order, predictor, covariates, options
+        self.predictor: Predictor = PREDICTORS[predictor](
+            order, emission, covariates, levels, **options
+        )
+        if self.predictor.closed_form:
+            self.level_raw = self.level_raw.double()
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether `fit` is all the training there is."""
+        return self.predictor.closed_form
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": "autoregressive",
+            "order": self.order,
+            "emission": self.emission.to_json(),
+            "predictor": self.kind,
+            "covariates": self.covariates,
+            "levels": self.levels,
+            **self.options,
+        }
+
+    def begin(self, train: Sequences) -> None:
+        """Fits the model in closed form, or starts its network at the marginal law."""
+        super().begin(train)
+        self.predictor.fit(train)
+
+    fit = begin
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.predictor.initial_state(batch_size)
+
+    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        law, state = self.predictor.law(batch, state)
+        if self.levels and batch.level is not None:
+            law = choose(batch.level, self.emission.distribution(self.level_raw), law)
+        return law, state
+
+    def members_step(
+        self, previous: Tensor | None, state: State, covariates: Tensor | None, series: Tensor | None
+    ) -> tuple[Distribution, State]:
+        law, state = self.predictor.step(previous, state, covariates)
+        if self.levels:
+            known = state[1][0]
+            law = choose(known < self.levels, self.emission.distribution(self.level_raw), law)
+        return law, state
+
+    def step_nats(self, data: Sequences) -> Tensor:
+        core = self.predictor.core if isinstance(self.predictor, CountPredictor) else None
+        if core is None:
+            return super().step_nats(data)
+        return core.log_prob(data.values, data.offsets)  # all at once, without a loop over time
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        return self.predictor.tensors()
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.predictor.restore(tensors)
+
+    def num_parameters(self) -> int:
+        return self.predictor.num_parameters()
+
+
+def natural_predictor(emission: Emission) -> str:
+    """What "auto" means for an emission."""
+    if emission.kind == "categorical":
+        return "ngram"
+    if emission.kind in ("normal", "student_t") and not getattr(emission, "rank", 0):
+        return "linear"
+    return "mlp"

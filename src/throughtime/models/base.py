@@ -1,0 +1,291 @@
+"""The protocol that every model satisfies: a law for X_t given X_1 … X_{t-1}, one step at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from throughtime import rng
+from throughtime import state as states
+from throughtime.data.batch import Batch, Lanes
+from throughtime.data.sequences import Sequences
+from throughtime.emissions import Distribution, Emission, MixtureOf
+from throughtime.errors import SettingError
+from throughtime.state import State
+
+_CHUNK = 512  # steps scored per call: bounds memory, does not change the result
+_LANES = 64
+
+
+class SequenceModel(nn.Module, ABC):
+    """A conditional law ``P(X_t | X_1 … X_{t-1})``; the product over t is the exact likelihood.
+
+    State goes in and comes out and is never kept on the module. `members` equally weighted laws
+    (an ensemble trained side by side) are averaged step by step, which is again such a law.
+    """
+
+    emission: Emission
+    members: int = 1
+    level_raw: Tensor
+
+    def __init__(self, emission: Emission, levels: int = 0) -> None:
+        super().__init__()
+        self.emission = emission
+        self.levels = levels
+        self.register_buffer("level_raw", torch.zeros(emission.num_parameters))
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first element of `batch_size` sequences."""
+
+    @abstractmethod
+    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        """The law of each x in a batch ``[T, B]``, or ``[T, B, M]`` if the model has M members."""
+
+    @abstractmethod
+    def members_step(
+        self, previous: Tensor | None, state: State, covariates: Tensor | None, series: Tensor | None
+    ) -> tuple[Distribution, State]:
+        """As `step`, with the member dimension last if there are several."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What rebuilds the model, as JSON values."""
+
+    def begin(self, train: Sequences) -> None:
+        """Fits the law of a differenced sequence's first values to the training levels."""
+        level = _columns(train.values)[train.level] if self.levels else None
+        if level is not None and len(level):
+            self.level_raw.copy_(self.emission.initial(level))
+
+    def forward(self, batch: Batch, state: State = None) -> tuple[Distribution, State]:
+        """The predictive law of each x in a batch ``[T, B]`` and the state after it."""
+        if state is None:
+            state = self.initial_state(batch.x.shape[1])
+        law, state = self.members_law(batch, state)
+        return self._average(law), state
+
+    def loss(self, batch: Batch, state: State) -> tuple[Tensor, State]:
+        """Summed nats of the scored steps (averaged over members), and the state after them."""
+        law, state = self.members_law(batch, state)
+        nats = -law.log_prob(self._per_member(batch.x))
+        weight = batch.weight if self.members == 1 else batch.weight.unsqueeze(-1) / self.members
+        return (nats * weight).sum(), state
+
+    def step(
+        self,
+        x_prev: Tensor | None = None,
+        state: State = None,
+        covariates: Tensor | None = None,
+        series: Tensor | None = None,
+    ) -> tuple[Distribution, State]:
+        """One step: the law of X_t given everything before it.
+
+        x_prev: X_{t-1}, ``[B]`` symbols or ``[B, D]`` values; None at the start of a sequence.
+        state: what the last step returned; None at the start. covariates ``[B, C]`` and series
+        ``[B]`` where the model uses them. Returns the law ``[B]`` of X_t and the next state.
+        """
+        if state is None:
+            state = self.initial_state(1 if x_prev is None else len(x_prev))
+        law, state = self.members_step(x_prev, state, covariates, series)
+        return self._average(law), state
+
+    @torch.no_grad()
+    def step_log_prob(self, sequences: Sequences | Sequence[Tensor]) -> Tensor:
+        """Nats of every element in the data's own units, float64 ``[total]``.
+
+        The log-Jacobian of the transforms is included; past and missing elements have 0.
+        """
+        data = _as_sequences(sequences, self.emission)
+        training = self.training
+        self.eval()
+        nats = self.step_nats(data)
+        self.train(training)
+        return torch.where(data.scored(), nats + data.log_det, 0.0)
+
+    def step_nats(self, data: Sequences) -> Tensor:
+        """Nats of every scored element as the model sees it (transformed), float64 ``[total]``."""
+        nats = torch.zeros(len(data.values), dtype=torch.float64)
+        for batch, law in self.laws(data):
+            real = batch.weight > 0
+            nats[batch.index[real]] = law.log_prob(batch.x).double()[real]
+        return nats
+
+    def log_prob(self, sequences: Sequences | Sequence[Tensor]) -> Tensor:
+        """Log-likelihood of each whole sequence in nats, float64 ``[N]``, by the chain rule.
+
+        sequences: a `Sequences` (elements before `starts` are conditioned on, not scored), or a
+        list of ``[T_i]`` symbols / ``[T_i, D]`` values. The first element is included.
+        """
+        data = _as_sequences(sequences, self.emission)
+        running = torch.cat([torch.zeros(1, dtype=torch.float64), self.step_log_prob(data).cumsum(0)])
+        return running[data.offsets[1:]] - running[data.offsets[:-1]]
+
+    def laws(self, data: Sequences) -> Iterator[tuple[Batch, Distribution]]:
+        """The predictive law of every element, chunk by chunk; no sequence is ever cut."""
+        lanes = Lanes(data, min(_LANES, max(1, len(data))), cut=False, dtype=self._dtype())
+        state = self.initial_state(lanes.num_lanes)
+        for t in range(0, len(lanes), _CHUNK):
+            batch = lanes[t : t + _CHUNK]
+            law, state = self.forward(batch, state)
+            yield batch, law
+
+    @torch.no_grad()
+    def condition(self, sequences: Sequences) -> tuple[Tensor | None, State]:
+        """The last element and the state of each sequence, ready for `step` or `sample`.
+
+        Every sequence is read from its start; returns (x_prev ``[N]`` or ``[N, D]``, state).
+        """
+        training = self.training
+        self.eval()
+        lasts: list[Tensor] = []
+        found: list[State] = []
+        for i in range(len(sequences)):
+            one = sequences[i]
+            lanes = Lanes(one, 1, cut=False, dtype=self._dtype())
+            state = self.initial_state(1)
+            for t in range(0, len(lanes), _CHUNK):
+                _, state = self.members_law(lanes[t : t + _CHUNK], state)
+            found.append(state)
+            lasts.append(lanes[len(lanes) - 1 : len(lanes)].x[0])
+        self.train(training)
+        return torch.cat(lasts), states.concatenate(found)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        length: int,
+        state: State = None,
+        num_paths: int = 100,
+        seed: int = 0,
+        *,
+        previous: Tensor | None = None,
+        covariates: Tensor | None = None,
+        series: Tensor | None = None,
+        name: str = "",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Tensor:
+        """Draws paths: ``[num_paths, length]`` symbols or ``[num_paths, length, D]`` values.
+
+        state, previous: where to go on from, as `condition` returns them (one row, or one per
+        path); None starts new sequences. covariates ``[length, C]`` or ``[num_paths, length, C]``.
+        A path depends on (seed, name, its index) only, not on how many are drawn.
+        temperature and top_p apply to symbols.
+        """
+        stream = self.stream(
+            state, num_paths, seed, previous=previous, covariates=covariates, series=series,
+            name=name, temperature=temperature, top_p=top_p,
+        )  # fmt: skip
+        drawn = [next(stream) for _ in range(length)]
+        if drawn:
+            return torch.stack(drawn, 1)
+        tail = () if self.emission.symbols else (self.emission.columns,)
+        return torch.empty(num_paths, 0, *tail)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        state: State = None,
+        num_paths: int = 1,
+        seed: int = 0,
+        *,
+        previous: Tensor | None = None,
+        covariates: Tensor | None = None,
+        series: Tensor | None = None,
+        name: str = "",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Iterator[Tensor]:
+        """The elements that `sample` returns, one step ``[num_paths]`` or ``[num_paths, D]`` at a time."""
+        if self.training:
+            self.eval()
+        state = self.initial_state(num_paths) if state is None else _widen(state, num_paths)
+        if previous is not None and len(previous) != num_paths:
+            previous = previous.expand(num_paths, *previous.shape[1:])
+        if series is not None:
+            series = series.expand(num_paths)
+        streams = rng.streams(seed, torch.arange(num_paths), name)
+        step = 0
+        while covariates is None or step < covariates.shape[-2]:
+            now = None if covariates is None else covariates[..., step, :].expand(num_paths, -1)
+            law, state = self.step(previous, state, now, series)
+            if temperature != 1.0 or top_p != 1.0:
+                law = _shaped(law, temperature, top_p)
+            previous = law.sample(rng.uniforms(streams, step, law.num_uniforms))
+            if previous.is_floating_point():
+                previous = previous.to(self._dtype())
+            yield previous
+            step += 1
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Fitted arrays that are not in the state_dict."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Puts back what `extra_tensors` gave."""
+
+    def num_parameters(self) -> int:
+        """How many numbers were fitted."""
+        return sum(p.numel() for p in self.parameters())
+
+    def _average(self, law: Distribution) -> Distribution:
+        return law if self.members == 1 else MixtureOf(law, dim=-1)
+
+    def _per_member(self, x: Tensor) -> Tensor:
+        if self.members == 1:
+            return x
+        return x.unsqueeze(-1) if self.emission.symbols else x.unsqueeze(-2)
+
+    def _dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.parameters()), torch.float64)
+
+
+def _as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:
+    if isinstance(sequences, Sequences):
+        return sequences
+    data = Sequences.of(list(sequences))
+    if emission.symbols and data.values.is_floating_point():
+        raise SettingError("this model takes int64 symbols [T]; got real values")
+    return data
+
+
+def choose(mask: Tensor, first: Distribution, second: Distribution) -> Distribution:
+    """The first law where mask ``[...]`` is True, the second elsewhere; both of one family."""
+    changes: dict[str, Any] = {}
+    for part in dataclasses.fields(second):  # type: ignore[arg-type]
+        one, other = getattr(first, part.name), getattr(second, part.name)
+        if isinstance(other, Tensor):
+            where = mask[(..., *(None,) * (other.dim() - mask.dim()))]
+            changes[part.name] = torch.where(where, one.to(other.dtype), other)
+        elif isinstance(other, Distribution):
+            changes[part.name] = choose(mask, one, other)
+    return dataclasses.replace(second, **changes)  # type: ignore[type-var]
+
+
+def _columns(values: Tensor) -> Tensor:
+    return values if values.dim() > 1 else values.unsqueeze(-1)
+
+
+def _widen(state: State, rows: int) -> State:
+    def widen(part: Tensor) -> Tensor:
+        if part.shape[1] == rows:
+            return part
+        if part.shape[1] != 1:
+            raise SettingError(
+                f"the state has {part.shape[1]} rows; sampling {rows} paths needs 1 or {rows}"
+            )
+        return part.expand(-1, rows, *part.shape[2:])
+
+    return states.apply(widen, state)
+
+
+def _shaped(law: Any, temperature: float, top_p: float) -> Distribution:
+    if not hasattr(law, "tempered"):
+        raise SettingError("temperature and top_p shape the law of symbols; this model emits values")
+    return law.tempered(temperature).nucleus(top_p)

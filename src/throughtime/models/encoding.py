@@ -1,0 +1,110 @@
+"""What a network is shown of the previous element X_{t-1}.
+
+Real values are of order one after `Standardise`; beside the value itself the network sees its size
+on a log scale and its negative part. The size is what drives the spread of the next value in data
+of changing volatility, the sign what makes falls and rises differ; a tanh network finds neither
+quickly in the value alone. A missing value and the start of a sequence have flags of their own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from throughtime.emissions import (
+    Bernoulli,
+    Categorical,
+    DiscretisedLogistic,
+    Emission,
+    NegativeBinomial,
+    Poisson,
+)
+
+_SMALLEST = 0.05  # sizes below this look alike; keeps the logarithm of tiny values tame
+
+
+class Encoder(nn.Module):
+    """Maps X_{t-1} and the start flag to a vector of `size` numbers."""
+
+    size: int
+
+    def forward(self, previous: Tensor, start: Tensor) -> Tensor:
+        """previous ``[...]`` symbols or ``[..., D]`` values, start bool ``[...]`` → ``[..., size]``."""
+        raise NotImplementedError
+
+
+class SymbolEncoder(Encoder):
+    """A learned vector per symbol, one more for "before the first symbol"."""
+
+    def __init__(self, num_symbols: int, size: int, ordered: bool) -> None:
+        super().__init__()
+        self.size = size + 2 * ordered
+        self.num_symbols = num_symbols
+        self.ordered = ordered
+        self.embedding = nn.Embedding(num_symbols + 1, size)
+        nn.init.normal_(self.embedding.weight, std=size**-0.5)
+
+    def forward(self, previous: Tensor, start: Tensor) -> Tensor:
+        index = torch.where(start, self.num_symbols, previous)
+        vector: Tensor = self.embedding(index)
+        if not self.ordered:
+            return vector
+        # Levels of a quantised signal: neighbouring symbols are neighbouring values.
+        level = (previous.to(vector.dtype) * (2.0 / (self.num_symbols - 1)) - 1.0) * ~start
+        return torch.cat([vector, level.unsqueeze(-1) * 2.0, level.unsqueeze(-1) ** 2], -1)
+
+
+class RealEncoder(Encoder):
+    """Value, log size, negative part and a missing flag per column, and a start flag."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.size = 4 * columns + 1
+
+    def forward(self, previous: Tensor, start: Tensor) -> Tensor:
+        missing = torch.isnan(previous) | start.unsqueeze(-1)
+        z = torch.where(missing, 0.0, previous)
+        size = torch.where(missing, 0.0, torch.log(z.abs() + _SMALLEST))
+        parts = [z, size, z.clamp(max=0.0), missing.to(z.dtype), start.unsqueeze(-1).to(z.dtype)]
+        return torch.cat(parts, -1)
+
+
+class BinaryEncoder(Encoder):
+    """The flags as numbers, and a start flag."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.size = 2 * columns + 1
+
+    def forward(self, previous: Tensor, start: Tensor) -> Tensor:
+        missing = torch.isnan(previous) | start.unsqueeze(-1)
+        z = torch.where(missing, 0.0, previous)
+        return torch.cat([z, missing.to(z.dtype), start.unsqueeze(-1).to(z.dtype)], -1)
+
+
+class CountEncoder(Encoder):
+    """Counts on a log scale and squashed, a missing flag, and a start flag."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.size = 3 * columns + 1
+
+    def forward(self, previous: Tensor, start: Tensor) -> Tensor:
+        missing = torch.isnan(previous) | start.unsqueeze(-1)
+        z = torch.where(missing, 0.0, previous)
+        flags = [missing.to(z.dtype), start.unsqueeze(-1).to(z.dtype)]
+        parts = [torch.log1p(z), z / (1.0 + z), *flags]
+        return torch.cat(parts, -1)
+
+
+def encoder(emission: Emission, embedding_size: int) -> Encoder:
+    """The encoder that fits what an emission emits."""
+    if isinstance(emission, Categorical):
+        return SymbolEncoder(emission.num_symbols, embedding_size, ordered=False)
+    if isinstance(emission, DiscretisedLogistic):
+        return SymbolEncoder(emission.num_symbols, embedding_size, ordered=True)
+    if isinstance(emission, Bernoulli):
+        return BinaryEncoder(emission.columns)
+    if isinstance(emission, (Poisson, NegativeBinomial)):
+        return CountEncoder(emission.columns)
+    return RealEncoder(emission.columns)

@@ -1,0 +1,218 @@
+"""Latent autoregressive models: ``X_t ~ P(X_t | X_{t-1}, H_t)``, ``H_t = Net(H_{t-1}, X_{t-1})``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from throughtime import layers
+from throughtime import state as states
+from throughtime.data.batch import Batch
+from throughtime.data.sequences import Sequences
+from throughtime.emissions import Distribution, Emission
+from throughtime.errors import SettingError
+from throughtime.models.base import SequenceModel
+from throughtime.models.encoding import encoder
+from throughtime.state import State
+
+CELLS = ("rnn", "rnn_relu", "rnn_identity", "gru", "lstm")
+
+
+class LatentAutoregressive(SequenceModel):
+    """A recurrent state summarises the whole past (RNN, GRU or LSTM under an emission head).
+
+    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru" or "lstm". hidden_size: per member.
+    members: independent networks trained side by side in one block-diagonal recurrence; their
+    laws are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: on the input
+    embedding of symbols, between layers, and before the head. time_scale: expected length of
+    dependencies in steps; gate biases start so that memories of 1 … time_scale steps are spread
+    over the units (chrono initialisation, Tallec & Ollivier 2018). covariates: how many columns
+    known beforehand enter each step. identities: names of the training series, each of which gets
+    a learned vector (an unknown series gets the zero vector).
+
+    The initial state is learned. Recurrent matrices start orthogonal (Saxe et al. 2014).
+    """
+
+    def __init__(
+        self,
+        cell: str = "gru",
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        *,
+        emission: Emission,
+        dropout: float = 0.0,
+        members: int = 1,
+        embedding_size: int | None = None,
+        time_scale: float | None = None,
+        covariates: int = 0,
+        identities: tuple[str, ...] = (),
+        levels: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        if cell not in CELLS:
+            raise SettingError(f"cell '{cell}' is not one of: {', '.join(CELLS)}")
+        if levels > 1:
+            raise SettingError("a latent model takes values differenced once, at lag 1")
+        super().__init__(emission, levels)
+        self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
+        self.members, self.dropout, self.time_scale = members, dropout, time_scale
+        self.covariates, self.identities = covariates, tuple(identities)
+        self.embedding_size = embedding_size or min(hidden_size * members, 64)
+        self.encoder = encoder(emission, self.embedding_size)
+        self.identity = nn.Embedding(len(identities), 8) if identities else None
+        width = self.encoder.size + covariates + (8 if identities else 0)
+        hidden = hidden_size * members
+        between = dropout if num_layers > 1 else 0.0
+        if cell.startswith("rnn"):
+            kind = cell.removeprefix("rnn").removeprefix("_") or "tanh"
+            self.recurrent: Any = layers.RNN(
+                width, hidden, num_layers, nonlinearity=kind, dropout=between, backend=backend
+            )
+        else:
+            layer = {"gru": layers.GRU, "lstm": layers.LSTM}[cell]
+            self.recurrent = layer(width, hidden, num_layers, dropout=between, backend=backend)
+        parts = 2 if cell == "lstm" else 1
+        self.start = nn.Parameter(torch.zeros(parts, num_layers, 1, hidden))
+        self.head_weight = nn.Parameter(torch.empty(members, emission.num_parameters, hidden_size))
+        self.head_bias = nn.Parameter(torch.zeros(members, emission.num_parameters))
+        self._initialise()
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": "latent",
+            "cell": self.cell,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "emission": self.emission.to_json(),
+            "dropout": self.dropout,
+            "members": self.members,
+            "embedding_size": self.embedding_size,
+            "time_scale": self.time_scale,
+            "covariates": self.covariates,
+            "identities": list(self.identities),
+            "levels": self.levels,
+        }
+
+    def begin(self, train: Sequences) -> None:
+        """Starts the head at the constant model of the training data."""
+        super().begin(train)
+        values = train.values[~train.level] if train.values.dim() > 1 else train.values
+        with torch.no_grad():
+            self.head_bias.copy_(self.emission.initial(values).expand_as(self.head_bias))
+
+    def initial_state(self, batch_size: int) -> State:
+        parts = tuple(part.expand(-1, batch_size, -1) for part in self.start)
+        return parts if self.cell == "lstm" else parts[0]
+
+    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        x = self._inputs(batch.previous, batch.start, batch.covariates, batch.series)
+        initial = self.initial_state(1)
+        y, state = self._recur(x, state, batch.reset, initial)
+        raw = self._head(y)
+        if self.levels and batch.level is not None:
+            level = batch.level[(..., *(None,) * (raw.dim() - 2))]
+            raw = torch.where(level, self.level_raw, raw)
+        return self.emission.distribution(raw), state
+
+    def members_step(
+        self, previous: Tensor | None, state: State, covariates: Tensor | None, series: Tensor | None
+    ) -> tuple[Distribution, State]:
+        rows = next(states.leaves(state)).shape[1]
+        start = torch.full((rows,), previous is None, device=self.start.device)
+        if previous is None:
+            tail = () if self.emission.symbols else (self.emission.columns,)
+            kind = torch.int64 if self.emission.symbols else self.start.dtype
+            previous = torch.zeros(rows, *tail, dtype=kind, device=start.device)
+        x = self._inputs(previous, start, covariates, series)
+        y, state = self.recurrent.step(x, state)
+        raw = self._head(y)
+        if self.levels and bool(start.any()):
+            raw = self.level_raw.expand_as(raw)
+        return self.emission.distribution(raw), state
+
+    def _inputs(
+        self, previous: Tensor, start: Tensor, covariates: Tensor | None, series: Tensor | None
+    ) -> Tensor:
+        x = self.encoder(previous, start)
+        if self.dropout and self.emission.symbols:
+            x = F.dropout(x, self.dropout, self.training)
+        parts = [x]
+        if self.covariates:
+            if covariates is None or covariates.shape[-1] != self.covariates:
+                raise SettingError(f"this model needs {self.covariates} covariate(s) at every step")
+            parts.append(torch.nan_to_num(covariates).to(x.dtype))
+        if self.identity is not None:
+            known = torch.full_like(start, -1, dtype=torch.int64) if series is None else series
+            vector = self.identity(known.clamp(min=0))
+            parts.append(vector * (known >= 0).unsqueeze(-1))
+        return torch.cat(parts, -1) if len(parts) > 1 else x
+
+    def _recur(
+        self, x: Tensor, state: State, reset: Tensor, initial: State
+    ) -> tuple[Tensor, State]:
+        restart = reset if bool(reset.any()) else None
+        if self.members == 1:
+            return self.recurrent(x, state, restart, initial if restart is not None else None)
+        weights = {
+            name: self._blocks(name, weight) for name, weight in self.recurrent.named_parameters()
+        }
+        arguments = (x, state, restart, initial if restart is not None else None)
+        found: tuple[Tensor, State] = torch.func.functional_call(self.recurrent, weights, arguments)
+        return found
+
+    def _blocks(self, name: str, weight: Tensor) -> Tensor:
+        """Keeps members apart: recurrent (and deeper input) matrices are block-diagonal."""
+        if name.startswith("bias") or name == "weight_ih_l0":
+            return weight
+        return weight * self._mask(weight)
+
+    def _mask(self, weight: Tensor) -> Tensor:
+        block = torch.block_diag(*[weight.new_ones(self.hidden_size, self.hidden_size)] * self.members)
+        return block.repeat(weight.shape[0] // block.shape[0], 1)
+
+    def _head(self, y: Tensor) -> Tensor:
+        y = F.dropout(y, self.dropout, self.training) if self.dropout else y
+        if self.members == 1:
+            raw = F.linear(y, self.head_weight[0], self.head_bias[0])
+        else:
+            parts = y.unflatten(-1, (self.members, self.hidden_size))
+            raw = torch.einsum("...mh,mph->...mp", parts, self.head_weight) + self.head_bias
+        return raw.to(self.head_bias.dtype)  # laws are evaluated in full precision
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        size = self.hidden_size
+        for name, weight in self.recurrent.named_parameters():
+            if name.startswith("bias"):
+                weight.zero_()
+            elif name.startswith("weight_ih"):
+                fan_in = weight.shape[1] if name.endswith("_l0") else size
+                weight.normal_(std=fan_in**-0.5)
+                weight.mul_(1.0 if name.endswith("_l0") else self._mask(weight))
+            else:
+                weight.zero_()
+                for gate in weight.split(size * self.members):
+                    for m in range(self.members):
+                        block = gate[m * size : (m + 1) * size, m * size : (m + 1) * size]
+                        nn.init.orthogonal_(block)
+        self.head_weight.normal_(std=0.1 * size**-0.5)
+        for layer in range(self.num_layers):
+            self._gate_bias(getattr(self.recurrent, f"bias_hh_l{layer}"))
+
+    def _gate_bias(self, bias: Tensor) -> None:
+        """Chrono initialisation: memories of 1 … time_scale steps, spread over each member."""
+        if self.cell not in ("gru", "lstm"):
+            return
+        gates = bias.split(self.hidden_size * self.members)
+        if self.time_scale is None:
+            gates[1].fill_(1.0)  # LSTM forget gate, GRU update gate: remember a little by default
+            return
+        spread = torch.linspace(math.log(1.0), math.log(max(self.time_scale, 2.0)), self.hidden_size)
+        keep = torch.log(spread.exp().clamp(min=1.05) - 0.05).repeat(self.members)
+        gates[1].copy_(keep)
+        if self.cell == "lstm":
+            gates[0].copy_(-keep)

@@ -1,0 +1,361 @@
+"""Which models to compare on which view of the data, and how to train them.
+
+Nothing here looks at test data: transforms are chosen by the likelihood that quick closed-form
+models give to the training and validation parts, in the data's own units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from throughtime import emissions
+from throughtime.config import Candidate, RunSettings, TrainSettings
+from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Chain, Transform, transform_from_json
+from throughtime.emissions import Emission
+from throughtime.errors import DataError, SettingError
+from throughtime.models.autoregressive import Autoregressive, natural_predictor
+from throughtime.models.base import SequenceModel
+from throughtime.models.latent import LatentAutoregressive
+
+MODELS = ("auto", "ar", "rnn", "gru", "lstm")
+SEASONS = {"hour": 24, "day": 7, "business day": 5, "week": 52, "month": 12, "quarter": 4}
+_VIEWS: tuple[tuple[str, ...], ...] = ((), ("log",), ("difference",), ("log", "difference"))
+_LEVELS_HANDICAP, _SCALE_HANDICAP = 0.02, 0.05  # nats per step
+_PROBE_ORDER = 3  # the quick autoregression that chooses between views
+MAX_ORDER = {"symbols": 10, "real": 40}
+
+
+@dataclass(frozen=True)
+class View:
+    """How the data are shown to the networks: raw transforms (unfitted) and the law of a step."""
+
+    transforms: tuple[dict[str, Any], ...]
+    emission: Emission
+    season: int | None = None
+
+    @property
+    def differenced(self) -> int:
+        return sum(int(t.get("lag", 1)) for t in self.transforms if t["kind"] == "difference")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and training of the latent models for one kind of data."""
+
+    hidden: int
+    layers: int
+    members: int
+    dropout: float
+    train: TrainSettings
+    embedding: int | None = None
+    time_scale: float | None = None
+
+
+def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recipe:
+    """The defaults for a kind of data, found by experiment (docs/results.md), as overridden."""
+    total = train.steps
+    if emission.symbols and emission.kind == "categorical":
+        sound = train.domain.kind == "sound"
+        updates = max(200, min(6000, 12 * total // (64 * 64)))
+        found = Recipe(
+            hidden=256 if total > 200_000 else 128,
+            layers=1,
+            members=1,
+            dropout=0.0 if sound else 0.2,
+            embedding=64,
+            train=TrainSettings(
+                steps=updates, lanes=64, bptt="128" if sound else "64", learning_rate=4e-3,
+                betas=(0.9, 0.99), weight_decay=0.02, warmup=0.03, clip=1.0, average=0.99,
+                valid_every=100, precision="bfloat16", checkpoint_seconds=10.0,
+            ),
+        )  # fmt: skip
+    else:
+        long = total // max(1, len(train))
+        found = Recipe(
+            hidden=8 if total < 50_000 else 32,
+            layers=1,
+            members=8,
+            dropout=0.0,
+            time_scale=100.0,
+            train=TrainSettings(
+                steps=300, lanes=32, segment=min(200, max(2, long)), bptt="full",
+                learning_rate=1e-2, betas=(0.9, 0.999), weight_decay=0.0, warmup=0.15, clip=3.0,
+                average=0.98, valid_every=25, valid_past=1000,
+            ),
+        )  # fmt: skip
+    return _overridden(found, settings)
+
+
+def _overridden(found: Recipe, settings: RunSettings) -> Recipe:
+    train: dict[str, Any] = {"seed": settings.seed}
+    if settings.steps is not None:
+        train |= {"steps": settings.steps}
+        train |= {"valid_every": max(1, min(found.train.valid_every, settings.steps // 4))}
+    if settings.bptt != "auto":
+        train |= {"bptt": settings.bptt}
+        if settings.bptt != "full":
+            train |= {"segment": None}
+    return Recipe(
+        hidden=settings.hidden or found.hidden,
+        layers=settings.layers or found.layers,
+        members=found.members,
+        dropout=found.dropout,
+        embedding=found.embedding,
+        time_scale=found.time_scale,
+        train=found.train.model_copy(update=train),
+    )
+
+
+def natural_view(train: Sequences, valid: Sequences, settings: RunSettings) -> View:
+    """The transforms and emission for the data, by kind and by validation likelihood."""
+    kind = train.domain.kind
+    if kind == "text":
+        symbols = {"kind": settings.symbols}
+        chain = fitted([symbols], train)
+        return View((symbols,), emissions.Categorical(_num_symbols(chain)))
+    if kind == "sound":
+        quantised = {"kind": "mulaw", "bits": 8}
+        return View((quantised,), _named(settings.emission, 1, 256, "categorical"))
+    if kind == "symbols":
+        count = _num_symbols(Chain((), train.domain))
+        return View((), _named(settings.emission, 1, count, "categorical"))
+    columns = train.values.shape[1]
+    if kind in ("binary", "count"):
+        natural = "bernoulli" if kind == "binary" else "negative_binomial"
+        return View((), _named(settings.emission, columns, None, natural))
+    values = train.values[~train.values.isnan().any(1)]
+    if len(values) and bool(((values == 0) | (values == 1)).all()) and settings.emission == "auto":
+        return View(({"kind": "binary"},), emissions.Bernoulli(columns))
+    if settings.emission in ("poisson", "negative_binomial"):
+        return View(({"kind": "counts"},), _named(settings.emission, columns, None, ""))
+    if settings.emission in ("categorical", "discretised_logistic"):
+        num_symbols = int(values.max()) + 1
+        view = ({"kind": "symbols", "num_symbols": num_symbols},)
+        return View(view, _named(settings.emission, 1, num_symbols, ""))
+    emission = _named(settings.emission, columns, None, "mixture")
+    transforms = _best_view(train, valid, settings)
+    return View((*transforms, {"kind": "standardise"}), emission, season(train))
+
+
+def _best_view(
+    train: Sequences, valid: Sequences, settings: RunSettings
+) -> tuple[dict[str, Any], ...]:
+    """Raw, logarithms, differences or both: by the likelihood of the data seen so far.
+
+    Levels and absolute changes of a series that grows leave the range that the networks have
+    seen, which the likelihood of the past cannot show; a view that avoids this is preferred
+    unless it costs more than the handicap.
+    """
+    if settings.transforms is not None:
+        return tuple(settings.transforms)
+    seen = torch.cat([train.values, valid.values])
+    low, high = seen.nan_to_num(torch.inf).amin(0), seen.nan_to_num(-torch.inf).amax(0)
+    positive, wide = bool((low > 0).all()), bool((high > 2 * low).all())
+    law = emissions.StudentT(train.values.shape[1])
+    steps = train.steps + valid.steps
+    scores: dict[tuple[str, ...], float] = {}
+    for view in _VIEWS:
+        if "log" in view and not (positive and wide):
+            continue
+        chain = [{"kind": name} for name in view] + [{"kind": "standardise"}]
+        model, found = fit_closed(_PROBE_ORDER, law, chain, train)
+        nats = [model.step_log_prob(part.transform(found)).sum() for part in (train, valid)]
+        handicap = _LEVELS_HANDICAP * ("difference" not in view)
+        handicap += _SCALE_HANDICAP * ("log" not in view)
+        scores[view] = handicap - float(sum(nats)) / steps
+    return tuple({"kind": name} for name in min(scores, key=lambda view: scores[view]))
+
+
+def _named(name: str, columns: int, num_symbols: int | None, natural: str) -> Emission:
+    kind = natural if name == "auto" else name
+    if kind not in emissions.KINDS:
+        raise SettingError(f"emission '{kind}' is not one of: {', '.join(emissions.KINDS)}")
+    options: dict[str, Any] = {"kind": kind}
+    if kind in ("categorical", "discretised_logistic"):
+        if num_symbols is None:
+            raise SettingError(f"emission '{kind}' is for symbols; these data are values")
+        options["num_symbols"] = num_symbols
+    else:
+        if num_symbols is not None:
+            raise SettingError(f"emission '{kind}' is for values; these data are symbols")
+        options["columns"] = columns
+    if kind == "mixture":
+        options |= {"component": "student_t", "num_components": 3}
+    return emissions.from_json(options)
+
+
+def _num_symbols(chain: Chain) -> int:
+    count = chain.output.num_symbols
+    if count is None:
+        raise DataError("these data are not symbols")
+    return count
+
+
+def season(data: Sequences) -> int | None:
+    """The length of the season in steps: by what a step is called, or by the autocorrelation."""
+    known = SEASONS.get(data.domain.step)
+    shortest = int(data.lengths.min())
+    if known is not None:
+        return known if shortest > 2 * known else None
+    longest = int(data.lengths.argmax())
+    x = torch.nan_to_num(data.sequence(longest)[:, 0])
+    x = torch.diff(x)[-5000:]
+    if len(x) < 50:
+        return None
+    x = x - x.mean()
+    spectrum = torch.fft.rfft(x, n=2 * len(x)).abs() ** 2
+    correlation = torch.fft.irfft(spectrum)[: len(x) // 3]
+    correlation = correlation / correlation[0].clamp(min=1e-30)
+    lags = range(2, len(correlation) - 1)
+    peaks = [k for k in lags if correlation[k - 1] < correlation[k] >= correlation[k + 1]]
+    best = max(peaks, key=lambda k: float(correlation[k]), default=None)
+    strong = best is not None and float(correlation[best]) > 0.4 and shortest > 2 * best
+    return best if strong else None
+
+
+def fitted(specs: list[dict[str, Any]], train: Sequences) -> Chain:
+    """The chain that unfitted descriptions become on training data."""
+    transforms: list[Transform | str] = [
+        spec["kind"] if len(spec) == 1 else transform_from_json(spec) for spec in specs
+    ]
+    return Chain.fit(transforms, train)
+
+
+def fit_closed(
+    order: int, emission: Emission, specs: list[dict[str, Any]], train: Sequences
+) -> tuple[SequenceModel, Chain]:
+    """An autoregression in closed form on a view of the data."""
+    chain = fitted(specs, train)
+    shown = train.transform(chain)
+    levels = sum(int(spec.get("lag", 1)) for spec in specs if spec["kind"] == "difference")
+    model = Autoregressive(order, emission=emission, levels=levels)
+    model.begin(shown)
+    return model, chain
+
+
+def held_out(model: SequenceModel, shown: Sequences) -> float:
+    """Nats per step of data the model was not fitted on, in their own units."""
+    return -float(model.step_log_prob(shown).sum()) / max(1, shown.steps)
+
+
+def references(view: View, train: Sequences) -> list[Candidate]:
+    """The naive models: a constant law of the values, of their changes, of their yearly changes."""
+    emission = view.emission
+    if emission.symbols or emission.kind in ("bernoulli", "poisson", "negative_binomial"):
+        name = "unigram" if emission.symbols else "constant"
+        return [_constant(name, list(view.transforms), emission)]
+    law = emissions.StudentT(emission.columns)
+    found = [
+        _constant("constant", [{"kind": "standardise"}], law),
+        _constant("random walk", [{"kind": "difference"}, {"kind": "standardise"}], law),
+    ]
+    if {"kind": "log"} in view.transforms:
+        specs = [{"kind": "log"}, {"kind": "difference"}, {"kind": "standardise"}]
+        found.append(_constant("geometric random walk", specs, law))
+    if view.season is not None:
+        specs = [{"kind": "difference", "lag": view.season}, {"kind": "standardise"}]
+        found.append(_constant("seasonal naive", specs, law))
+    return found
+
+
+def _constant(name: str, transforms: list[dict[str, Any]], emission: Emission) -> Candidate:
+    model: dict[str, Any] = {"kind": "autoregressive", "order": 0}
+    model |= {"emission": emission.to_json(), "predictor": natural_predictor(emission)}
+    return Candidate(
+        name=name,
+        family="reference",
+        transforms=transforms,
+        model=model,
+        train=None if natural_predictor(emission) != "mlp" else _short(),
+    )
+
+
+def _short() -> TrainSettings:
+    return TrainSettings(steps=200, learning_rate=1e-2, valid_every=50, average=0.9)
+
+
+def window_law(emission: Emission) -> Emission:
+    """The law of the closed-form autoregression beside the latent models."""
+    if emission.kind in ("mixture", "laplace", "student_t"):
+        return emissions.StudentT(emission.columns)
+    if emission.kind == "normal":
+        return emissions.Normal(emission.columns)
+    if emission.kind == "discretised_logistic":
+        return emissions.from_json({"kind": "categorical", "num_symbols": emission.num_symbols})  # type: ignore[attr-defined]
+    return emission
+
+
+def orders(emission: Emission, train: Sequences, asked: int | str) -> list[int]:
+    """The orders τ to try: the one asked for, or a ladder up to what the data can carry."""
+    shortest_useful = int(train.lengths.max()) - 1
+    if isinstance(asked, int):
+        if asked > shortest_useful:
+            raise DataError(
+                f"order {asked} needs sequences longer than {asked} steps; "
+                f"the longest training sequence has {shortest_useful + 1}"
+            )
+        return [asked]
+    if natural_predictor(window_law(emission)) == "ngram":
+        ladder = list(range(1, MAX_ORDER["symbols"] + 1))
+    else:
+        ladder = [1, 2, 3, 5, 8, 13, 20, 30, MAX_ORDER["real"]]
+    return [k for k in ladder if k <= max(1, shortest_useful // 4)] or [1]
+
+
+def latent_candidates(view: View, train: Sequences, settings: RunSettings) -> list[Candidate]:
+    """RNN, GRU and LSTM, or the one asked for."""
+    cells = ("rnn", "gru", "lstm") if settings.model == "auto" else (settings.model,)
+    if settings.model == "ar":
+        return []
+    chosen = recipe(train, view.emission, settings)
+    covariates = 0 if train.covariates is None else train.covariates.shape[1]
+    identities = list(train.names) if 1 < len(train) <= 500 and covariates_allowed(train) else []
+    found = []
+    for cell in cells:
+        model: dict[str, Any] = {
+            "kind": "latent",
+            "cell": cell,
+            "hidden_size": chosen.hidden,
+            "num_layers": chosen.layers,
+            "emission": view.emission.to_json(),
+            "dropout": chosen.dropout,
+            "members": chosen.members,
+            "embedding_size": chosen.embedding,
+            "time_scale": chosen.time_scale,
+            "covariates": covariates,
+            "identities": identities,
+            "levels": view.differenced,
+        }
+        found.append(
+            Candidate(
+                name=cell,
+                family="latent",
+                transforms=list(view.transforms),
+                model=model,
+                train=chosen.train,
+            )
+        )
+    return found
+
+
+def covariates_allowed(train: Sequences) -> bool:
+    """Whether series are long enough for a learned identity each (not recordings or lines)."""
+    return train.domain.kind in ("real", "count", "binary") and bool((train.identity >= 0).all())
+
+
+def build(description: dict[str, Any]) -> SequenceModel:
+    """A model from its settings as JSON values; kinds come from a fixed table."""
+    options = dict(description)
+    kind = options.pop("kind", None)
+    known: dict[str, Any] = {"latent": LatentAutoregressive, "autoregressive": Autoregressive}
+    if kind not in known:
+        raise SettingError(f"model kind '{kind}' is not one of: {', '.join(known)}")
+    options["emission"] = emissions.from_json(options["emission"])
+    if "identities" in options:
+        options["identities"] = tuple(options["identities"])
+    model: SequenceModel = known[kind](**options)
+    return model

@@ -1,0 +1,110 @@
+"""One page about a run that opens offline: `write` makes report.html from a run folder's values.
+
+    read        the run folder's files as plain values
+    html        text, numbers and elements, escaped by construction
+    axis        scales and round ticks, clock time included; thinning of long lines
+    plot        one chart: static SVG under HTML labels
+    charts      the report's charts
+    comparison  key figures and the table of models
+    sections    the results;  background: samples, training, data, settings
+
+The page is complete without its script, which only adds the read-out under the pointer (or the
+arrow keys) and the switch between light and dark. Its content security policy forbids every
+request, and every script but this one.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from throughtime.errors import RunError
+from throughtime.report import background, sections
+from throughtime.report.comparison import figures
+from throughtime.report.html import Markup, el, join
+from throughtime.report.read import Run, read, text
+from throughtime.report.sections import Section
+
+SECTIONS = (
+    Section("models", "Models", "How the models compare", sections.models),
+    Section("forecast", "Forecast", "What it expected, and what came", sections.forecast),
+    Section("accuracy", "Accuracy", "Accuracy by horizon", sections.accuracy),
+    Section("calibration", "Calibration", "Do its probabilities hold?", sections.calibration),
+    Section("surprise", "Surprise", "Where it was surprised", sections.surprisal),
+    Section("samples", "Samples", "Left to itself", background.samples),
+    Section("order", "Order", "How much past a window needs", sections.order),
+    Section("training", "Training", "How they learned", background.training),
+    Section("data", "Data", "The data", background.data),
+    Section("settings", "Settings", "Every setting", background.settings),
+)
+
+
+def write(run_folder: Path) -> Path:
+    """Writes report.html into a run folder and returns its path.
+
+    Reads scores.json, and log.jsonl, config.toml and model.json where they are; never a model.
+    The file appears whole or not at all. Raises RunError when the folder has no scores, one of
+    these files is damaged or from a newer version, or the report cannot be written.
+    """
+    folder = Path(run_folder)
+    page = render(read(folder))
+    path = folder / "report.html"
+    partial = folder / f".report.html.{os.getpid()}"
+    try:
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def render(run: Run) -> str:
+    """The whole page of a run."""
+    built = [(section, body) for section in SECTIONS if (body := section.build(run)) is not None]
+    links = [el("a", section.short, href=f"#{section.anchor}") for section, _ in built]
+    blocks = [
+        el("section", el("h2", section.title), body, id=section.anchor) for section, body in built
+    ]
+    script, style = _asset("report.js"), _asset("report.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    source = text(run.data, "source")
+    title = f"{source or run.name} · throughtime"
+    parts = {
+        "POLICY": Markup(
+            f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+            "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+        ),
+        "TITLE": join(title),
+        "STYLE": Markup(style),
+        "SCRIPT": Markup(script),
+        "SOURCE": join(source or run.name),
+        "RUN": join(run.name),
+        "VERDICT": join(text(run.scores, "verdict") or _plain_verdict(run)),
+        "FIGURES": join(figures(run)),
+        "LINKS": join(*links),
+        "SECTIONS": join(*blocks),
+        "FOOT": join(background.foot(run)),
+    }
+    # One pass over the template: what a file's text puts in is never looked at again.
+    pieces = _asset("report.html").split("%%")
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _plain_verdict(run: Run) -> str:
+    name = text(run.selected, "name")
+    return f"{name} predicts this data best." if name else "No model could be scored on this data."
+
+
+@cache
+def _asset(name: str) -> str:
+    return (resources.files("throughtime") / "assets" / name).read_text(encoding="utf-8")

@@ -1,0 +1,135 @@
+"""HTML as values: text is escaped unless it is already markup, so no name from a file leaks."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from typing import Any
+
+MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"
+
+# What HTML cannot hold: lone surrogates become the replacement character, and control characters
+# (a sampled text may well contain them) the little pictures Unicode has for them.
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_CONTROLS |= {0x7F: 0x2421} | dict.fromkeys((*range(0x80, 0xA0), 0xFFFE, 0xFFFF), 0xFFFD)
+_CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+_VOID = frozenset({"br", "hr", "link", "meta"})
+
+
+class Markup(str):
+    """A string that is HTML already and is not escaped again."""
+
+    __slots__ = ()
+
+
+def escape(text: str) -> Markup:
+    """HTML in which `text` reads as it is, inside an element or a quoted attribute."""
+    if isinstance(text, Markup):
+        return text
+    clean = text.replace("\r\n", "\n").translate(_CONTROLS)
+    return Markup(html.escape(clean, quote=True))
+
+
+def join(*parts: str | None, by: str = "") -> Markup:
+    """The parts one after the other; None is left out, plain text is escaped."""
+    return Markup(escape(by).join(escape(part) for part in parts if part is not None))
+
+
+def el(name: str, /, *children: str | None, **attributes: Any) -> Markup:
+    """One element. `class_` and `aria_label` become `class` and `aria-label`.
+
+    An attribute that is None or False is left out, True is written bare.
+    """
+    written = []
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        key = key.rstrip("_").replace("_", "-")
+        written.append(f" {key}" if value is True else f' {key}="{escape(str(value))}"')
+    opening = f"<{name}{''.join(written)}>"
+    return Markup(opening if name in _VOID else f"{opening}{join(*children)}</{name}>")
+
+
+def data_block(value: Any, **attributes: Any) -> Markup:
+    """A JSON data block that no text inside can close, whatever it contains."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return el("script", Markup(text), type="application/json", **attributes)
+
+
+def number(value: object) -> float | None:
+    """A finite float, or None for everything that is not a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def numbers(values: object) -> list[float | None]:
+    """Each item as `number` has it; an empty list for what is not a list."""
+    return [number(value) for value in values] if isinstance(values, list) else []
+
+
+def fixed(value: object, decimals: int, sign: bool = False) -> str:
+    """A number with so many decimals, a true minus sign and thousands apart; a dash for None."""
+    known = number(value)
+    if known is None:
+        return NONE
+    if abs(known) >= 1e15:
+        return f"{known:.3g}".replace("-", MINUS)
+    text = f"{known:{'+' if sign else ''},.{decimals}f}"
+    if not any(digit in text for digit in "123456789"):  # no "-0.00"
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def significant(value: object, digits: int = 4) -> str:
+    """A number with about so many significant digits, an exponent only where it must be."""
+    known = number(value)
+    if known is None:
+        return NONE
+    if known == 0:
+        return "0"
+    size = math.floor(math.log10(abs(known)))
+    if size < -5 or size >= 12:
+        return f"{known:.{digits - 1}e}".replace("-", MINUS)
+    return fixed(known, max(0, digits - 1 - size))
+
+
+def count(value: object) -> str:
+    """A whole number with thousands apart."""
+    return fixed(value, 0)
+
+
+def duration(value: object) -> str:
+    """Seconds as people say them: 0.42 s, 12.3 s, 3 min 20 s, 1 h 05 min."""
+    seconds = number(value)
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def megabytes(value: object) -> str:
+    """Megabytes: 512 MB, 1.5 GB."""
+    size = number(value)
+    if size is None:
+        return NONE
+    return f"{size:,.0f} MB" if size < 1000 else f"{size / 1000:,.1f} GB"
+
+
+def shorten(text: str, limit: int) -> str:
+    """The beginning of a long text and what was left out, said plainly."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} … ({len(text) - limit:,} more characters)"
