@@ -101,18 +101,8 @@ def horizons(length: int, base: float) -> list[dict[str, Any]]:
     return rows
 
 
-def prices(folder: Path) -> Path:
-    """Daily prices: nine models, an interval each, forecasts with dates, orders."""
-    rng = np.random.default_rng(7)
-    total, horizon = 2600, 24
-    variance, value, path = 1.0, math.log(1180.0), []
-    noise = rng.standard_t(5, total) * math.sqrt(3 / 5)
-    for shock in noise:
-        step = 0.009 * math.sqrt(variance) * float(shock)
-        value += step + 0.0002
-        variance = 0.06 + 0.10 * (step / 0.009) ** 2 + 0.85 * variance
-        path.append(math.exp(value))
-    dates = days(date(2009, 1, 2), total)
+def price_fans(path: list[float], dates: list[str], horizon: int) -> list[dict[str, Any]]:
+    """Forecasts from four origins."""
     fans = []
     for index, origin in enumerate((2300, 2380, 2460, 2540)):
         spread = np.sqrt(np.arange(1, horizon + 1)) * 0.0105 * (1 + 0.25 * index)
@@ -139,6 +129,11 @@ def prices(folder: Path) -> Path:
                 "quantiles": quantiles,
             }
         )
+    return fans
+
+
+def price_models() -> list[dict[str, Any]]:
+    """Nine models, their differences to GARCH."""
     models = [
         model_row("constant", "reference", "independent days, Student-t", 4.912, 3, 0.02),
         model_row("random walk", "reference", "log returns, Student-t", 3.4261, 3, 0.03),
@@ -156,6 +151,23 @@ def prices(folder: Path) -> Path:
             width = 0.009 + 0.12 * abs(gap)
             row["difference"] = {"value": gap, "interval": [gap - width, gap + 1.15 * width]}
         row["peak_memory_mb"] = 310.0 + row["parameters"] / 50
+    return models
+
+
+def prices(folder: Path) -> Path:
+    """Daily prices: nine models, an interval each, forecasts with dates, orders."""
+    rng = np.random.default_rng(7)
+    total, horizon = 2600, 24
+    variance, value, path = 1.0, math.log(1180.0), []
+    noise = rng.standard_t(5, total) * math.sqrt(3 / 5)
+    for shock in noise:
+        step = 0.009 * math.sqrt(variance) * float(shock)
+        value += step + 0.0002
+        variance = 0.06 + 0.10 * (step / 0.009) ** 2 + 0.85 * variance
+        path.append(math.exp(value))
+    dates = days(date(2009, 1, 2), total)
+    fans = price_fans(path, dates, horizon)
+    models = price_models()
     returns = np.abs(np.diff(np.log(np.array(path)))) / 0.009
     nats = (2.6 + 0.9 * np.log1p(returns**2)).tolist()
     dates_of_nats = dates[1:]

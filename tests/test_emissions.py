@@ -130,6 +130,7 @@ CASES = {
     "discretised_logistic": Case(DiscretisedLogistic(32, 3), discretised_logistic),
 }
 REAL = [name for name, case in CASES.items() if not case.emission.discrete]
+DISCRETE = [name for name in CASES if name not in REAL]
 COLUMNS = [name for name, case in CASES.items() if not case.emission.symbols]
 each = pytest.mark.parametrize("name", CASES)
 
@@ -203,6 +204,16 @@ def test_discretised_logistic_is_proper(size: int, stretch: float) -> None:
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
 
 
+def by_column(law: Any, x: Tensor) -> Tensor:
+    """Nats of each column: those of rows in which the others are missing."""
+    columns = []
+    for column in range(x.shape[-1]):
+        alone = torch.full_like(x, torch.nan, dtype=torch.float64)
+        alone[..., column] = x[..., column]
+        columns.append(law.log_prob(alone))
+    return torch.stack(columns, -1)
+
+
 # Sampling
 
 
@@ -261,6 +272,20 @@ def test_a_draw_depends_on_its_own_row_only(name: str) -> None:
 # Marginals
 
 
+@pytest.mark.parametrize("name", DISCRETE)
+@pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
+def test_steps_of_the_cdf_are_the_probabilities(name: str, mixed: bool) -> None:
+    law = ensemble(CASES[name])[1] if mixed else CASES[name].law()
+    if not CASES[name].emission.symbols:
+        law = law.marginals()
+    top = 2 if name == "bernoulli" else 6
+    for k in range(top):
+        x = torch.full(law.mean.shape, k)
+        step = law.cdf(x) - law.cdf(x - 1)
+        nats = law.log_prob(x) if step.dim() == 1 else by_column(law, x)
+        torch.testing.assert_close(nats.exp(), step, rtol=1e-9, atol=1e-12)
+
+
 @each
 def test_quantile_inverts_cdf(name: str) -> None:
     law = CASES[name].law()
@@ -306,11 +331,13 @@ def single(name: str) -> Distribution:
 def test_crps_matches_the_integral(name: str, mixed: bool) -> None:
     discrete = CASES[name].emission.discrete
     law = MixtureOf(single(name), dim=0) if mixed else single(name)[2]
+    rel = 1e-5 if mixed and not discrete else 1e-8
     for x in (0.0, 1.0, 3.0) if discrete else (-7.3, 0.2, 25.0):
         if name == "bernoulli" and x > 1:
             continue
-        found = law.crps(torch.tensor(x) if CASES[name].emission.symbols else torch.tensor([x]))
-        assert float(found) == pytest.approx(brute_crps(law, x, discrete), rel=1e-6, abs=1e-7)
+        at = torch.tensor(x, dtype=torch.float64)
+        found = law.crps(at if CASES[name].emission.symbols else at[None])
+        assert float(found) == pytest.approx(brute_crps(law, x, discrete), rel=rel, abs=1e-7)
 
 
 def test_crps_matches_scoringrules() -> None:
@@ -343,7 +370,13 @@ def test_crps_of_far_and_spiky_laws() -> None:
     raw = torch.tensor([0, 0, 0, 100, -9.0, -9.0, 1.0, 1.0]).double()
     law = Mixture("student_t", 2).distribution(raw)
     assert float(law.crps(torch.tensor([0.0]))) == pytest.approx(25, abs=1e-3)
-    # counts: far below and far above all mass
+    # counts over so many numbers that the sum is integrated
+    wide: Any = NegativeBinomial().distribution(torch.tensor([5.0, 1.0]).double())
+    k = torch.arange(0.0, 10_000).double()[:, None]
+    for x in (0.0, 3.0, 150.0, 4_000.0):
+        exact = ((wide.cdf(k) - (x <= k).double()) ** 2).sum()
+        assert float(wide.crps(torch.tensor([x]))) == pytest.approx(float(exact), rel=1e-5)
+    # far below and far above all mass
     law = Poisson().distribution(torch.tensor([math.log(1e4)]).double())
     spread = float(law.crps(law.rate.round())) / float(law.rate.sqrt())
     assert spread == pytest.approx((math.sqrt(2) - 1) / math.sqrt(math.pi), rel=0.01)
@@ -488,20 +521,14 @@ def test_missing_columns_count_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_partly_missing_row_has_its_marginal_density(name: str) -> None:
+@pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
+def test_a_partly_missing_row_has_its_marginal_density(name: str, mixed: bool) -> None:
     case = CASES[name]
-    x = draws(case.law())
-    x[:, 1:] = torch.nan
-    expected = case.law().marginals()
-    if isinstance(expected, emissions.base.Columns):
-        expected = expected.column_log_prob(x)
-    else:
-        expected = case.law().log_prob(x)[:, None]
-    h = 1e-5  # the slope of the marginal cdf
-    slope = (case.law().cdf(x + h) - case.law().cdf(x - h)) / (2 * h)
-    found = case.law().log_prob(x)
-    torch.testing.assert_close(found, expected[:, 0])
-    torch.testing.assert_close(found.exp(), slope[:, 0], rtol=1e-5, atol=1e-7)
+    law = ensemble(case)[1] if mixed else case.law()
+    x = draws(law)
+    h = 1e-5
+    slope = (law.cdf(x + h) - law.cdf(x - h)) / (2 * h)
+    torch.testing.assert_close(by_column(law, x).exp(), slope, rtol=1e-5, atol=1e-7)
 
 
 def test_correlated_columns_with_gaps_match_the_smaller_law() -> None:
@@ -603,6 +630,13 @@ def test_tempered_and_nucleus() -> None:
         law.tempered(0.0)
     sound = DiscretisedLogistic(16, 2).distribution(torch.zeros(3, 6)).nucleus(0.5)
     assert sound.batch_shape == (3,)
+
+
+def test_symbols_outside_the_levels_are_refused() -> None:
+    law = Categorical(3).distribution(torch.zeros(2, 3))
+    for x in (3, -1, -100):
+        with pytest.raises((IndexError, RuntimeError)):
+            law.log_prob(torch.tensor([0, x]))
 
 
 def test_symbol_cdf_outside_the_levels() -> None:

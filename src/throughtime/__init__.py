@@ -4,6 +4,8 @@
 
     run = tt.fit("prices.csv", value="close")
     print(run.verdict)
+
+Names are loaded on first use: importing torch takes seconds, and `--help` needs none of it.
 """
 
 from __future__ import annotations
@@ -12,32 +14,60 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from throughtime import bptt, emissions, kernels
-    from throughtime.layers import GRU, LSTM, RNN
-    from throughtime.models.autoregressive import Autoregressive
-    from throughtime.models.latent import LatentAutoregressive
+    from throughtime import bptt as bptt
+    from throughtime import emissions as emissions
+    from throughtime import kernels as kernels
+    from throughtime.data.read import read as read
+    from throughtime.data.sequences import Sequences as Sequences
+    from throughtime.pipeline import fit as fit
+    from throughtime.layers import GRU as GRU
+    from throughtime.layers import LSTM as LSTM
+    from throughtime.layers import RNN as RNN
+    from throughtime.models.autoregressive import Autoregressive as Autoregressive
+    from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
+    from throughtime.run import Run as Run
+    from throughtime.run import load as load
 
 __version__ = "0.1.0"
 
-# Names are loaded on first use: importing torch takes seconds, and `--help` needs none of it.
-_HOME = {
-    "RNN": "throughtime.layers",
-    "GRU": "throughtime.layers",
-    "LSTM": "throughtime.layers",
-    "Autoregressive": "throughtime.models.autoregressive",
-    "LatentAutoregressive": "throughtime.models.latent",
-}
-_MODULES = ("bptt", "emissions", "kernels")
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Autoregressive",
+    "LatentAutoregressive",
+    "Run",
+    "Sequences",
+    "bptt",
+    "emissions",
+    "fit",
+    "kernels",
+    "load",
+    "read",
+]
 
-__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
+_HOME = {
+    "GRU": "layers",
+    "LSTM": "layers",
+    "RNN": "layers",
+    "Autoregressive": "models.autoregressive",
+    "LatentAutoregressive": "models.latent",
+    "Run": "run",
+    "Sequences": "data.sequences",
+    "fit": "pipeline",
+    "load": "run",
+    "read": "data.read",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _MODULES:
+    if name not in __all__:
+        raise AttributeError(f"module 'throughtime' has no attribute '{name}'")
+    if name not in _HOME:
         return importlib.import_module(f"throughtime.{name}")
-    raise AttributeError(f"module 'throughtime' has no attribute '{name}'")
+    found = getattr(importlib.import_module(f"throughtime.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

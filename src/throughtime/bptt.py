@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -139,7 +140,7 @@ class Truncated(GradientMethod):
         next_begin = max(at.begin, min(next_begin, stop))
         cuts = sorted({at.begin, next_begin, at.target, stop})
         state, begin_state, total = at.begin_state, at.begin_state, None
-        for t0, t1 in zip(cuts[:-1], cuts[1:], strict=True):
+        for t0, t1 in pairwise(cuts):
             part, state = loss(batch[t0:t1], state)
             if t1 == next_begin:
                 begin_state = states.detach(state)

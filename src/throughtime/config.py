@@ -40,6 +40,7 @@ class DataSettings(_Settings):
     """How the data were read and cut; what `read` and `split` are given again on resume."""
 
     source: str
+    fingerprint: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
     split: Literal["auto", "time", "sequence"] = "auto"
     valid: float = Field(0.1, gt=0, lt=1)

@@ -6,7 +6,7 @@ models give to the training and validation parts, in the data's own units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,45 +49,124 @@ class Recipe:
     hidden: int
     layers: int
     members: int
-    dropout: float
     train: TrainSettings
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
     embedding: int | None = None
     time_scale: float | None = None
 
 
 def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recipe:
     """The defaults for a kind of data, found by experiment (docs/results.md), as overridden."""
-    total = train.steps
-    if emission.symbols and emission.kind == "categorical":
-        sound = train.domain.kind == "sound"
-        updates = max(200, min(6000, 12 * total // (64 * 64)))
-        found = Recipe(
-            hidden=256 if total > 200_000 else 128,
-            layers=1,
-            members=1,
-            dropout=0.0 if sound else 0.2,
-            embedding=64,
-            train=TrainSettings(
-                steps=updates, lanes=64, bptt="128" if sound else "64", learning_rate=4e-3,
-                betas=(0.9, 0.99), weight_decay=0.02, warmup=0.03, clip=1.0, average=0.99,
-                valid_every=100, precision="bfloat16", checkpoint_seconds=10.0,
-            ),
-        )  # fmt: skip
+    if emission.kind == "bernoulli":
+        found = _rolls(train)
+    elif emission.symbols and train.domain.kind == "sound":
+        found = _sound(train)
+    elif emission.symbols:
+        found = _symbols(train, settings.time_limit is not None)
     else:
-        long = total // max(1, len(train))
-        found = Recipe(
-            hidden=8 if total < 50_000 else 32,
-            layers=1,
-            members=8,
-            dropout=0.0,
-            time_scale=100.0,
-            train=TrainSettings(
-                steps=300, lanes=32, segment=min(200, max(2, long)), bptt="full",
-                learning_rate=1e-2, betas=(0.9, 0.999), weight_decay=0.0, warmup=0.15, clip=3.0,
-                average=0.98, valid_every=25, valid_past=1000,
-            ),
-        )  # fmt: skip
+        found = _values(train)
     return _overridden(found, settings)
+
+
+def _updates(train: Sequences, lanes: int, steps: int, epochs: float, most: int) -> int:
+    """How many updates some passes over the data take."""
+    return max(200, min(most, round(epochs * train.steps / (lanes * steps))))
+
+
+def _symbols(train: Sequences, limited: bool) -> Recipe:
+    """Text: one wide layer, many small updates, thinned recurrent weights."""
+    large = train.steps > 300_000
+    return Recipe(
+        hidden=512 if large else 128,
+        layers=1,
+        members=1,
+        dropout=0.3,
+        input_dropout=0.05,
+        recurrent_dropout=0.2,
+        embedding=64,
+        train=TrainSettings(
+            steps=_updates(train, 32, 80, 60 if limited else 8, 60_000 if limited else 3000),
+            lanes=32,
+            segment=4000,  # states begin afresh now and then, as they do when the model is used
+            bptt="80",
+            learning_rate=1e-2,
+            weight_decay=0.02,
+            warmup=0.03,
+            average=0.99,
+            valid_every=100,
+            precision="bfloat16",
+        ),
+    )
+
+
+def _sound(train: Sequences) -> Recipe:
+    return Recipe(
+        hidden=256,
+        layers=1,
+        members=1,
+        embedding=64,
+        train=TrainSettings(
+            steps=_updates(train, 64, 256, 4, 3000),
+            lanes=64,
+            bptt="256",
+            learning_rate=4e-3,
+            weight_decay=0.01,
+            warmup=0.03,
+            average=0.99,
+            valid_every=100,
+            precision="bfloat16",
+        ),
+    )
+
+
+def _rolls(train: Sequences) -> Recipe:
+    """Piano rolls: few pieces, so much dropout, small batches and two networks averaged."""
+    return Recipe(
+        hidden=256,
+        layers=1,
+        members=2,
+        dropout=0.5,
+        input_dropout=0.2,
+        recurrent_dropout=0.3,
+        train=TrainSettings(
+            steps=_updates(train, 8, 100, 50, 4000),
+            lanes=8,
+            bptt="100",
+            learning_rate=1e-2,
+            weight_decay=0.01,
+            warmup=0.03,
+            average=0.98,
+            valid_every=50,
+            precision="bfloat16",
+        ),
+    )
+
+
+def _values(train: Sequences) -> Recipe:
+    """Series: many small networks averaged, windows of 200 steps, gates spread over 100 steps."""
+    longest = int(train.lengths.max())
+    return Recipe(
+        hidden=8 if train.steps < 50_000 else 32,
+        layers=1,
+        members=12,
+        time_scale=50.0,
+        train=TrainSettings(
+            steps=300,
+            lanes=32,
+            segment=min(200, max(2, longest)),
+            bptt="full",
+            learning_rate=1e-2,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            warmup=0.15,
+            clip=3.0,
+            average=0.98,
+            valid_every=25,
+            valid_past=1000,
+        ),
+    )
 
 
 def _overridden(found: Recipe, settings: RunSettings) -> Recipe:
@@ -99,13 +178,10 @@ def _overridden(found: Recipe, settings: RunSettings) -> Recipe:
         train |= {"bptt": settings.bptt}
         if settings.bptt != "full":
             train |= {"segment": None}
-    return Recipe(
+    return replace(
+        found,
         hidden=settings.hidden or found.hidden,
         layers=settings.layers or found.layers,
-        members=found.members,
-        dropout=found.dropout,
-        embedding=found.embedding,
-        time_scale=found.time_scale,
         train=found.train.model_copy(update=train),
     )
 
@@ -254,7 +330,7 @@ def references(view: View, train: Sequences) -> list[Candidate]:
         _constant("random walk", [{"kind": "difference"}, {"kind": "standardise"}], law),
     ]
     if {"kind": "log"} in view.transforms:
-        specs = [{"kind": "log"}, {"kind": "difference"}, {"kind": "standardise"}]
+        specs: list[dict[str, Any]] = [{"kind": k} for k in ("log", "difference", "standardise")]
         found.append(_constant("geometric random walk", specs, law))
     if view.season is not None:
         specs = [{"kind": "difference", "lag": view.season}, {"kind": "standardise"}]
@@ -323,6 +399,8 @@ def latent_candidates(view: View, train: Sequences, settings: RunSettings) -> li
             "num_layers": chosen.layers,
             "emission": view.emission.to_json(),
             "dropout": chosen.dropout,
+            "input_dropout": chosen.input_dropout,
+            "recurrent_dropout": chosen.recurrent_dropout,
             "members": chosen.members,
             "embedding_size": chosen.embedding,
             "time_scale": chosen.time_scale,

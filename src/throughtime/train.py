@@ -158,9 +158,7 @@ class Trainer:
             return settings.learning_rate * step / warmup
         share = (step - warmup) / max(1, settings.steps - warmup)
         cosine = 0.5 * (1.0 + math.cos(math.pi * share))
-        return settings.learning_rate * (
-            settings.final_rate + (1.0 - settings.final_rate) * cosine
-        )
+        return settings.learning_rate * (settings.final_rate + (1.0 - settings.final_rate) * cosine)
 
     def skip(self) -> None:
         """Counts a step whose loss or gradient is not finite, and restarts broken states."""

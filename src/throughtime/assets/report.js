@@ -26,6 +26,7 @@
 
 (function readouts() {
   const box = document.getElementById("readout");
+  let active = null; // the chart that is being read out
 
   const written = (value, percent) => {
     if (percent) return (value * 100).toFixed(1) + "%";
@@ -62,6 +63,7 @@
     let place = null;
 
     const hide = () => {
+      active = null;
       box.hidden = true;
       cross.hidden = true;
       for (const mark of marks) mark.hidden = true;
@@ -73,6 +75,8 @@
       picks.forEach((pick, i) => {
         if (Math.abs(data.grids[i].x[pick] - x) < Math.abs(data.grids[best].x[picks[best]] - x)) best = i;
       });
+      if (active && active.area !== area) active.hide();
+      active = { area, hide, again: () => show(place) };
       place = data.grids[best].x[picks[best]];
       cross.style.left = place * 100 + "%";
       cross.hidden = false;
@@ -105,14 +109,18 @@
       box.style.top = Math.max(6, Math.min(frame.top + 8, innerHeight - box.offsetHeight - 6)) + "px";
     };
 
+    const leave = () => { if (active?.area === area) hide(); };
     const move = (event) => {
+      // The page scrolling under a resting pointer is no reason to leave the chart the keys are in.
+      const resting = event.movementX === 0 && event.movementY === 0;
+      if (resting && active && active.area !== area && active.area === document.activeElement) return;
       const frame = area.getBoundingClientRect();
       show(Math.min(1, Math.max(0, (event.clientX - frame.left) / frame.width)));
     };
     area.addEventListener("pointermove", move);
     area.addEventListener("pointerdown", move);
-    area.addEventListener("pointerleave", hide);
-    area.addEventListener("blur", hide);
+    area.addEventListener("pointerleave", leave);
+    area.addEventListener("blur", leave);
     area.addEventListener("focus", () => { if (area.matches(":focus-visible")) show(place ?? 1); });
     area.addEventListener("keydown", (event) => {
       if (event.key === "Escape") { hide(); return; }
@@ -125,7 +133,9 @@
     });
     hide();
   }
-  addEventListener("scroll", () => { box.hidden = true; }, { passive: true });
+  addEventListener("scroll", () => {
+    if (active && active.area === document.activeElement) active.again(); else active?.hide();
+  }, { passive: true });
 })();
 
 (function keys() {

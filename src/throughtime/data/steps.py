@@ -266,6 +266,15 @@ def fill(
     )
 
 
+def future_stamps(times: np.ndarray, count: int) -> np.ndarray:
+    """The `count` stamps after the last one of a series, by its grid or its usual step."""
+    grid = detect(times, np.array([0, len(times)]))
+    if grid.size <= 0:
+        grid = Grid(grid.step, grid.unit, float(np.median(np.diff(times).astype(np.int64))), False)
+    # From the last stamp on; all of them tell whether months are counted at their ends.
+    return _stamps(grid, np.concatenate([times[-1:], times]), count + 1)[1:]
+
+
 def _stamps(grid: Grid, known: np.ndarray, length: int) -> np.ndarray:
     """`length` stamps of the grid from the first known one on."""
     count = np.arange(length)

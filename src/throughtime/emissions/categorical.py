@@ -8,9 +8,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from throughtime.emissions.base import Distribution, Emission, check_positive, check_size
 from throughtime.errors import DataError, SettingError, VocabularyError
+
+_NO_SYMBOL = -(2**63)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class SymbolDistribution(Distribution):
         return self._exact()._quantile(u[..., 0]).long()
 
     def _cumulative(self) -> Tensor:
+        """P(X <= k) for all k, [..., V]."""
         return torch.softmax(self.log_table(), -1).cumsum(-1)
 
     def _cdf(self, x: Tensor) -> Tensor:
@@ -129,7 +133,13 @@ class CategoricalDistribution(SymbolDistribution):
         return self.logits
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return take(torch.log_softmax(self.logits, -1), x.long())
+        shape = torch.broadcast_shapes(x.shape, self.batch_shape)
+        if shape != self.batch_shape:
+            return take(torch.log_softmax(self.logits, -1), x.long())
+        # the same, fused: training takes this way; no symbol is to be ignored
+        rows = self.logits.reshape(-1, self.logits.shape[-1]), x.long().expand(shape).reshape(-1)
+        nats = functional.cross_entropy(*rows, ignore_index=_NO_SYMBOL, reduction="none")
+        return -nats.reshape(shape)
 
 
 def take(table: Tensor, index: Tensor) -> Tensor:

@@ -55,15 +55,15 @@ class DiscretisedLogistic(Emission):
         share = frequencies(values, self.num_symbols)
         share = share / share.sum()
         levels = torch.linspace(-1, 1, self.num_symbols, dtype=torch.float64)
-        middles = (torch.arange(self.num_components, dtype=torch.float64) + 0.5) / (
-            self.num_components
-        )
-        location = levels[torch.searchsorted(share.cumsum(0), middles).clamp_max(len(levels) - 1)]
+        middles = (torch.arange(self.num_components).double() + 0.5) / self.num_components
+        location = levels[torch.searchsorted(share.cumsum(0), middles)]
         spread = torch.sqrt(share @ levels**2 - (share @ levels) ** 2)
         scale = (spread / 2).clamp_min(2 * self.min_scale).expand_as(location)
         start = [torch.zeros_like(location), location, numeric.positive_raw(scale, self.min_scale)]
+        present = share.nonzero()[:, 0]
+        present = present[:: len(present) // numeric.FIT_ROWS + 1]
         return numeric.climb(
-            lambda raw: share @ torch.log_softmax(self.distribution(raw).log_table(), -1),
+            lambda raw: share[present] @ self.distribution(raw).log_prob(present),
             torch.cat(start),
         )
 
@@ -93,6 +93,13 @@ class DiscretisedLogisticDistribution(SymbolDistribution):
         nats = torch.where(last, 0, below_upper) + torch.where(first, 0, above_lower)
         nats = nats + torch.where(first | last, 0, width)
         return torch.logsumexp(self.log_weights + nats, -1)
+
+    def _cumulative(self) -> Tensor:
+        edge = torch.arange(self.num_symbols, device=self.scale.device).to(self.scale) + 0.5
+        upper = 2 * edge / (self.num_symbols - 1) - 1
+        upper[-1] = torch.inf
+        z = (upper[:, None] - self.location[..., None, :]) / self.scale[..., None, :]
+        return (torch.sigmoid(z) @ self.log_weights.exp()[..., None])[..., 0]
 
     def log_table(self) -> Tensor:
         levels = torch.arange(self.num_symbols, device=self.scale.device)

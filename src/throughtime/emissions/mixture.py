@@ -191,3 +191,6 @@ class SymbolMixture(SymbolDistribution):
     def log_table(self) -> Tensor:
         table = torch.log_softmax(self.components.log_table(), -1)
         return torch.logsumexp(table, -2)
+
+    def _cumulative(self) -> Tensor:
+        return self.components._cumulative().mean(-2)

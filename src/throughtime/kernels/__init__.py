@@ -65,9 +65,9 @@ def run(
 ) -> tuple[Tensor, State]:
     """Runs a stack of recurrent layers over a time-major batch.
 
-    x: ``[T, B, I]``. state: ``[L*D, B, H]`` (LSTM: the pair (h, c)), D directions. weights: flat, in
-    torch.nn's order. reset: bool ``[T, B]``; True puts that row's state back to `initial` (zeros if
-    None; broadcastable to the state) before step t.
+    x: ``[T, B, I]``. state: ``[L*D, B, H]`` (LSTM: the pair (h, c)), D directions. weights: flat,
+    in torch.nn's order. reset: bool ``[T, B]``; True puts that row's state back to `initial` (zeros
+    if None; broadcastable to the state) before step t.
     Returns the output ``[T, B, D*H]`` and the state after the last step.
     """
     return _BACKENDS[choose(spec.kind, backend)].run(spec, x, state, weights, reset, initial)

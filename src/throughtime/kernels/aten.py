@@ -8,6 +8,7 @@ keeps oneDNN's LSTM) or repacked so that each stretch between restarts is a sequ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,7 +49,7 @@ def run(
     if spec.bidirectional or len(cuts) - 2 > len(x) // _STEPS_PER_CUT:
         return _repacked(spec, x, state, weights, reset, initial)
     outputs = []
-    for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for begin, end in pairwise(cuts):
         state = states.reset(state, reset[begin], initial)
         y, state = _call(spec, weights, (x[begin:end],), state)
         outputs.append(y)
@@ -75,7 +76,7 @@ def _repacked(
     position = begins.flatten().nonzero().flatten()  # of each stretch's first step, lane after lane
     count = len(position)
     ends = torch.cat([position[1:], position.new_tensor([steps * lanes])])
-    length, sorting = (ends - position).sort(descending=True, stable=True)
+    _, sorting = (ends - position).sort(descending=True, stable=True)
     rank = torch.empty_like(sorting)
     rank[sorting] = torch.arange(count, device=x.device)
     stretch = begins.flatten().cumsum(0) - 1
@@ -92,7 +93,9 @@ def _repacked(
         rows = part.index_select(1, lane)
         fresh = torch.as_tensor(fresh, dtype=part.dtype, device=part.device)
         forward = (~first | reset[0, lane]).view(1, -1, 1).expand(spec.num_layers, -1, 1)
-        masks = [forward] if directions == 1 else [forward, (~last).view(1, -1, 1).expand_as(forward)]
+        masks = (
+            [forward] if directions == 1 else [forward, (~last).view(1, -1, 1).expand_as(forward)]
+        )
         mask = torch.stack(masks, 1).reshape(part.shape[0], -1, 1)
         return torch.where(mask, fresh, rows).index_select(1, sorting)
 

@@ -81,7 +81,11 @@ class Autoregressive(SequenceModel):
         return law, state
 
     def members_step(
-        self, previous: Tensor | None, state: State, covariates: Tensor | None, series: Tensor | None
+        self,
+        previous: Tensor | None,
+        state: State,
+        covariates: Tensor | None,
+        series: Tensor | None,
     ) -> tuple[Distribution, State]:
         law, state = self.predictor.step(previous, state, covariates)
         if self.levels:

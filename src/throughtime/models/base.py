@@ -1,4 +1,4 @@
-"""The protocol that every model satisfies: a law for X_t given X_1 … X_{t-1}, one step at a time."""
+"""The protocol that every model satisfies: the law of X_t given X_1 … X_{t-1}, step by step."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def members_step(
-        self, previous: Tensor | None, state: State, covariates: Tensor | None, series: Tensor | None
+        self,
+        previous: Tensor | None,
+        state: State,
+        covariates: Tensor | None,
+        series: Tensor | None,
     ) -> tuple[Distribution, State]:
         """As `step`, with the member dimension last if there are several."""
 
@@ -123,7 +127,9 @@ class SequenceModel(nn.Module, ABC):
         list of ``[T_i]`` symbols / ``[T_i, D]`` values. The first element is included.
         """
         data = _as_sequences(sequences, self.emission)
-        running = torch.cat([torch.zeros(1, dtype=torch.float64), self.step_log_prob(data).cumsum(0)])
+        running = torch.cat(
+            [torch.zeros(1, dtype=torch.float64), self.step_log_prob(data).cumsum(0)]
+        )
         return running[data.offsets[1:]] - running[data.offsets[:-1]]
 
     def laws(self, data: Sequences) -> Iterator[tuple[Batch, Distribution]]:
@@ -202,7 +208,7 @@ class SequenceModel(nn.Module, ABC):
         temperature: float = 1.0,
         top_p: float = 1.0,
     ) -> Iterator[Tensor]:
-        """The elements that `sample` returns, one step ``[num_paths]`` or ``[num_paths, D]`` at a time."""
+        """What `sample` returns, a step ``[num_paths]`` or ``[num_paths, D]`` at a time."""
         if self.training:
             self.eval()
         state = self.initial_state(num_paths) if state is None else _widen(state, num_paths)
@@ -287,5 +293,7 @@ def _widen(state: State, rows: int) -> State:
 
 def _shaped(law: Any, temperature: float, top_p: float) -> Distribution:
     if not hasattr(law, "tempered"):
-        raise SettingError("temperature and top_p shape the law of symbols; this model emits values")
+        raise SettingError(
+            "temperature and top_p shape the law of symbols; this model emits values"
+        )
     return law.tempered(temperature).nucleus(top_p)

@@ -29,7 +29,7 @@ class Encoder(nn.Module):
     size: int
 
     def forward(self, previous: Tensor, start: Tensor) -> Tensor:
-        """previous ``[...]`` symbols or ``[..., D]`` values, start bool ``[...]`` → ``[..., size]``."""
+        """``[..., size]`` from symbols ``[...]`` or values ``[..., D]`` and start, bool ``[...]``."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Latent autoregressive models: ``X_t ~ P(X_t | X_{t-1}, H_t)``, ``H_t = Net(H_{t-1}, X_{t-1})``."""
+"""Latent autoregression: ``X_t ~ P(X_t | X_{t-1}, H_t)``, ``H_t = Net(H_{t-1}, X_{t-1})``."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class LatentAutoregressive(SequenceModel):
 
     cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru" or "lstm". hidden_size: per member.
     members: independent networks trained side by side in one block-diagonal recurrence; their
-    laws are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: on the input
-    embedding of symbols, between layers, and before the head. time_scale: expected length of
+    laws are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between layers and
+    before the head; input_dropout: on what the network is shown; recurrent_dropout: on the
+    recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale: expected length of
     dependencies in steps; gate biases start so that memories of 1 … time_scale steps are spread
     over the units (chrono initialisation, Tallec & Ollivier 2018). covariates: how many columns
     known beforehand enter each step. identities: names of the training series, each of which gets
@@ -45,6 +46,8 @@ class LatentAutoregressive(SequenceModel):
         *,
         emission: Emission,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         members: int = 1,
         embedding_size: int | None = None,
         time_scale: float | None = None,
@@ -60,6 +63,7 @@ class LatentAutoregressive(SequenceModel):
         super().__init__(emission, levels)
         self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
         self.members, self.dropout, self.time_scale = members, dropout, time_scale
+        self.input_dropout, self.recurrent_dropout = input_dropout, recurrent_dropout
         self.covariates, self.identities = covariates, tuple(identities)
         self.embedding_size = embedding_size or min(hidden_size * members, 64)
         self.encoder = encoder(emission, self.embedding_size)
@@ -89,6 +93,8 @@ class LatentAutoregressive(SequenceModel):
             "num_layers": self.num_layers,
             "emission": self.emission.to_json(),
             "dropout": self.dropout,
+            "input_dropout": self.input_dropout,
+            "recurrent_dropout": self.recurrent_dropout,
             "members": self.members,
             "embedding_size": self.embedding_size,
             "time_scale": self.time_scale,
@@ -119,7 +125,11 @@ class LatentAutoregressive(SequenceModel):
         return self.emission.distribution(raw), state
 
     def members_step(
-        self, previous: Tensor | None, state: State, covariates: Tensor | None, series: Tensor | None
+        self,
+        previous: Tensor | None,
+        state: State,
+        covariates: Tensor | None,
+        series: Tensor | None,
     ) -> tuple[Distribution, State]:
         rows = next(states.leaves(state)).shape[1]
         start = torch.full((rows,), previous is None, device=self.start.device)
@@ -134,12 +144,20 @@ class LatentAutoregressive(SequenceModel):
             raw = self.level_raw.expand_as(raw)
         return self.emission.distribution(raw), state
 
+    def num_parameters(self) -> int:
+        masked = sum(
+            int((self._mask(weight) == 0).sum())
+            for name, weight in self.recurrent.named_parameters()
+            if self.members > 1 and not name.startswith("bias") and name != "weight_ih_l0"
+        )
+        return super().num_parameters() - masked
+
     def _inputs(
         self, previous: Tensor, start: Tensor, covariates: Tensor | None, series: Tensor | None
     ) -> Tensor:
         x = self.encoder(previous, start)
-        if self.dropout and self.emission.symbols:
-            x = F.dropout(x, self.dropout, self.training)
+        if self.input_dropout:
+            x = F.dropout(x, self.input_dropout, self.training)
         parts = [x]
         if self.covariates:
             if covariates is None or covariates.shape[-1] != self.covariates:
@@ -155,23 +173,29 @@ class LatentAutoregressive(SequenceModel):
         self, x: Tensor, state: State, reset: Tensor, initial: State
     ) -> tuple[Tensor, State]:
         restart = reset if bool(reset.any()) else None
-        if self.members == 1:
-            return self.recurrent(x, state, restart, initial if restart is not None else None)
+        arguments = (x, state, restart, initial if restart is not None else None)
+        if self.members == 1 and not (self.training and self.recurrent_dropout):
+            return self.recurrent(*arguments)
         weights = {
             name: self._blocks(name, weight) for name, weight in self.recurrent.named_parameters()
         }
-        arguments = (x, state, restart, initial if restart is not None else None)
         found: tuple[Tensor, State] = torch.func.functional_call(self.recurrent, weights, arguments)
         return found
 
     def _blocks(self, name: str, weight: Tensor) -> Tensor:
-        """Keeps members apart: recurrent (and deeper input) matrices are block-diagonal."""
+        """The weights in use: block-diagonal, so that members stay apart, and thinned."""
         if name.startswith("bias") or name == "weight_ih_l0":
             return weight
-        return weight * self._mask(weight)
+        if self.members > 1:
+            weight = weight * self._mask(weight)
+        if self.recurrent_dropout and name.startswith("weight_hh"):
+            weight = F.dropout(weight, self.recurrent_dropout, self.training)
+        return weight
 
     def _mask(self, weight: Tensor) -> Tensor:
-        block = torch.block_diag(*[weight.new_ones(self.hidden_size, self.hidden_size)] * self.members)
+        block = torch.block_diag(
+            *[weight.new_ones(self.hidden_size, self.hidden_size)] * self.members
+        )
         return block.repeat(weight.shape[0] // block.shape[0], 1)
 
     def _head(self, y: Tensor) -> Tensor:
@@ -211,7 +235,9 @@ class LatentAutoregressive(SequenceModel):
         if self.time_scale is None:
             gates[1].fill_(1.0)  # LSTM forget gate, GRU update gate: remember a little by default
             return
-        spread = torch.linspace(math.log(1.0), math.log(max(self.time_scale, 2.0)), self.hidden_size)
+        spread = torch.linspace(
+            math.log(1.0), math.log(max(self.time_scale, 2.0)), self.hidden_size
+        )
         keep = torch.log(spread.exp().clamp(min=1.05) - 0.05).repeat(self.members)
         gates[1].copy_(keep)
         if self.cell == "lstm":

@@ -101,17 +101,14 @@ class LinearAR:
         """
         rows, width = past.shape[:2]
         lags = torch.as_tensor(count).expand(rows).clamp(max=min(self.order, width))
-        used = min(self.order, width)
-        recent = past.double()[:, width - used :].flip(1)
-        known = torch.arange(used) < lags[:, None]
-        recent = torch.where(known[..., None], recent, 0.0).flatten(1)
         ones = torch.ones(rows, 1, dtype=torch.float64)
-        design = torch.cat([ones, self._known(covariates, rows), recent], 1)
-        weights = self.weights[:, : design.shape[1]]
+        now = torch.cat([ones, self._known(covariates, rows)], 1)
         location = torch.empty(rows, self.columns, dtype=torch.float64)
-        for k in lags.unique():
-            here = lags == k
-            location[here] = design[here] @ weights[k]
+        for k in set(lags.tolist()):
+            here = lags == k if rows > 1 else slice(None)
+            recent = past[here, width - k :].double().flip(1).flatten(1)
+            design = torch.cat([now[here], recent], 1)
+            location[here] = design @ self.weights[k, : design.shape[1]]
         return self._law(location, lags)
 
     def predict(
@@ -241,21 +238,21 @@ def fit_student_t(
     Arguments and errors as `fit_normal`; the orders below `order` as the module docstring says.
     """
     problem = Problem.of(z, covariates, order)
-    weights, scale, df = [], [], []
-    for k, solution in enumerate(problem.least_squares(order, 0.0)):
-        rows = problem.usable(k)
-        if k == order:
-            w, s, nu, _ = problem.student_t(rows, k, solution)
-        else:
-            w = solution.weights
-            s, nu = student_noise(problem.residuals(rows, k, w), solution.scale)
+    solutions = problem.least_squares(order, 0.0)
+    w, s, nu, _ = problem.student_t(problem.usable(order), order, solutions[order])
+    weights, scale, df = [w], [s], [nu]
+    for k in range(order - 1, -1, -1):
+        w = solutions[k].weights
+        s, nu = student_noise(
+            problem.residuals(problem.usable(k), k, w), solutions[k].scale, (s, nu)
+        )
         weights.append(w)
         scale.append(s)
         df.append(nu)
     return LinearAR(
-        torch.from_numpy(problem.in_own_units(weights)),
-        torch.from_numpy(np.stack(scale) * problem.spread),
-        df=torch.from_numpy(np.stack(df)),
+        torch.from_numpy(problem.in_own_units(weights[::-1])),
+        torch.from_numpy(np.stack(scale[::-1]) * problem.spread),
+        df=torch.from_numpy(np.stack(df[::-1])),
         num_covariates=problem.u.shape[1],
     )
 

@@ -84,10 +84,8 @@ class Windowed(Predictor):
         return window, torch.zeros(1, batch_size, dtype=torch.int64)
 
     @abstractmethod
-    def from_window(
-        self, window: Tensor, known: Tensor, covariates: Tensor | None
-    ) -> Distribution:
-        """The law given windows ``[..., τ]`` / ``[..., τ, D]``, newest last, `known` of them real."""
+    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
+        """The law given windows ``[..., τ]`` or ``[..., τ, D]``, newest last, `known` of them real."""
 
     def law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         window, known = state
@@ -154,9 +152,7 @@ class LinearPredictor(Windowed):
         fit = fit_student_t if isinstance(self.emission, StudentT) else fit_normal
         self.core = fit(values.split(lengths), self.order, covariates=covariates)
 
-    def from_window(
-        self, window: Tensor, known: Tensor, covariates: Tensor | None
-    ) -> Distribution:
+    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
         if self.core is None:
             raise SettingError("this autoregression has not been fitted; call fit(train) first")
         shape = known.shape
@@ -211,9 +207,7 @@ class NetworkPredictor(Windowed):
         self.outer.weight.mul_(0.1)
         self.outer.bias.copy_(self.emission.initial(values))
 
-    def from_window(
-        self, window: Tensor, known: Tensor, covariates: Tensor | None
-    ) -> Distribution:
+    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
         lag = torch.arange(self.order, 0, -1)
         absent = lag > known.unsqueeze(-1)
         encoded = self.encoder(window, absent).flatten(-2)

@@ -240,17 +240,25 @@ def student_nats(residual: Floats, noise: Floats) -> tuple[float, Floats, Floats
     return nats, weight * residual / scale**2, np.concatenate([n - pulled, df * by_df])
 
 
-def student_noise(residual: Floats, sigma: Floats) -> tuple[Floats, Floats]:
-    """The most likely scale and df, ``[D]`` each, of residuals with standard deviations `sigma`."""
+def student_noise(
+    residual: Floats, sigma: Floats, guess: tuple[Floats, Floats] | None = None
+) -> tuple[Floats, Floats]:
+    """The most likely scale and df, ``[D]`` each, of residuals with standard deviations `sigma`.
+
+    guess: scale and df to start the search from.
+    """
     relative = residual / sigma
 
     def objective(noise: Floats) -> tuple[float, Floats]:
         nats, _, slope = student_nats(relative, noise)
         return nats / len(relative), slope / len(relative)
 
-    df = np.full(len(sigma), 8.0)
-    first = np.concatenate([0.5 * np.log((df - 2) / df), np.log(df)])
-    scale, df = np.exp(_lbfgs(objective, first, _noise_bounds(len(sigma))).x.reshape(2, -1))
+    if guess is None:
+        df = np.full(len(sigma), 8.0)
+        guess = np.sqrt((df - 2) / df) * sigma, df
+    first = np.log(np.concatenate([guess[0] / sigma, guess[1]]))
+    best = _lbfgs(objective, first, _noise_bounds(len(sigma)), tolerance=1e-6)
+    scale, df = np.exp(best.x.reshape(2, -1))
     return scale * sigma, df
 
 
@@ -266,6 +274,16 @@ def _lbfgs(
     objective: Callable[[Floats], tuple[float, Floats]],
     first: Floats,
     bounds: list[tuple[float, float]],
+    tolerance: float = 1e-9,
 ) -> Any:
-    settings = {"maxiter": 500, "maxfun": 2000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 20}
-    return minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
+    """The minimum, where every slope is below `tolerance` (or rounding ends the search)."""
+    low, high = np.array(bounds).T
+    settings = {"maxiter": 500, "maxfun": 2000, "ftol": 1e-15, "gtol": tolerance, "maxcor": 20}
+    return minimize(
+        objective,
+        np.clip(first, low, high),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options=settings,
+    )

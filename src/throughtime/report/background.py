@@ -19,7 +19,7 @@ from throughtime.report.html import (
 )
 from throughtime.report.plot import legend
 from throughtime.report.read import Run, items, mapping, text, texts
-from throughtime.report.sections import details, lead, table
+from throughtime.report.sections import details, lead
 
 TEXT_LIMIT = 20_000
 SOUND_LIMIT = 24_000_000  # bytes of sound in one page
@@ -236,6 +236,3 @@ def foot(run: Run) -> str:
     seconds = [s for model in run.models if (s := number(model.get("seconds"))) is not None]
     said = f"{len(run.models)} models"
     return f"{said}, {duration(sum(seconds))} of fitting" if seconds else said
-
-
-__all__ = ["data", "foot", "samples", "settings", "table", "training"]

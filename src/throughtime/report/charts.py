@@ -176,17 +176,7 @@ def by_horizon(
         title,
         reading=f"{{}} {x_title}",
     )
-    if percent:
-        for level in levels:
-            plot.rule("nominal", y=level)
-            if (told := level_of(mapping(single, field), level)) is not None:
-                plot.rule("s1 dash", y=told)
-                plot.readout(
-                    f"{level:.0%}, one step ahead", "s1", xs, [told] * len(xs), percent=True
-                )
-    elif one_step is not None:
-        plot.rule("s1 dash", y=one_step)
-        plot.readout("one step ahead", "s1", xs, [one_step] * len(xs))
+    _references(plot, field, xs, single, levels)
     for name, ys in series:
         style = "s0"
         if percent and ys[-1] is not None:
@@ -196,6 +186,22 @@ def by_horizon(
         if len(xs) <= 30:
             plot.dots(xs, ys, style)
     return plot.render()
+
+
+def _references(
+    plot: Plot, field: str, xs: Sequence[float], single: dict[str, Any], levels: Sequence[float]
+) -> None:
+    """The lines to compare with: one step ahead, and for coverage its nominal levels."""
+    if field == "coverage":
+        for level in levels:
+            plot.rule("nominal", y=level)
+            if (told := level_of(mapping(single, field), level)) is not None:
+                name = f"{level:.0%}, one step ahead"
+                plot.rule("s1 dash", y=told)
+                plot.readout(name, "s1", xs, [told] * len(xs), percent=True)
+    elif (told := number(single.get(field))) is not None:
+        plot.rule("s1 dash", y=told)
+        plot.readout("one step ahead", "s1", xs, [told] * len(xs))
 
 
 def level_of(coverage: dict[str, Any], level: float) -> float | None:
@@ -325,11 +331,12 @@ def orders(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, str, str]
 
 def paths(values: object, step: str, title: str) -> Markup | None:
     """Sampled paths of a real series, thin lines over each other."""
-    lines = [numbers(path) for path in values] if isinstance(values, list) else []
-    lines = [line for line in lines if len(line) > 1 and any(y is not None for y in line)]
-    if not lines:
+    lines = values if isinstance(values, list) else []
+    lines = [line for line in lines if isinstance(line, list) and len(line) > 1]
+    shown = [numbers(lines[i]) for i in stride(len(lines), PATHS)]
+    shown = [line for line in shown if any(y is not None for y in line)]
+    if not shown:
         return None
-    shown = [lines[i] for i in stride(len(lines), PATHS)]
     length = max(len(line) for line in shown)
     label = f"{title}: {len(shown)} sampled paths of {count(length)} {step}s."
     every = [y for line in shown for y in line]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from throughtime.errors import RunError
+from throughtime.report.html import number
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,8 +51,8 @@ class Run:
         """The models from the best score to the worst; those without a score come last."""
 
         def key(model: dict[str, Any]) -> float:
-            score = model.get("nats_per_step")
-            return float(score) if isinstance(score, int | float) and score == score else 1e300
+            score = number(model.get("nats_per_step"))
+            return math.inf if score is None else score
 
         return sorted(items(self.scores, "models"), key=key)
 

@@ -301,7 +301,8 @@ def _marks(entry: dict[str, Any], top: list[dict[str, Any]]) -> list[tuple[int, 
 
 def order(run: Run) -> Markup | None:
     """Held-out score, AIC and BIC by order."""
-    rows = items(run.scores, "orders")[:500]
+    rows = [row for row in items(run.scores, "orders") if number(row.get("order")) is not None]
+    rows = sorted(rows, key=lambda row: float(row["order"]))[:500]
     score = [("nats_per_step", run.unit, "s0")]
     criteria = [("aic", "AIC", "s1"), ("bic", "BIC", "s2")]
     drawn = []

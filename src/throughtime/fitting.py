@@ -1,0 +1,362 @@
+"""From data to fitted candidates: each is trained, or taken from the checkpoint it left."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from throughtime import checkpoint, plan
+from throughtime.config import Candidate, RunSettings, TrainSettings
+from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Chain
+from throughtime.emissions import Emission
+from throughtime.models import linear
+from throughtime.models.autoregressive import Autoregressive
+from throughtime.models.base import SequenceModel
+from throughtime.models.ngram import NGram
+from throughtime.train import Trainer, affordable_steps, validation_nats
+
+Event = Callable[[dict[str, Any]], None]
+SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 3.0}  # of the time left, where it is limited
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A candidate that has been fitted, with what it cost and how it did on validation data."""
+
+    candidate: Candidate
+    model: SequenceModel
+    chain: Chain
+    valid: float  # nats per step, in the data's own units
+    seconds: float
+    peak_memory_mb: float
+    steps: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    def show(self, raw: Sequences) -> Sequences:
+        """The data as the model sees them."""
+        shown = raw.transform(self.chain)
+        names = self.candidate.model.get("identities")
+        return shown.with_identity(names) if names else shown
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The three spans of raw data."""
+
+    train: Sequences
+    valid: Sequences
+    test: Sequences
+
+    @property
+    def seen(self) -> Sequences:
+        """Training and validation data together: what closed forms may use in the end."""
+        if bool((self.valid.starts > 0).any()):
+            return replace(self.valid, starts=torch.zeros_like(self.valid.starts))
+        return concatenate(self.train, self.valid)
+
+
+def concatenate(first: Sequences, second: Sequences) -> Sequences:
+    """The sequences of two raw sets, one after the other."""
+
+    def joined(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        return None if a is None or b is None else torch.cat([a, b])
+
+    return Sequences(
+        torch.cat([first.values, second.values]),
+        torch.cat([first.offsets, second.offsets[1:] + first.offsets[-1]]),
+        starts=torch.cat([first.starts, second.starts]),
+        domain=first.domain,
+        names=first.names + second.names,
+        covariates=joined(first.covariates, second.covariates),
+    )
+
+
+class Workshop:
+    """Fits candidates one by one in a folder, so that an interrupted run goes on where it was."""
+
+    def __init__(
+        self, parts: Parts, settings: RunSettings, folder: Path | None, on_event: Event
+    ) -> None:
+        self.parts, self.settings, self.folder, self.on_event = parts, settings, folder, on_event
+        self.view = plan.natural_view(parts.train, parts.valid, settings)
+        self.orders: list[dict[str, Any]] = []
+        self.begun = time.monotonic()
+
+    def run(self) -> list[Fitted]:
+        """Every candidate: the naive references, the autoregressions, the recurrent networks."""
+        fitted = [self.fit(candidate) for candidate in plan.references(self.view, self.parts.train)]
+        if self.settings.model in ("auto", "ar"):
+            fitted.extend(self.autoregressions())
+        latent = plan.latent_candidates(self.view, self.parts.train, self.settings)
+        for i, candidate in enumerate(latent):
+            fitted.append(self.fit(candidate, self.seconds_for(latent[i:])))
+        return fitted
+
+    def seconds_for(self, left: list[Candidate]) -> float | None:
+        """The next candidate's share of the time left; a sixth is kept for the evaluation."""
+        limit = self.settings.time_limit
+        if limit is None:
+            return None
+        remaining = limit - (time.monotonic() - self.begun) - limit / 6
+        shares = [SHARE.get(candidate.name, 1.0) for candidate in left]
+        return max(1.0, remaining * shares[0] / sum(shares))
+
+    def place(self, candidate: Candidate) -> Path | None:
+        if self.folder is None:
+            return None
+        return self.folder / "checkpoint" / re.sub(r"[^a-z0-9]+", "-", candidate.name.lower())
+
+    def fit(self, candidate: Candidate, seconds: float | None = None) -> Fitted:
+        """Fits one candidate, unless the folder holds it already."""
+        place = self.place(candidate)
+        if place is not None and (place / "result.safetensors").exists():
+            found = load_fitted(place / "result.safetensors")
+            self.on_event({"event": "end", "model": found.name, "valid": found.valid, "kept": True})
+            return found
+        self.on_event({"event": "start", "model": candidate.name, "family": candidate.family})
+        begun = time.monotonic()
+        chain = plan.fitted(candidate.transforms, self.parts.train)
+        shown = Fitted(candidate, build(candidate), chain, 0.0, 0.0, 0.0).show
+        train, valid = shown(self.parts.train), shown(self.parts.valid)
+        torch.manual_seed(self.settings.seed)
+        model = build(candidate)
+        model.begin(train)
+        steps = 0
+        if candidate.train is None:
+            nats = plan.held_out(model, valid)
+            # The held-out figure came from the training part alone; the final fit uses both.
+            model.begin(shown(self.parts.seen))
+        else:
+            nats, steps = self.train(candidate, model, train, valid, seconds, place)
+        found = Fitted(
+            candidate, model, chain, nats, time.monotonic() - begun, peak_memory_mb(), steps
+        )
+        if place is not None:
+            save_fitted(place / "result.safetensors", found)
+            (place / "training.safetensors").unlink(missing_ok=True)
+        self.on_event(
+            {"event": "end", "model": found.name, "valid": nats, "seconds": found.seconds}
+        )
+        return found
+
+    def train(
+        self,
+        candidate: Candidate,
+        model: SequenceModel,
+        train: Sequences,
+        valid: Sequences,
+        seconds: float | None,
+        place: Path | None,
+    ) -> tuple[float, int]:
+        """Trains a network; returns validation nats per step and the updates made."""
+        settings = self.planned(candidate, model, train, valid, seconds, place)
+        trainer = Trainer(
+            model,
+            train,
+            valid,
+            settings,
+            on_event=lambda event: self.on_event({"model": candidate.name, **event}),
+            folder=place,
+        )
+        progress = trainer.run()
+        return validation_nats(model, valid, settings.valid_past), progress.step
+
+    def planned(
+        self,
+        candidate: Candidate,
+        model: SequenceModel,
+        train: Sequences,
+        valid: Sequences,
+        seconds: float | None,
+        place: Path | None,
+    ) -> TrainSettings:
+        """The training settings, with the steps that fit the time; decided once per run."""
+        assert candidate.train is not None
+        path = None if place is None else place / "plan.json"
+        if path is not None and path.exists():
+            return TrainSettings(**checkpoint.read_json(path))
+        settings = candidate.train
+        if seconds is not None and self.settings.steps is None:
+            settings = affordable_steps(model, train, valid, settings, seconds)
+        if path is not None:
+            checkpoint.write_json(path, settings.model_dump(mode="json"))
+        return settings
+
+    def autoregressions(self) -> list[Fitted]:
+        """The finite windows: the best order in closed form, and a network over the window."""
+        law = plan.window_law(self.view.emission)
+        ladder = plan.orders(law, self.parts.train, self.settings.order)
+        transforms = list(self.view.transforms)
+        chain = plan.fitted(transforms, self.parts.train)
+        train, valid = self.parts.train.transform(chain), self.parts.valid.transform(chain)
+        if plan.natural_predictor(law) == "ngram":
+            self.orders = symbol_orders(train, valid, law, max(ladder))
+        elif plan.natural_predictor(law) == "linear":
+            self.orders = real_orders(train, valid, law, ladder, self.view.differenced)
+        else:
+            self.orders = []
+        best = min(self.orders, key=lambda row: row["nats_per_step"], default={"order": ladder[0]})
+        order = int(best["order"]) if self.settings.order == "auto" else int(self.settings.order)
+        found = []
+        if plan.natural_predictor(law) != "mlp":
+            found.append(self.fit(self.window(f"ar({order})", order, law, train, None)))
+        if plan.natural_predictor(law) != "ngram":
+            width = max(order, min(20, max(ladder)))
+            training = plan.recipe(train, self.view.emission, self.settings).train
+            candidate = self.window(
+                f"mlp({width})", width, self.view.emission, train, training, predictor="mlp"
+            )
+            found.append(
+                self.fit(candidate, self.settings.time_limit and 0.1 * self.settings.time_limit)
+            )
+        return found
+
+    def window(
+        self,
+        name: str,
+        order: int,
+        emission: Emission,
+        train: Sequences,
+        training: TrainSettings | None,
+        predictor: str = "auto",
+    ) -> Candidate:
+        model: dict[str, Any] = {
+            "kind": "autoregressive",
+            "order": order,
+            "emission": emission.to_json(),
+            "predictor": predictor,
+            "covariates": 0 if train.covariates is None else train.covariates.shape[1],
+            "levels": self.view.differenced,
+        }
+        return Candidate(
+            name=name,
+            family="autoregressive",
+            transforms=list(self.view.transforms),
+            model=model,
+            train=training,
+        )
+
+
+def real_orders(
+    train: Sequences, valid: Sequences, law: Emission, ladder: list[int], levels: int
+) -> list[dict[str, Any]]:
+    """Held-out nats, AIC and BIC of linear autoregressions of several orders."""
+    offset = validation_offset(train)
+    values = torch.where(train.level.unsqueeze(1), torch.nan, train.values)
+    covariates = (
+        None if train.covariates is None else train.covariates.split(train.lengths.tolist())
+    )
+    noise = "student_t" if law.kind == "student_t" else "normal"
+    scanned = linear.scan(
+        values.split(train.lengths.tolist()), ladder, covariates=covariates, noise=noise
+    )
+    rows = []
+    for row in scanned:
+        count = 0 if train.covariates is None else train.covariates.shape[1]
+        model = Autoregressive(row["order"], emission=law, levels=levels, covariates=count)
+        model.begin(train)
+        rows.append(
+            {
+                "order": row["order"],
+                "nats_per_step": plan.held_out(model, valid),
+                "aic": row["aic"] + 2 * row["steps"] * offset,
+                "bic": row["bic"] + 2 * row["steps"] * offset,
+            }
+        )
+    return rows
+
+
+def symbol_orders(
+    train: Sequences, valid: Sequences, law: Emission, highest: int
+) -> list[dict[str, Any]]:
+    """Held-out nats, AIC and BIC of n-grams of every order, all nested in one fit."""
+    core = NGram.fit(train.values, train.offsets, law.num_symbols, highest)  # type: ignore[attr-defined]
+    counts, levels = core.tensors()["counts"][0], core.tensors()["levels"]
+    scored = valid.scored()
+    steps = len(train.values)
+    rows = []
+    for order in range(1, highest + 1):
+        held = core.log_prob(valid.values, valid.offsets, order)[scored]
+        inside = float(core.log_prob(train.values, train.offsets, order).sum())
+        p = int((counts[: levels[order + 1]] > 0).sum())
+        rows.append(
+            {
+                "order": order,
+                "nats_per_step": -float(held.mean()) - float(valid.log_det[scored].mean()),
+                "aic": 2 * p - 2 * inside,
+                "bic": p * float(torch.tensor(steps).log()) - 2 * inside,
+            }
+        )
+    return rows
+
+
+def validation_offset(data: Sequences) -> float:
+    """What the transforms add to nats per step."""
+    scored = data.scored()
+    return float(-data.log_det[scored].mean()) if bool(scored.any()) else 0.0
+
+
+def build(candidate: Candidate) -> SequenceModel:
+    """An unfitted model of a candidate."""
+    return plan.build(candidate.model)
+
+
+def peak_memory_mb() -> float:
+    """The most memory the process has used so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def model_tensors(model: SequenceModel) -> dict[str, Tensor]:
+    """Everything fitted, by name."""
+    tensors = {f"state.{name}": value for name, value in model.state_dict().items()}
+    return tensors | {f"extra.{name}": value for name, value in model.extra_tensors().items()}
+
+
+def restore_model(description: dict[str, Any], tensors: dict[str, Tensor]) -> SequenceModel:
+    """The model that `model_tensors` came from."""
+    model = plan.build(description)
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    model.load_state_dict(state)
+    extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
+    model.restore(extra)
+    return model.eval()
+
+
+def save_fitted(path: Path, fitted: Fitted) -> None:
+    """Writes a finished candidate, weights and all, as one file."""
+    values = {
+        "candidate": fitted.candidate.model_dump(mode="json"),
+        "chain": fitted.chain.to_json(),
+        "valid": fitted.valid,
+        "seconds": fitted.seconds,
+        "peak_memory_mb": fitted.peak_memory_mb,
+        "steps": fitted.steps,
+    }
+    checkpoint.write_tensors(path, model_tensors(fitted.model), values)
+
+
+def load_fitted(path: Path) -> Fitted:
+    """The candidate that `save_fitted` wrote."""
+    tensors, values = checkpoint.read_tensors(path)
+    candidate = Candidate(**values["candidate"])
+    return Fitted(
+        candidate,
+        restore_model(candidate.model, tensors),
+        Chain.from_json(values["chain"]),
+        values["valid"],
+        values["seconds"],
+        values["peak_memory_mb"],
+        values["steps"],
+    )

@@ -1,0 +1,1 @@
+"""Models of sequences: finite windows (Autoregressive) and latent states (LatentAutoregressive)."""

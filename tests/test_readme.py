@@ -1,0 +1,53 @@
+"""The README's Python and its commands are what the package does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
+
+
+def test_the_python_in_each_document_runs_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = 0
+    for document in DOCUMENTS:
+        names = {}
+        for block in blocks(document, "python"):
+            exec(compile(block, str(document), "exec"), names)
+            ran += 1
+    assert ran >= 2
+
+
+def commands():
+    found = []
+    for document in DOCUMENTS:
+        for block in blocks(document, "(?:sh)?"):
+            lines = [line.split("#")[0].strip() for line in str(block).splitlines()]
+            for line in lines:
+                found += [part.strip() for part in line.split("&&") if part.strip()]
+    return [c for c in found if c.startswith("throughtime ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_shown_parses(command):
+    from throughtime.cli import app
+
+    tokens = shlex.split(command)[1:]
+    app.parse_args(tokens, exit_on_error=False, print_error=False)
+
+
+def test_commands_were_found():
+    assert len(commands()) >= 6
+
+
+def test_make_targets_that_the_readme_names_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in ("demo", "test", "check"):
+        assert re.search(rf"^{target}:", makefile, re.M)

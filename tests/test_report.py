@@ -1,0 +1,368 @@
+"""The report: what it says, what it hides from nobody, and how a browser draws it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_runs as runs
+
+from throughtime.errors import RunError
+from throughtime.report import axis, charts, comparison, write
+from throughtime.report import html as markup
+from throughtime.report.html import el, escape, fixed, join, significant
+from throughtime.report.read import read
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "prices": runs.prices,
+    "book": runs.book,
+    "sound": runs.sound,
+}
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """A page as its elements: tags in order, attributes, text; complains about bad nesting."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open[-1:] == [tag], f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    def ids(self) -> set[str]:
+        return {attributes["id"] for _, attributes in self.tags if attributes.get("id")}  # type: ignore[misc]
+
+    def all(self, tag: str, class_: str = "") -> list[dict[str, str | None]]:
+        found = [attributes for name, attributes in self.tags if name == tag]
+        return [a for a in found if not class_ or class_ in (a.get("class") or "").split()]
+
+    @property
+    def words(self) -> str:
+        return " ".join("".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: write(build(folder / name)) for name, build in BUILDERS.items()}
+
+
+SECTIONS = {
+    "prices": "models forecast accuracy calibration surprise samples order training data settings",
+    "book": "models surprise samples training data settings",
+    "sound": "models calibration surprise samples training data settings",
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_sections_appear_exactly_where_their_data_exist(pages: dict[str, Path], name: str) -> None:
+    page = Page(pages[name].read_text(encoding="utf-8"))
+    everything = set(SECTIONS["prices"].split())
+    assert page.ids() & everything == set(SECTIONS[name].split())
+    links = [link["href"] for link in page.all("a") if link.get("class") != "skip"]
+    assert links == [f"#{section}" for section in SECTIONS[name].split()]
+
+
+def test_the_verdict_is_the_headline(pages: dict[str, Path]) -> None:
+    text = pages["prices"].read_text(encoding="utf-8")
+    assert text.count("<h1>") == 1
+    assert "<h1>The past matters, mostly for how far the price moves" in text
+
+
+def test_the_table_has_every_model_best_first(pages: dict[str, Path]) -> None:
+    text = pages["prices"].read_text(encoding="utf-8")
+    table = text[text.index('<table class="models">') : text.index("</table>")]
+    names = re.findall(r'class="name">([^<]+)<', table)
+    assert names[:3] == ["gru", "lstm", "garch(1,1)-t"]
+    assert len(names) == 9
+    assert table.count('class="badge chosen"') == 1
+    row = table[table.index(">gru<") : table.index(">lstm<")]
+    assert "3.305" in row
+    assert "−0.025" in row
+    assert "−0.037 to −0.011" in row
+    assert "42.9 s" in row
+    assert "3,411" in row
+    assert "Perplexity" not in table
+    assert "Bits" not in table  # of prices nobody asks for bits
+
+
+def test_a_text_has_bits_once_and_perplexity(pages: dict[str, Path]) -> None:
+    text = pages["book"].read_text(encoding="utf-8")
+    table = text[text.index('<table class="models">') : text.index("</table>")]
+    assert table.count("Bits") == 1  # a step is a character: one column says both
+    assert "Perplexity" in table
+    assert f"{math.exp(1.418):.3f}" in table
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_nothing_from_outside_can_be_asked_for(pages: dict[str, Path], name: str) -> None:
+    text = pages[name].read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"https?:|@import|url\(", text)
+    for _, attributes in page.tags:
+        for key in ("src", "href", "action", "srcset", "poster"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("#", "data:"))
+        assert not any(key.startswith("on") for key in attributes)
+    policy = next(m for m in page.all("meta") if m.get("http-equiv"))["content"] or ""
+    assert "default-src 'none'" in policy
+    assert "script-src 'sha256-" in policy
+
+
+def test_hostile_names_and_texts_stay_text(pages: dict[str, Path]) -> None:
+    text = pages["book"].read_text(encoding="utf-8")
+    page = Page(text)
+    scripts = [a for a in page.all("script") if a.get("type") != "application/json"]
+    assert len(scripts) == 1
+    assert not page.all("img")
+    assert runs.HOSTILE_NAME in page.words
+    assert 'Said "</script><img src=x onerror=window.hacked=1>" & left.\u2400\ufffd' in page.words
+    assert "window.hacked=1</script>" not in text
+    assert "東京, сердце 🎻" in page.words
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_what_the_charts_carry_is_json(pages: dict[str, Path], name: str) -> None:
+    text = pages[name].read_text(encoding="utf-8")
+    blocks = re.findall(r'<script type="application/json" class="points">(.*?)</script>', text)
+    assert len(blocks) >= 2
+    for block in blocks:
+        points = json.loads(block)
+        for series in points["series"]:
+            assert len(series["y"]) == len(points["grids"][series["grid"]]["x"])
+        assert not set("<>&") & set(block)
+
+
+def test_charts_and_tables_speak(pages: dict[str, Path]) -> None:
+    page = Page(pages["prices"].read_text(encoding="utf-8"))
+    areas = page.all("div", "area")
+    # 4 forecasts, 4 accuracy, 2 calibration, 1 surprise, 1 paths, 2 orders, 1 training
+    assert len(areas) == 15
+    assert all(area["role"] == "img" and len(area["aria-label"] or "") > 20 for area in areas)
+    assert all(header.get("scope") in ("col", "row") for header in page.all("th"))
+    assert len(page.all("table")) == len(page.all("caption"))
+
+
+def test_millions_of_points_do_not_make_a_large_page(tmp_path: Path) -> None:
+    folder = runs.prices(tmp_path / "run")
+    scores = json.loads((folder / "scores.json").read_text())
+    long = [math.sin(i / 900) for i in range(100_000)]
+    scores["surprisal"] = {"position": list(range(100_000)), "times": None, "nats": long, "top": []}
+    scores["samples"] = [{"kind": "paths", "values": [long[:5_000]] * 200}]
+    fan = scores["forecast"]["fans"][0]
+    deep = fan | {"past": {"times": None, "values": long}}
+    scores["forecast"]["fans"] = [deep] * 3 + [fan] * 497
+    (folder / "scores.json").write_text(json.dumps(scores))
+    page = write(folder)
+    assert page.stat().st_size < 700_000
+    assert "Shown are 6 of 500 forecasts" in page.read_text(encoding="utf-8")
+
+
+def test_the_least_of_a_run_is_still_a_report(tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text('{"schema": 1, "models": []}')
+    page = Page(write(tmp_path).read_text(encoding="utf-8"))
+    assert "No model could be scored on this data." in page.words
+    assert not page.all("section")
+
+
+ODD: list[dict[str, Any]] = [
+    {"models": [{"name": "a", "nats_per_step": 10**400}], "orders": [{}, {"order": "x"}]},
+    {"models": [{"name": "a", "nats_per_step": math.nan, "difference": {"value": math.inf}}]},
+    {"models": [{"name": None, "nats_per_step": "no", "difference": {"value": 0.0}}]},
+    {"models": [{"name": "a", "difference": {"value": 1, "interval": [None, 2]}, "seconds": 1e30}]},
+    {"surprisal": {"position": [0, 1], "times": ["2020-01-01"] * 2, "nats": [1.0, 1.0]}},
+    {"surprisal": {"nats": [None, 2.0, math.nan, 3], "times": ["x", "y", 0, 1], "top": [{}]}},
+    {"forecast": {"fans": [{"quantiles": {"0.5": [1.0], "a": [2.0]}}], "free_running": [{}]}},
+    {"forecast": {"fans": [{"quantiles": {"0.1": [1, 2], "0.9": [1]}, "past": {"values": []}}]}},
+    {"calibration": {"pit": [0, 0, 0]}, "orders": [{"order": 1, "aic": 1}, {"order": 2, "aic": 1}]},
+    {"samples": [{"kind": "paths", "values": [[1.0], [], None]}, {"kind": "?"}, {"kind": "roll"}]},
+    {"samples": [{"kind": "sound"}, {"kind": "text"}], "data": {"steps": {"train": 0}}},
+    {"data": [], "orders": None, "forecast": [], "calibration": 3, "surprisal": "", "samples": {}},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_odd_values_are_left_out_not_raised(tmp_path: Path, odd: dict[str, Any]) -> None:
+    (tmp_path / "scores.json").write_text(json.dumps({"schema": 1, "models": []} | odd))
+    text = write(tmp_path).read_text(encoding="utf-8")
+    Page(text)
+    assert not re.search(r'd="[^"]*(nan|inf|None)', text)
+    assert not re.search(r">\s*(nan|inf|None)\s*<", text)
+
+
+def break_file(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no scores": (lambda folder: (folder / "scores.json").unlink(), "has no scores.json"),
+    "torn scores": (break_file("scores.json", b'{"schema": 1, "mod'), "scores.json is damaged"),
+    "not utf-8": (break_file("scores.json", b'{"a": "\xff"}'), "scores.json is damaged"),
+    "scores a list": (break_file("scores.json", b"[]"), "not a JSON object"),
+    "no schema": (break_file("scores.json", b'{"models": []}'), "is not a table of scores"),
+    "newer": (break_file("scores.json", b'{"schema": 2, "models": []}'), "install a newer"),
+    "torn config": (break_file("config.toml", b"seed = "), "config.toml is damaged"),
+    "torn model": (break_file("model.json", b"{"), "model.json is damaged"),
+    "bad log": (break_file("log.jsonl", b'{}\n{"a\n{}\n'), r"log.jsonl:2 is damaged"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_named_and_writes_nothing(tmp_path: Path, case: str) -> None:
+    folder = runs.book(tmp_path / "run")
+    damage, message = DAMAGE[case]
+    damage(folder)
+    with pytest.raises(RunError, match=message) as caught:
+        write(folder)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such folder"):
+        write(tmp_path / "nowhere")
+
+
+def test_a_killed_run_s_last_line_is_left_out_and_said(tmp_path: Path) -> None:
+    folder = runs.sound(tmp_path / "run")
+    with open(folder / "log.jsonl", "a") as log:
+        log.write('{"event": "step", "mo')
+    assert read(folder).torn
+    assert "was cut off" in write(folder).read_text(encoding="utf-8")
+
+
+def test_a_failed_write_leaves_the_old_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = runs.sound(tmp_path / "run")
+    write(folder)
+    before = sorted(path.name for path in folder.iterdir())
+    old = (folder / "report.html").read_bytes()
+    (folder / "scores.json").write_text('{"schema": 1, "models": []}')
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("throughtime.report.os.fsync", full)
+    with pytest.raises(RunError, match="cannot be written: No space left"):
+        write(folder)
+    assert (folder / "report.html").read_bytes() == old
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    folder = runs.prices(tmp_path / "run")
+    assert write(folder).read_bytes() == write(folder).read_bytes()
+
+
+def test_no_model_is_loaded() -> None:
+    for name in ("read", "html", "axis", "plot", "charts", "comparison", "sections", "background"):
+        source = Path(importlib.import_module(f"throughtime.report.{name}").__file__ or "")
+        assert not re.search(r"^\s*(import|from) torch", source.read_text(), re.MULTILINE)
+
+
+def test_escaping_is_by_construction() -> None:
+    assert escape("<a> & \"b\" 'c'") == "&lt;a&gt; &amp; &quot;b&quot; &#x27;c&#x27;"
+    assert escape(escape("<")) == "&lt;"
+    assert escape("a\r\nb\rc\x00\x1b\ud800") == "a\nb\u240dc\u2400\u241b\ufffd"
+    assert (
+        el("p", "<", el("b", ">"), class_='"x"') == '<p class="&quot;x&quot;">&lt;<b>&gt;</b></p>'
+    )
+    assert join("<", None, by=" & ") == "&lt;"
+    block = markup.data_block({"a": "</script><!--&\u2028"})
+    assert block == (
+        '<script type="application/json">'
+        '{"a":"\\u003c/script\\u003e\\u003c!--\\u0026\\u2028"}</script>'
+    )
+
+
+NUMBERS = [
+    (fixed(-0.0004, 3), "0.000"),
+    (fixed(-1234.5, 1), "−1,234.5"),
+    (fixed(0.25, 2, True), "+0.25"),
+    (fixed(math.nan, 2), "–"),
+    (fixed(True, 0), "–"),
+    (fixed(10**400, 0), "–"),
+    (significant(0.000123456), "0.0001235"),
+    (significant(123456.7), "123,457"),
+    (significant(1.5e-9, 2), "1.5e−09"),
+    (markup.duration(0.123), "0.12 s"),
+    (markup.duration(200.4), "3 min 20 s"),
+    (markup.duration(3900), "1 h 05 min"),
+    (markup.megabytes(1536.0), "1.5 GB"),
+]
+
+
+@pytest.mark.parametrize(("shown", "expected"), NUMBERS)
+def test_numbers_read_well(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+LABELS = ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+
+
+def test_ticks_are_round() -> None:
+    assert [label for _, label in axis.linear(0, 1, 5).ticks] == LABELS
+    assert [label for _, label in axis.linear(9000, 31000, 3).ticks] == ["10k", "20k", "30k"]
+    start, end = axis.seconds_of("2009-01-02"), axis.seconds_of("2018-12-20T12:00:00Z")
+    assert start is not None
+    assert end is not None
+    assert [label for _, label in axis.clock(start, end, 5).ticks] == [
+        "2010",
+        "2012",
+        "2014",
+        "2016",
+        "2018",
+    ]
+    hours = [label for _, label in axis.clock(start, start + 86400, 4).ticks]
+    assert hours == ["2 Jan", "06:00", "12:00", "18:00", "3 Jan"]
+    assert axis.places(["2020-01-02", "2020-01-01"], 2) is None
+
+
+def test_thinning_keeps_the_extremes() -> None:
+    ys: list[float | None] = [0.0] * 10_000
+    ys[1234], ys[8765] = 9.0, -9.0
+    kept = axis.thin(list(range(10_000)), ys, 200)
+    assert len(kept) <= 202
+    assert {0, 1234, 8765, 9999} <= set(kept)
+
+
+def test_one_hopeless_model_does_not_squeeze_the_others() -> None:
+    differences = [comparison.Difference(v, v - 0.01, v + 0.01) for v in (-0.02, 0.01, 0.02, 4.0)]
+    end = comparison.scale(differences, differences[0])
+    assert end == pytest.approx(0.03)
+    assert 'class="beyond right"' in comparison.bar(differences[-1], end)
+    assert differences[0].verdict == "better"
+    assert comparison.Difference(0.0, -1.0, 1.0).verdict == "open"
+
+
+def test_the_pit_gives_the_coverage_of_every_central_interval() -> None:
+    pairs = charts.quantile_bands({"0.025": [], "0.1": [], "0.5": [], "0.9": [], "0.975": []})
+    assert [round(level, 3) for level, _, _ in pairs] == [0.95, 0.8]
+    drawn = charts.coverage_curve([0.1, 0.4, 0.4, 0.1], [])
+    block = json.loads(re.search(r'class="points">(.*?)</script>', drawn)[1])  # type: ignore[index]
+    assert block["series"][0]["y"] == [0.0, 0.8, 1.0]
