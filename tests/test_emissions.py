@@ -377,13 +377,23 @@ def test_crps_of_far_and_spiky_laws() -> None:
         exact = ((wide.cdf(k) - (x <= k).double()) ** 2).sum()
         assert float(wide.crps(torch.tensor([x]))) == pytest.approx(float(exact), rel=1e-5)
     # far below and far above all mass
-    law = Poisson().distribution(torch.tensor([math.log(1e4)]).double())
-    spread = float(law.crps(law.rate.round())) / float(law.rate.sqrt())
+    many: Any = Poisson().distribution(torch.tensor([math.log(1e4)]).double())
+    spread = float(many.crps(many.rate.round())) / float(many.rate.sqrt())
     assert spread == pytest.approx((math.sqrt(2) - 1) / math.sqrt(math.pi), rel=0.01)
-    far = law.crps(torch.tensor([30_000.0])) - law.crps(torch.tensor([20_000.0]))
+    far = many.crps(torch.tensor([30_000.0])) - many.crps(torch.tensor([20_000.0]))
     assert float(far) == pytest.approx(10_000, abs=1e-6)
-    near = law.crps(torch.tensor([0.0])) - law.crps(torch.tensor([1_000.0]))
+    near = many.crps(torch.tensor([0.0])) - many.crps(torch.tensor([1_000.0]))
     assert float(near) == pytest.approx(1_000, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
+def test_scores_of_missing_values_are_missing(name: str, mixed: bool) -> None:
+    law = ensemble(CASES[name])[1] if mixed else CASES[name].law()
+    x = draws(law, seed=3)
+    x[2, 0] = torch.nan
+    for found in (law.cdf(x), law.crps(x)):
+        assert torch.equal(found.isnan(), x.isnan())
 
 
 # Starting values
@@ -508,6 +518,13 @@ def test_extreme_raw_values_stay_finite(name: str, size: float) -> None:
         assert torch.isfinite(gradient).all()
 
 
+@each
+def test_nan_from_a_diverged_network_stays_nan(name: str) -> None:
+    raw = CASES[name].raw()
+    x = draws(CASES[name].law())
+    assert CASES[name].emission.distribution(raw * torch.nan).log_prob(x).isnan().all()
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_missing_columns_count_nothing(name: str) -> None:
     case = CASES[name]
@@ -554,9 +571,9 @@ def test_constraint_maps() -> None:
     assert float(law.scale) == pytest.approx(0.2 + math.log1p(math.exp(-3)))
     assert float(law.df) == pytest.approx(1 + math.exp(7 * math.tanh(1 / 7)))
     slope = torch.linspace(0.9, 2.2, 50)
-    df = StudentT().distribution(torch.stack([slope, slope, slope], -1)).df  # type: ignore
-    assert df.min() < 3.6
-    assert df.max() > 8.5  # the degrees of freedom of daily returns are all within one step
+    law = StudentT().distribution(torch.stack([slope, slope, slope], -1))
+    assert law.df.min() < 3.6
+    assert law.df.max() > 8.5  # the degrees of freedom of daily returns are all within one step
     assert float(Poisson().distribution(torch.tensor([2.0])).mean) == pytest.approx(7.389, rel=0.01)
 
 
@@ -623,6 +640,10 @@ def test_tempered_and_nucleus() -> None:
     assert set(draws(law.nucleus(1e-6), 50).tolist()) == {0}
     edges = torch.tensor([[1e-300], [1 - 2**-53]]).double()
     assert law.nucleus(0.7).sample(edges).tolist() == [0, 2]
+    # rounding of the cumulated probabilities must not reach a symbol that was dropped
+    raw = torch.randn(2000, 50, generator=torch.Generator().manual_seed(0))
+    many = Categorical(50).distribution(raw).nucleus(0.9)
+    assert torch.isfinite(many.log_prob(many.sample(edges[1]))).all()
     for value in (0.0, -1.0, math.nan, 1.5):
         with pytest.raises(SettingError, match="top_p"):
             law.nucleus(value)
@@ -655,7 +676,7 @@ def test_emission_is_a_value(name: str) -> None:
     assert again == emission
     assert hash(again) == hash(emission)
     with pytest.raises(FrozenInstanceError):
-        emission.columns = 9  # type: ignore[misc]
+        emission.columns = 9
 
 
 @pytest.mark.parametrize(

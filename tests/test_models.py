@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
-from statsmodels.tsa.ar_model import AutoReg
-from torch import Tensor
-
-import throughtime as tt
 from model_cases import (
     CASES,
     EMISSIONS,
     SYMBOLS,
     Case,
+    case_of,
     generator,
     laws_by_step,
     nats_by_step,
@@ -28,6 +24,11 @@ from model_cases import (
     shaken,
     with_pasts,
 )
+from scipy import stats
+from statsmodels.tsa.ar_model import AutoReg
+from torch import Tensor
+
+import throughtime as tt
 from throughtime import emissions, plan
 from throughtime import state as states
 from throughtime.data.batch import Lanes
@@ -43,7 +44,7 @@ EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
-    return CASES[request.param]()
+    return case_of(request.param)
 
 
 def test_the_cases_cover_every_emission() -> None:
@@ -62,7 +63,7 @@ def every_sequence(num_symbols: int, length: int) -> Sequences:
 @pytest.mark.parametrize("length", [1, 2, 4, 6])
 def test_sequences_of_a_length_sum_to_one(name: str, length: int) -> None:
     """By enumeration: each conditional law sums to one, and the chain rule is applied rightly."""
-    model = SYMBOLS[name]().model
+    model = case_of(name).model
     nats = model.log_prob(every_sequence(3, length))
     assert nats.dtype == torch.float64
     assert len(nats) == 3**length
@@ -138,13 +139,13 @@ def gradients(model: SequenceModel, total: Tensor) -> dict[str, Tensor]:
     }
 
 
-TRAINED = [name for name in CASES if not name.startswith(("ngram", "linear"))]
+TRAINED = [name for name in CASES if not name.startswith(("ngram", "linear", "constant"))]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_lanes_and_chunks_do_not_matter(name: str) -> None:
-    """Value and gradient of the summed loss: packed lanes against one sequence and step at a time."""
-    case = CASES[name]()
+    """Value and gradient of the summed loss: packed lanes against a sequence and step at a time."""
+    case = case_of(name)
     model, data = case.model, case.data
     expected = torch.zeros((), dtype=torch.float64)
     for one in data:
@@ -174,9 +175,11 @@ def laws_by_step_of_members(model: SequenceModel, one: Sequences) -> Any:
         model._average = averaged  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("name", ["ngram-2", "ngram-5", "linear-3-normal", "linear-levels"])
+@pytest.mark.parametrize(
+    "name", ["ngram-2", "ngram-5", "linear-3-normal", "linear-levels", "constant"]
+)
 def test_closed_forms_say_the_same_lane_by_lane(name: str) -> None:
-    case = CASES[name]()
+    case = case_of(name)
     expected = case.model.step_nats(case.data)
     for num_lanes, chunk in ((1, 100), (2, 3), (5, 1)):
         lanes = Lanes(case.data, num_lanes, cut=False, dtype=torch.float64)
@@ -190,7 +193,7 @@ def test_closed_forms_say_the_same_lane_by_lane(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ngram-2", "linear-3-student_t", "mlp-normal"])
 def test_a_cut_piece_knows_its_previous_value_and_no_more(name: str) -> None:
-    model = CASES[name]().model
+    model = case_of(name).model
     emission = model.emission
     data = sequences_of(emission, lengths=(30,), seed=5, missing=False)
     order = model.order  # type: ignore[attr-defined]
@@ -269,7 +272,7 @@ def test_the_linear_autoregression_is_the_one_of_statsmodels(order: int) -> None
 
 @pytest.mark.parametrize("name", ["ngram-2", "mlp-3", "gru-2x3-1", "lstm-1x5-1"])
 def test_samples_of_symbols_follow_the_law(name: str) -> None:
-    model = SYMBOLS[name]().model
+    model = case_of(name).model
     paths = model.sample(3, num_paths=4000, seed=1)
     assert paths.shape == (4000, 3)
     counts = Counter(map(tuple, paths.tolist()))
@@ -283,9 +286,11 @@ def test_samples_of_symbols_follow_the_law(name: str) -> None:
     assert stats.chisquare(pooled[keep], wanted[keep]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("name", ["gru-2-normal", "mlp-mixture", "linear-1-student_t", "gru-1-laplace"])
+@pytest.mark.parametrize(
+    "name", ["gru-2-normal", "mlp-mixture", "linear-1-student_t", "gru-1-laplace"]
+)
 def test_samples_of_values_follow_the_law(name: str) -> None:
-    model = CASES[name]().model
+    model = case_of(name).model
     paths = model.sample(2, num_paths=1500, seed=2)
     columns = model.emission.columns
     assert paths.shape == (1500, 2, columns)
@@ -297,9 +302,11 @@ def test_samples_of_values_follow_the_law(name: str) -> None:
         law, state = model.step(paths[:, t], state)
 
 
-@pytest.mark.parametrize("name", ["ngram-2", "gru-2x3-1", "gru-2-mixture", "linear-1-student_t", "mlp-poisson"])
+@pytest.mark.parametrize(
+    "name", ["ngram-2", "gru-2x3-1", "gru-2-mixture", "linear-1-student_t", "mlp-poisson"]
+)
 def test_a_path_is_tied_to_its_index(name: str) -> None:
-    model = CASES[name]().model
+    model = case_of(name).model
     many, few = model.sample(6, num_paths=9, seed=4), model.sample(6, num_paths=2, seed=4)
     torch.testing.assert_close(many[:2], few, **EXACT)
     torch.testing.assert_close(model.sample(3, num_paths=9, seed=4), many[:, :3], **EXACT)
@@ -319,10 +326,10 @@ def test_sampling_restores_the_mode_of_the_model() -> None:
 
 
 def test_covariates_that_end_before_the_sample_are_an_error() -> None:
-    model = CASES["gru-covariates"]().model
+    model = case_of("gru-covariates").model
     known = torch.zeros(4, 3, dtype=torch.float64)
     assert model.sample(4, num_paths=2, covariates=known).shape == (2, 4, 2)
-    with pytest.raises(SettingError, match="covariates for 4 steps; sampling 5 needs"):
+    with pytest.raises(SettingError, match="covariates for 4 steps; sampling 5 steps needs"):
         model.sample(5, num_paths=2, covariates=known)
 
 
@@ -349,23 +356,27 @@ def test_condition_and_step_go_on_exactly(case: Case) -> None:
     known = None if rest.covariates is None else rest.covariates[at]
     series = rest.identity if bool((rest.identity >= 0).any()) else None
     law, _ = case.model.step(previous, state, known, series)
-    expected = [list(laws_by_step(case.model, one))[int(s)][1] for one, s in zip(rest, first)]
-    x = torch.where(rest.values[at].isnan(), 0.0, rest.values[at]) if (
-        rest.values.is_floating_point()
-    ) else rest.values[at]
+    expected = [
+        list(laws_by_step(case.model, one))[int(s)][1] for one, s in zip(rest, first, strict=True)
+    ]
+    x = (
+        torch.where(rest.values[at].isnan(), 0.0, rest.values[at])
+        if (rest.values.is_floating_point())
+        else rest.values[at]
+    )
     wanted = torch.cat([law.log_prob(value[None]) for law, value in zip(expected, x, strict=True)])
     torch.testing.assert_close(law.log_prob(x), wanted, **EXACT)
 
 
 def test_a_past_without_scored_steps_can_be_conditioned_on() -> None:
-    case = CASES["gru-1-normal"]()
+    case = case_of("gru-1-normal")
     past = replace(case.data, starts=case.data.lengths)
     found, expected = case.model.condition(past), case.model.condition(case.data)
     torch.testing.assert_close(found, expected, **EXACT, equal_nan=True)
 
 
 def test_a_state_of_the_wrong_size_is_an_error() -> None:
-    model = CASES["gru-1-normal"]().model
+    model = case_of("gru-1-normal").model
     with pytest.raises(SettingError, match="the state has 2 rows; sampling 3 paths needs 1 or 3"):
         model.sample(1, model.initial_state(2), num_paths=3)
 
@@ -395,22 +406,23 @@ def test_a_float32_model_comes_back_bit_for_bit() -> None:
 
 
 def test_unknown_kinds_are_errors() -> None:
-    with pytest.raises(SettingError, match="model kind 'os.system' is not one of: latent, auto"):
+    with pytest.raises(SettingError, match=r"model kind 'os.system' is not one of: latent, auto"):
         plan.build({"kind": "os.system", "emission": {"kind": "normal"}})
-    with pytest.raises(SettingError, match="cell 'transformer' is not one of: rnn"):
+    with pytest.raises(SettingError, match=r"cell 'transformer' is not one of: rnn"):
         tt.LatentAutoregressive("transformer", emission=tt.emissions.Normal())
     with pytest.raises(SettingError, match="order must be 0 or more, got -1"):
         tt.Autoregressive(-1, emission=tt.emissions.Normal())
-    with pytest.raises(SettingError, match="predictor 'forest' is not one of: linear, mlp, ngram"):
+    with pytest.raises(SettingError, match=r"predictor 'forest' is not one of: .*linear, mlp"):
         tt.Autoregressive(1, emission=tt.emissions.Normal(), predictor="forest")
 
 
 @pytest.mark.parametrize("name", ["ngram-2", "mlp-3", "gru-1x5-2"])
 def test_data_of_the_wrong_kind_are_errors(name: str) -> None:
-    symbols, values = CASES[name]().model, CASES["gru-1-normal"]().model
+    symbols, values = case_of(name).model, case_of("gru-1-normal").model
     with pytest.raises(SettingError, match=r"takes int64 symbols \[T\]; got real values"):
         symbols.log_prob([torch.tensor([0.5])])
-    with pytest.raises(VocabularyError, match="3"):
+    message = "series '0', step 1: the symbol 3 is not one of the 3 that this model knows"
+    with pytest.raises(VocabularyError, match=message):
         symbols.log_prob([torch.tensor([0, 3])])
     with pytest.raises(SettingError, match=r"takes values \[T, 2\]; got"):
         values.log_prob([torch.zeros(4, 3)])
@@ -426,7 +438,7 @@ def test_counts_may_be_given_as_integers() -> None:
 
 @pytest.mark.parametrize("name", ["linear-1-normal", "ngram-1"])
 def test_an_unfitted_closed_form_says_so(name: str) -> None:
-    emission = CASES[name]().model.emission
+    emission = case_of(name).model.emission
     model = tt.Autoregressive(1, emission=emission)
     with pytest.raises((SettingError, DataError), match=r"has not been fitted; call fit\(train\)"):
         model.log_prob(sequences_of(emission))
@@ -434,7 +446,7 @@ def test_an_unfitted_closed_form_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gru-covariates", "mlp-covariates", "linear-covariates"])
 def test_missing_covariates_are_an_error(name: str) -> None:
-    model = CASES[name]().model
+    model = case_of(name).model
     with pytest.raises(SettingError, match="covariate"):
         model.log_prob([torch.zeros(4, 2)])
     assert list(states.leaves(model.initial_state(1)))

@@ -86,8 +86,10 @@ def read_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             values = json.loads((file.metadata() or {}).get(_META, "null"))
-            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
-    except safetensors.SafetensorError as error:
+            # Copied into memory of torch's own alignment, on which the last bit of a product can
+            # depend: a state that was read back must go on exactly as the one that was saved.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, values  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}); fit the model again") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,11 +17,12 @@ from throughtime.config import Candidate, RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
 from throughtime.emissions import Emission
+from throughtime.evaluate.scores import peak_memory_mb, shown
 from throughtime.models import linear
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
 from throughtime.models.ngram import NGram
-from throughtime.train import Trainer, affordable_steps, validation_nats
+from throughtime.train import Trainer, affordable_steps, threads, validation_nats
 
 Event = Callable[[dict[str, Any]], None]
 SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 3.0}  # of the time left, where it is limited
@@ -43,12 +43,6 @@ class Fitted:
     @property
     def name(self) -> str:
         return self.candidate.name
-
-    def show(self, raw: Sequences) -> Sequences:
-        """The data as the model sees them."""
-        shown = raw.transform(self.chain)
-        names = self.candidate.model.get("identities")
-        return shown.with_identity(names) if names else shown
 
 
 @dataclass(frozen=True)
@@ -127,69 +121,79 @@ class Workshop:
             return found
         self.on_event({"event": "start", "model": candidate.name, "family": candidate.family})
         begun = time.monotonic()
-        chain = plan.fitted(candidate.transforms, self.parts.train)
-        shown = Fitted(candidate, build(candidate), chain, 0.0, 0.0, 0.0).show
-        train, valid = shown(self.parts.train), shown(self.parts.valid)
-        torch.manual_seed(self.settings.seed)
-        model = build(candidate)
-        model.begin(train)
-        steps = 0
         if candidate.train is None:
-            nats = plan.held_out(model, valid)
-            # The held-out figure came from the training part alone; the final fit uses both.
-            model.begin(shown(self.parts.seen))
+            # The held-out figure comes from the training part alone; the final fit uses both.
+            model, chain = self.begin(candidate, self.parts.train)
+            nats, steps = plan.held_out(model, shown(model, chain, self.parts.valid)), 0
+            model, chain = self.begin(candidate, self.parts.seen)
         else:
-            nats, steps = self.train(candidate, model, train, valid, seconds, place)
-        found = Fitted(
-            candidate, model, chain, nats, time.monotonic() - begun, peak_memory_mb(), steps
-        )
+            with threads(candidate.train.threads):
+                model, chain, nats, steps = self.train(candidate, candidate.train, seconds, place)
+        took = time.monotonic() - begun
+        found = Fitted(candidate, model.eval(), chain, nats, took, peak_memory_mb() or 0.0, steps)
         if place is not None:
             save_fitted(place / "result.safetensors", found)
-            (place / "training.safetensors").unlink(missing_ok=True)
-        self.on_event(
-            {"event": "end", "model": found.name, "valid": nats, "seconds": found.seconds}
-        )
+            for left in ("training.safetensors", "refit/training.safetensors"):
+                (place / left).unlink(missing_ok=True)
+        self.on_event({"event": "end", "model": found.name, "valid": nats, "seconds": took})
         return found
+
+    def begin(self, candidate: Candidate, data: Sequences) -> tuple[SequenceModel, Chain]:
+        """A candidate as it is before training: transforms and marginal laws fitted to `data`."""
+        torch.manual_seed(self.settings.seed)
+        model, chain = plan.build(candidate.model), plan.fitted(candidate.transforms, data)
+        model.begin(shown(model, chain, data))
+        return model, chain
 
     def train(
         self,
         candidate: Candidate,
-        model: SequenceModel,
-        train: Sequences,
-        valid: Sequences,
+        wanted: TrainSettings,
         seconds: float | None,
         place: Path | None,
-    ) -> tuple[float, int]:
-        """Trains a network; returns validation nats per step and the updates made."""
-        settings = self.planned(candidate, model, train, valid, seconds, place)
-        trainer = Trainer(
-            model,
-            train,
-            valid,
-            settings,
-            on_event=lambda event: self.on_event({"model": candidate.name, **event}),
-            folder=place,
-        )
-        progress = trainer.run()
-        return validation_nats(model, valid, settings.valid_past), progress.step
+    ) -> tuple[SequenceModel, Chain, float, int]:
+        """A trained network with its chain, its validation nats per step and its updates."""
+        model, chain = self.begin(candidate, self.parts.train)
+        train, valid = (shown(model, chain, p) for p in (self.parts.train, self.parts.valid))
+        settings = self.planned(model, train, valid, wanted, seconds, place)
+
+        def on_event(event: dict[str, Any]) -> None:
+            self.on_event({"model": candidate.name, **event})
+
+        chosen = None if place is None else place / "chosen.json"
+        if chosen is not None and chosen.exists():
+            nats, best_step = checkpoint.read_json(chosen)
+        else:
+            progress = Trainer(model, train, valid, settings, on_event, place).run()
+            nats = validation_nats(model, valid, settings.valid_past)
+            best_step = progress.best_step or progress.step
+            if not settings.refit:
+                return model, chain, nats, progress.step
+            if chosen is not None:
+                checkpoint.write_json(chosen, [nats, best_step])
+        model, chain = self.begin(candidate, self.parts.seen)
+        again = settings.model_copy(update={"steps": best_step})
+        everything = shown(model, chain, self.parts.seen)
+        folder = None if place is None else place / "refit"
+        Trainer(model, everything, None, again, on_event, folder).run()
+        return model, chain, nats, settings.steps + best_step
 
     def planned(
         self,
-        candidate: Candidate,
         model: SequenceModel,
         train: Sequences,
         valid: Sequences,
+        settings: TrainSettings,
         seconds: float | None,
         place: Path | None,
     ) -> TrainSettings:
         """The training settings, with the steps that fit the time; decided once per run."""
-        assert candidate.train is not None
         path = None if place is None else place / "plan.json"
         if path is not None and path.exists():
             return TrainSettings(**checkpoint.read_json(path))
-        settings = candidate.train
         if seconds is not None and self.settings.steps is None:
-            settings = affordable_steps(model, train, valid, settings, seconds)
+            share = seconds / 2 if settings.refit else seconds
+            settings = affordable_steps(model, train, valid, settings, share)
         if path is not None:
             checkpoint.write_json(path, settings.model_dump(mode="json"))
         return settings
@@ -306,16 +310,6 @@ def validation_offset(data: Sequences) -> float:
     """What the transforms add to nats per step."""
     scored = data.scored()
     return float(-data.log_det[scored].mean()) if bool(scored.any()) else 0.0
-
-
-def build(candidate: Candidate) -> SequenceModel:
-    """An unfitted model of a candidate."""
-    return plan.build(candidate.model)
-
-
-def peak_memory_mb() -> float:
-    """The most memory the process has used so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def model_tensors(model: SequenceModel) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from torch import Tensor
 
 from throughtime import checkpoint
 from throughtime.errors import SettingError
 from throughtime.run import Run
+from throughtime.wav import wav_bytes
 
 _SECONDS = 2.0  # of sound, unless asked otherwise
 _STEPS = 200
@@ -108,13 +108,3 @@ def sample_to_file(
     write_frame(pl.DataFrame(table), path)
     text = f"{paths:,} path{'s' if paths > 1 else ''} of {steps:,} steps: {path}"
     return {"kind": "paths", "files": [str(path)], "paths": paths, "steps": steps, "text": text}
-
-
-def wav_bytes(wave: Tensor, rate: int) -> bytes:
-    """A mono 16-bit wav file of amplitudes in [-1, 1]."""
-    import soundfile
-
-    content = io.BytesIO()
-    samples = wave.flatten().clamp(-1.0, 1.0).double().numpy()
-    soundfile.write(content, samples, rate, format="WAV", subtype="PCM_16")
-    return content.getvalue()

@@ -8,19 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import throughtime
-from throughtime import checkpoint, evaluate, peers, plan, report
+from throughtime import checkpoint, plan, report
 from throughtime import run as runs
+from throughtime.assess import assess
 from throughtime.config import DataSettings, RunSettings, validated
-from throughtime.data.domain import Domain
 from throughtime.data.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.errors import DataError, RunError, SettingError
-from throughtime.fitting import Event, Fitted, Parts, Workshop
+from throughtime.fitting import Event, Parts, Workshop
 from throughtime.run import Run
+from throughtime.train import threads
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,9 +28,7 @@ else:
     import tomli as tomllib
 import tomli_w
 
-_FORECAST_PATHS = 200
-_MOST_ORIGINS = 20
-_MOST_SERIES = 30  # forecast in the evaluation; the rest would only cost time
+_PAST = 10_000  # steps read before the test span: enough for any state, and bounded in time
 
 
 def fit(
@@ -105,7 +103,8 @@ def fit(
     log = _Log(folder / "log.jsonl", on_event)
     workshop = Workshop(parts, settings, folder, log)
     fitted = workshop.run()
-    scores = _evaluate(fitted, workshop, name, log)
+    with threads(next((f.candidate.train.threads for f in fitted if f.candidate.train), None)):
+        scores = assess(fitted, workshop, _summary(name, whole, parts), log)
     checkpoint.write_json(folder / "scores.json", scores)
     best = next(f for f in fitted if f.name == scores["best"])
     log({"event": "done", "seconds": round(time.monotonic() - begun, 2)})
@@ -150,7 +149,8 @@ def _load(
         name = str(data) if isinstance(data, (str, Path)) else type(data).__name__.lower()
         on_event({"event": "read", "source": name})
         whole = read(data, **options)
-        parts = Parts(*whole.split(valid=valid, test=test, by=split))
+        train, held, last = whole.split(valid=valid, test=test, by=split)
+        parts = Parts(train, held, last.limit_past(_PAST))
     for label, part in (
         ("training", parts.train),
         ("validation", parts.valid),

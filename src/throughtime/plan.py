@@ -150,21 +150,24 @@ def _values(train: Sequences) -> Recipe:
     return Recipe(
         hidden=8 if train.steps < 50_000 else 32,
         layers=1,
-        members=12,
-        time_scale=50.0,
+        members=8,
+        dropout=0.1,
+        time_scale=100.0,
         train=TrainSettings(
-            steps=300,
+            steps=250,
             lanes=32,
             segment=min(200, max(2, longest)),
-            bptt="full",
+            bptt=str(min(200, max(2, longest))),
             learning_rate=1e-2,
             betas=(0.9, 0.999),
             weight_decay=0.0,
-            warmup=0.15,
+            warmup=0.2,
             clip=3.0,
             average=0.98,
             valid_every=25,
             valid_past=1000,
+            refit=True,
+            threads=1,
         ),
     )
 
@@ -339,19 +342,14 @@ def references(view: View, train: Sequences) -> list[Candidate]:
 
 
 def _constant(name: str, transforms: list[dict[str, Any]], emission: Emission) -> Candidate:
-    model: dict[str, Any] = {"kind": "autoregressive", "order": 0}
-    model |= {"emission": emission.to_json(), "predictor": natural_predictor(emission)}
-    return Candidate(
-        name=name,
-        family="reference",
-        transforms=transforms,
-        model=model,
-        train=None if natural_predictor(emission) != "mlp" else _short(),
-    )
-
-
-def _short() -> TrainSettings:
-    return TrainSettings(steps=200, learning_rate=1e-2, valid_every=50, average=0.9)
+    model: dict[str, Any] = {
+        "kind": "autoregressive",
+        "order": 0,
+        "emission": emission.to_json(),
+        "predictor": "constant",
+        "levels": sum(int(t.get("lag", 1)) for t in transforms if t["kind"] == "difference"),
+    }
+    return Candidate(name=name, family="reference", transforms=transforms, model=model)
 
 
 def window_law(emission: Emission) -> Emission:

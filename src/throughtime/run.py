@@ -29,6 +29,7 @@ from throughtime.data.steps import future_stamps
 from throughtime.data.transforms import Chain
 from throughtime.errors import RunError, SettingError, VocabularyError
 from throughtime.evaluate import enough_paths
+from throughtime.evaluate.scores import shown
 from throughtime.fitting import Fitted, model_tensors, restore_model
 from throughtime.models.base import SequenceModel
 
@@ -60,9 +61,7 @@ class Run:
 
     def show(self, raw: Sequences) -> Sequences:
         """Raw data as the model sees them."""
-        shown = raw.transform(self.chain)
-        names = self.description["model"].get("identities")
-        return shown.with_identity(names) if names else shown
+        return shown(self.model, self.chain, raw)
 
     def read(self, source: Any, **options: Any) -> Sequences:
         """Reads data as the training data were read; options override how."""
@@ -76,12 +75,12 @@ class Run:
         Raises VocabularyError otherwise.
         """
         raw = self.read(data, **options)
-        shown = self.show(raw)
+        seen = self.show(raw)
         if not unknown:
-            self._check_known(raw, shown)
-        nats = self.model.log_prob(shown)
-        scored = shown.scored()
-        counts = torch.zeros(len(shown), dtype=torch.int64).index_add_(0, shown.rows, scored.long())
+            self._check_known(raw, seen)
+        nats = self.model.log_prob(seen)
+        scored = seen.scored()
+        counts = torch.zeros(len(seen), dtype=torch.int64).index_add_(0, seen.rows, scored.long())
         steps = int(counts.sum())
         found = {
             "unit": self.scores["unit"],
@@ -90,10 +89,10 @@ class Run:
             "nats_per_step": -float(nats.sum()) / max(1, steps),
             "sequences": [
                 {"name": name, "steps": int(count), "nats": float(value)}
-                for name, count, value in zip(shown.names, counts, nats, strict=True)
+                for name, count, value in zip(seen.names, counts, nats, strict=True)
             ],
         }
-        for unit, total in {k: int(v.sum()) for k, v in shown.sizes.items()}.items():
+        for unit, total in {k: int(v.sum()) for k, v in seen.sizes.items()}.items():
             found[f"bits_per_{unit.removesuffix('s')}"] = -found["total_nats"] / np.log(2) / total
         return found
 
@@ -102,18 +101,18 @@ class Run:
         import polars as pl
 
         raw = self.read(data, **options)
-        shown = self.show(raw)
+        seen = self.show(raw)
         if not unknown:
-            self._check_known(raw, shown)
-        nats = -self.model.step_log_prob(shown)
-        kept = shown.scored()
-        rows = shown.rows[kept]
+            self._check_known(raw, seen)
+        nats = -self.model.step_log_prob(seen)
+        kept = seen.scored()
+        rows = seen.rows[kept]
         columns: dict[str, Any] = {
-            "sequence": [shown.names[i] for i in rows.tolist()],
-            "step": (torch.arange(len(nats)) - shown.offsets[shown.rows])[kept].numpy(),
+            "sequence": [seen.names[i] for i in rows.tolist()],
+            "step": (torch.arange(len(nats)) - seen.offsets[seen.rows])[kept].numpy(),
         }
-        if shown.times is not None:
-            columns["time"] = shown.times[kept.numpy()]
+        if seen.times is not None:
+            columns["time"] = seen.times[kept.numpy()]
         if raw.domain.kind == "text" and len(raw.values) == len(nats):
             columns["symbol"] = [chr(point) for point in raw.values[kept].tolist()]
         elif len(raw.values) == len(nats):
@@ -167,13 +166,13 @@ class Run:
         covariates: Tensor | None,
     ) -> Tensor:
         """Raw paths ``[num_paths, horizon, D]`` that continue one series."""
-        shown = self.show(one)
-        previous, state = self.model.condition(shown)
+        seen = self.show(one)
+        previous, state = self.model.condition(seen)
 
         def draw(count: int) -> Tensor:
             values = self.model.sample(
                 horizon, state, count, seed, previous=previous, name=one.names[0],
-                series=shown.identity if bool((shown.identity >= 0).any()) else None,
+                series=seen.identity if bool((seen.identity >= 0).any()) else None,
                 covariates=covariates,
             )  # fmt: skip
             raw = self.chain.inverse(
@@ -234,9 +233,9 @@ class Run:
         if prompt:
             points = torch.tensor([ord(c) for c in prompt])
             raw = Sequences.of([points], domain=self.chain.domain)
-            shown = self.show(raw)
-            self._check_known(raw, shown)
-            previous, state = self.model.condition(shown)
+            seen = self.show(raw)
+            self._check_known(raw, seen)
+            previous, state = self.model.condition(seen)
         stream = self.model.stream(
             state, 1, seed, previous=previous, temperature=temperature, top_p=top_p
         )
@@ -251,11 +250,11 @@ class Run:
         """Writes report.html again and returns its path."""
         return report.write(self.folder)
 
-    def _check_known(self, raw: Sequences, shown: Sequences) -> None:
+    def _check_known(self, raw: Sequences, seen: Sequences) -> None:
         last = next((t for t in self.chain if t.kind == "characters"), None)
-        if last is None or shown.domain.num_symbols is None:
+        if last is None or seen.domain.num_symbols is None:
             return
-        strange = (shown.values == shown.domain.num_symbols - 1) & shown.scored()
+        strange = (seen.values == seen.domain.num_symbols - 1) & seen.scored()
         if not bool(strange.any()):
             return
         at = int(strange.nonzero()[0])
@@ -265,7 +264,7 @@ class Run:
         line, column = before.count(10) + 1, len(before) - _last_newline(before)
         raise VocabularyError(
             f"{symbol!r} (U+{ord(symbol):04X}) in '{raw.names[row]}', line {line}, column {column} "
-            f"is not among the {shown.domain.num_symbols - 1} characters this model was fitted on; "
+            f"is not among the {seen.domain.num_symbols - 1} characters this model was fitted on; "
             "use --unknown to score it as an unseen character"
         )
 

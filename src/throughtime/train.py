@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,21 @@ from throughtime.models.base import SequenceModel
 Event = Callable[[dict[str, Any]], None]
 _UNCUT_STEPS = 30_000  # validation data longer than this are read in several lanes at once
 _PROBE_UPDATES = 3
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Runs a block on so many threads of torch; None leaves them as they are.
+
+    Steps of small networks are too short to be shared out: waiting for each other costs more,
+    and very much more where another process uses one of the cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else min(count, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass
@@ -57,7 +73,7 @@ class Trainer:
 
     model: SequenceModel
     train: Sequences
-    valid: Sequences
+    valid: Sequences | None  # None: train for all the steps and keep the last averages
     settings: TrainSettings
     on_event: Event = lambda event: None
     folder: Path | None = None
@@ -66,8 +82,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.method: GradientMethod = bptt.parse(self.settings.bptt)
         self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
-        decayed = [p for p in self.parameters if p.dim() >= 2 and p is not self._start()]
-        others = [p for p in self.parameters if not any(p is d for d in decayed)]
+        decayed, others = _by_decay(self.model)
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": decayed, "weight_decay": self.settings.weight_decay},
@@ -83,9 +98,6 @@ class Trainer:
         self.lanes: Lanes | None = None
         self.started = time.monotonic()
         self.saved = self.started
-
-    def _start(self) -> Tensor | None:
-        return getattr(self.model, "start", None)
 
     def run(self) -> Progress:
         """Trains to the end and leaves the best weights (by validation) in the model."""
@@ -172,7 +184,8 @@ class Trainer:
                 f"or gradient (last at step {progress.step}); lower the learning rate "
                 f"({self.settings.learning_rate:g}) or look for extreme values in the data"
             )
-        if not all(bool(torch.isfinite(part).all()) for part in states.leaves(self.at.state)):
+        carried = (self.at.state, self.at.begin_state)
+        if not all(bool(torch.isfinite(part).all()) for part in states.leaves(carried)):
             assert self.lanes is not None
             fresh = states.detach(self.model.initial_state(self.lanes.num_lanes))
             self.at = Position(self.at.target, fresh, self.at.target, fresh)
@@ -185,12 +198,17 @@ class Trainer:
     def validate(self) -> None:
         """Scores the averaged weights on the validation data and keeps them if they are best."""
         progress = self.progress
+        if self.valid is None:
+            self.best = [average.clone() for average in self.averages]
+            self.on_event(self.report(None))
+            progress.loss = progress.loss_steps = 0.0
+            return
         swapped = [p.detach().clone() for p in self.parameters]
         with torch.no_grad():
             for parameter, average in zip(self.parameters, self.averages, strict=True):
                 parameter.copy_(average)
         found = validation_nats(self.model, self.valid, self.settings.valid_past)
-        if progress.best is None or found < progress.best:
+        if math.isfinite(found) and (progress.best is None or found < progress.best):
             progress.best, progress.best_step, progress.waited = found, progress.step, 0
             self.best = [average.clone() for average in self.averages]
         else:
@@ -201,11 +219,11 @@ class Trainer:
         self.on_event(self.report(found))
         progress.loss = progress.loss_steps = 0.0
 
-    def report(self, valid: float) -> dict[str, Any]:
+    def report(self, valid: float | None) -> dict[str, Any]:
         """What the log gets at each validation."""
         progress, seconds = self.progress, self.elapsed()
         return {
-            "event": "valid",
+            "event": "valid" if self.valid is not None else "step",
             "step": progress.step,
             "steps": self.settings.steps,
             "seconds": round(seconds, 3),
@@ -268,6 +286,17 @@ class Trainer:
         return {"parameter": current, "average": self.averages, "best": self.best}
 
 
+def _by_decay(model: SequenceModel) -> tuple[list[Tensor], list[Tensor]]:
+    """The trained parameters that weight decay pulls to zero, and biases and first states."""
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            spared = p.dim() < 2 or name == "start" or name.endswith("bias")
+            (others if spared else decayed).append(p)
+    return decayed, others
+
+
 def train_offset(data: Sequences) -> float:
     """What turns nats per step of transformed values into nats in the data's own units."""
     scored = data.scored() & ~data.missing
@@ -316,9 +345,10 @@ def affordable_steps(
         trial.update()
     updating = (time.monotonic() - begun) / _PROBE_UPDATES
     spent = _PROBE_UPDATES * updating + validating
-    # Validation may take a tenth of the time, and is never rarer than twenty times in a run.
-    affordable = max(10, int((seconds - spent) / (1.1 * updating)))
-    steps = min(settings.steps, affordable)
-    every = math.ceil(validating / (0.1 * updating))
-    every = max(settings.valid_every, min(every, max(1, steps // 20)))
+    # Validation may take a tenth of the time; up to half of it where there would be fewer than
+    # twenty validations in a run.
+    steps = min(settings.steps, max(10, int((seconds - spent) / (1.1 * updating))))
+    cost = validating / updating
+    every = max(settings.valid_every, math.ceil(max(cost, min(10 * cost, steps / 20))))
+    steps = min(steps, max(10, int((seconds - spent) / (updating * (1 + cost / every)))))
     return settings.model_copy(update={"steps": steps, "valid_every": min(every, steps)})

@@ -70,8 +70,9 @@ class Lanes:
     Without a generator the packing depends on the data alone: whole sequences, the longest first,
     each to the lane that is free first. With one, the order of sequences and the places of cuts
     are drawn afresh; the inside of a sequence is never reordered. Sequences are cut only when
-    whole ones leave more than 2 % of the lanes empty, at most ``num_lanes`` times, or as often as
-    `segment` asks: then no piece has more than `segment` scored steps. A cut piece begins with
+    whole ones leave more than 2 % of the lanes empty, at most ``num_lanes`` times; or, if `segment`
+    asks for it, into pieces of at most `segment` scored steps and no further, in fewer lanes where
+    there are fewer pieces. A cut piece begins with
     reset, without start, and with the true previous value. ``cut=False`` never cuts: what exact
     scores need.
 
@@ -99,10 +100,10 @@ class Lanes:
         if segment is not None and not cut:
             raise SettingError("segment asks for cuts and cut=False forbids them: give one")
         self.sequences = sequences
-        self.num_lanes = num_lanes
+        lanes = _pack(_pieces(sequences, past, generator), num_lanes, segment, generator, cut)
+        self.num_lanes = len(lanes)
         self.dtype = dtype
         self.device: torch.device | None = None
-        lanes = _pack(_pieces(sequences, past, generator), num_lanes, segment, generator, cut)
         self._code = _code(lanes, sequences)
         self._known = bool((sequences.identity >= 0).any())
         self._has_levels = bool(sequences.level.any())
@@ -197,13 +198,13 @@ def _pack(
     cut: bool,
 ) -> list[list[PIECE]]:
     """The pieces, cut where needed, dealt to the lanes in the order they will be run."""
-    whole = pieces
+    shuffled = generator is not None
     if segment is not None:
         pieces = _segments(pieces, segment, generator)
-    if len(pieces) == len(whole):
-        lanes = _longest_first(pieces, num_lanes, shuffled=generator is not None)
-        if not cut or _balance(lanes) >= GOOD:
-            return lanes
+        return _longest_first(pieces, max(1, min(num_lanes, len(pieces))), shuffled)
+    lanes = _longest_first(pieces, num_lanes, shuffled)
+    if not cut or _balance(lanes) >= GOOD:
+        return lanes
     return _wrapped(_turned(pieces, generator), num_lanes)
 
 

@@ -226,6 +226,18 @@ class Sequences:
             parts = [part.with_notes(*plan.notes) for part in parts]
         return parts[0], parts[1], parts[2]
 
+    def limit_past(self, most: int) -> Sequences:
+        """The same with at most `most` steps of past in each sequence, the latest ones."""
+        dropped = (self.starts - most).clamp(min=0)
+        if not bool(dropped.any()):
+            return self
+        kept = self.lengths - dropped
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
+        steps = torch.arange(int(offsets[-1])) + torch.repeat_interleave(
+            self.offsets[:-1] + dropped - offsets[:-1], kept
+        )
+        return self._taken(steps, torch.arange(len(self)), offsets, self.starts - dropped)
+
     def origins(self, horizon: int, count: int) -> list[tuple[Sequences, Sequences]]:
         """Rolling forecast origins, earliest first: pairs (past, future) that end ever later.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from throughtime.emissions import numeric
 from throughtime.errors import DataError, SettingError
 
-D = TypeVar("D", bound="Distribution")
+Same = TypeVar("Same", bound="Distribution")
 
 
 class Emission(ABC):
@@ -78,7 +78,7 @@ class Distribution(ABC):
 
     Arguments broadcast against the batch from the front, so `quantile(levels[:, None, None])` of a
     batch [B] with D columns is [levels, B, D]. Only `log_prob` and `mean` carry gradients; `cdf`,
-    `quantile` and `crps` are of each column by itself and computed in float64.
+    `quantile` and `crps` are of each column by itself, in float64, and NaN where x is NaN.
     """
 
     @property
@@ -128,11 +128,11 @@ class Distribution(ABC):
         with torch.no_grad():
             return self._sample(torch.as_tensor(u).double())
 
-    def select(self: D, index: Any) -> D:
+    def select(self: Same, index: Any) -> Same:
         """The law of some batch entries; `index` is applied to the leading batch dimensions."""
         return self._map(lambda part: part[index])
 
-    def __getitem__(self: D, index: Any) -> D:
+    def __getitem__(self: Same, index: Any) -> Same:
         return self.select(index)
 
     def marginals(self) -> Distribution:
@@ -151,7 +151,7 @@ class Distribution(ABC):
     @abstractmethod
     def _sample(self, u: Tensor) -> Tensor: ...
 
-    def _map(self: D, function: Callable[[Tensor], Tensor]) -> D:
+    def _map(self: Same, function: Callable[[Tensor], Tensor]) -> Same:
         """The same law with `function` applied to every parameter tensor."""
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -162,7 +162,7 @@ class Distribution(ABC):
                 changes[field.name] = value._map(function)
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
-    def _exact(self: D) -> D:
+    def _exact(self: Same) -> Same:
         return self._map(lambda part: part.detach().double())
 
     def _argument(self, x: Tensor | float) -> Tensor:

@@ -62,7 +62,7 @@ class BernoulliDistribution(Columns):
 
     def _cdf(self, x: Tensor) -> Tensor:
         inside = torch.where(x < 1, torch.sigmoid(-self.logits), 1.0)
-        return torch.where(x < 0, 0.0, inside)
+        return torch.where(x.isnan(), x, torch.where(x < 0, 0.0, inside))
 
     def _quantile(self, q: Tensor) -> Tensor:
         return (q > torch.sigmoid(-self.logits)).double()

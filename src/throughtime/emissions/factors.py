@@ -57,7 +57,8 @@ class FactorDistribution(Distribution):
         loadings = self.loadings * seen[..., None]
         wide = loadings.double()  # I + VᵀV is tiny, but must stay positive definite
         identity = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device)
-        root = torch.linalg.cholesky(identity + wide.mT @ wide)
+        # cholesky_ex: a NaN from a diverged network comes out as NaN nats, which training reports
+        root = torch.linalg.cholesky_ex(identity + wide.mT @ wide).L
         best = torch.cholesky_solve(wide.mT @ residual.double()[..., None], root)
         rest = residual.double() - (wide @ best)[..., 0]
         distance = (rest**2).sum(-1) + (best[..., 0] ** 2).sum(-1)

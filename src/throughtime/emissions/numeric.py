@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+LIMIT = 1e10  # raw numbers are cut off here, so that float32 squares and ratios stay finite
+FIT_ROWS = 5_000  # a constant model needs no more values than this
+EXACT_WIDTH = 1_000  # sums over more counts than this are integrated
+
 Cdf = Callable[[Tensor], Tensor]
 
 
@@ -17,11 +21,6 @@ class Law(Protocol):
     """Anything with the log-likelihood of values [N, D]."""
 
     def log_prob(self, x: Tensor) -> Tensor: ...
-
-
-LIMIT = 1e10  # raw numbers are cut off here, so that float32 squares and ratios stay finite
-FIT_ROWS = 5_000  # a constant model needs no more values than this
-EXACT_WIDTH = 1_000  # sums over more counts than this are integrated
 
 
 # Constraint maps. Every real number is allowed and gradients stay finite.
@@ -58,7 +57,7 @@ def exponential_raw(value: Tensor, bound: float) -> Tensor:
 
 def special(name: str, *arguments: Tensor) -> Tensor:
     """The function `name` of scipy.special on each element, without gradient."""
-    import scipy.special  # imported on first use: it doubles the time of `import throughtime`
+    import scipy.special  # on first use: SciPy is slow to import
 
     arrays = [argument.detach().cpu().numpy() for argument in arguments]
     return torch.as_tensor(getattr(scipy.special, name)(*arrays)).to(arguments[0].device)
@@ -135,7 +134,8 @@ def crps_count(cdf: Cdf, quantile: Cdf, x: Tensor) -> Tensor:
     width = int((cuts[-1] - cuts[0]).nan_to_num().max()) + 1
     if width > EXACT_WIDTH:
         return _crps_wide_count(cdf, cuts, x)
-    total, block = torch.zeros_like(x), max(1, 2**20 // max(1, x.numel()))
+    total = torch.where(x.isnan(), x, 0)
+    block = max(1, 2**20 // max(1, x.numel()))
     for start in range(0, width, block):
         offsets = torch.arange(start, min(start + block, width), dtype=x.dtype, device=x.device)
         k = cuts[0] + offsets.reshape(-1, *[1] * x.dim())
@@ -146,7 +146,7 @@ def crps_count(cdf: Cdf, quantile: Cdf, x: Tensor) -> Tensor:
 def _crps_wide_count(cdf: Cdf, cuts: Tensor, x: Tensor) -> Tensor:
     """The sum between cuts as an integral of the cdf made piecewise linear, plus its ends."""
     nodes, weights = _gauss_legendre(16, x)
-    total = torch.zeros_like(x)
+    total = torch.where(x.isnan(), x, 0)
     for left, right in pairwise(cuts):
         step = (left >= x).double()  # of all k from left to right - 1
         y = left + (right - left) * nodes

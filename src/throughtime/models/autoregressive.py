@@ -19,9 +19,9 @@ class Autoregressive(SequenceModel):
     """A finite window: nothing older than `order` elements matters.
 
     predictor: "linear" (least squares or maximum likelihood in closed form; Normal and Student-t),
-    "ngram" (symbols by counts) or "mlp" (a network over the window, trained); "auto" takes the
-    n-gram for symbols and the linear one for Normal and Student-t, and the network otherwise. The
-    first elements, with fewer than `order` before them, have the law given those that there are.
+    "ngram" (symbols by counts), "mlp" (a network over the window, trained) or "constant" (the
+    marginal law, order 0); "auto" takes the n-gram for symbols, the linear one for Normal and
+    Student-t, and the network otherwise. The first elements, with fewer than `order` before them, have the law given those that there are.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from throughtime import state as states
 from throughtime.data.batch import Batch, Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission, MixtureOf
-from throughtime.errors import SettingError
+from throughtime.errors import SettingError, VocabularyError
 from throughtime.state import State
 
 _CHUNK = 512  # steps scored per call: bounds memory, does not change the result
@@ -127,10 +127,9 @@ class SequenceModel(nn.Module, ABC):
         list of ``[T_i]`` symbols / ``[T_i, D]`` values. The first element is included.
         """
         data = _as_sequences(sequences, self.emission)
-        running = torch.cat(
-            [torch.zeros(1, dtype=torch.float64), self.step_log_prob(data).cumsum(0)]
-        )
-        return running[data.offsets[1:]] - running[data.offsets[:-1]]
+        # Each sequence is summed by itself: one of probability 0 must not spoil the others.
+        total = torch.zeros(len(data), dtype=torch.float64)
+        return total.index_add_(0, data.rows, self.step_log_prob(data))
 
     def laws(self, data: Sequences) -> Iterator[tuple[Batch, Distribution]]:
         """The predictive law of every element, chunk by chunk; no sequence is ever cut."""
@@ -147,12 +146,13 @@ class SequenceModel(nn.Module, ABC):
 
         Every sequence is read from its start; returns (x_prev ``[N]`` or ``[N, D]``, state).
         """
+        data = _as_sequences(sequences, self.emission)
         training = self.training
         self.eval()
         lasts: list[Tensor] = []
         found: list[State] = []
-        for i in range(len(sequences)):
-            one = sequences[i]
+        for i in range(len(data)):
+            one = dataclasses.replace(data[i], starts=torch.zeros(1, dtype=torch.int64))
             lanes = Lanes(one, 1, cut=False, dtype=self._dtype())
             state = self.initial_state(1)
             for t in range(0, len(lanes), _CHUNK):
@@ -184,6 +184,11 @@ class SequenceModel(nn.Module, ABC):
         A path depends on (seed, name, its index) only, not on how many are drawn.
         temperature and top_p apply to symbols.
         """
+        if covariates is not None and covariates.shape[-2] < length:
+            raise SettingError(
+                f"there are covariates for {covariates.shape[-2]} steps; sampling {length} "
+                "steps needs as many"
+            )
         stream = self.stream(
             state, num_paths, seed, previous=previous, covariates=covariates, series=series,
             name=name, temperature=temperature, top_p=top_p,
@@ -209,8 +214,6 @@ class SequenceModel(nn.Module, ABC):
         top_p: float = 1.0,
     ) -> Iterator[Tensor]:
         """What `sample` returns, a step ``[num_paths]`` or ``[num_paths, D]`` at a time."""
-        if self.training:
-            self.eval()
         state = self.initial_state(num_paths) if state is None else _widen(state, num_paths)
         if previous is not None and len(previous) != num_paths:
             previous = previous.expand(num_paths, *previous.shape[1:])
@@ -220,7 +223,10 @@ class SequenceModel(nn.Module, ABC):
         step = 0
         while covariates is None or step < covariates.shape[-2]:
             now = None if covariates is None else covariates[..., step, :].expand(num_paths, -1)
+            training = self.training
+            self.eval()
             law, state = self.step(previous, state, now, series)
+            self.train(training)
             if temperature != 1.0 or top_p != 1.0:
                 law = _shaped(law, temperature, top_p)
             previous = law.sample(rng.uniforms(streams, step, law.num_uniforms))
@@ -253,11 +259,27 @@ class SequenceModel(nn.Module, ABC):
 
 
 def _as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:
+    """The data as a set of sequences, refused where the emission cannot have emitted them."""
     if isinstance(sequences, Sequences):
-        return sequences
-    data = Sequences.of(list(sequences))
-    if emission.symbols and data.values.is_floating_point():
-        raise SettingError("this model takes int64 symbols [T]; got real values")
+        data = sequences
+    elif emission.symbols:
+        data = Sequences.of(list(sequences))
+    else:
+        data = Sequences.of([torch.as_tensor(part).double() for part in sequences])
+    values = data.values
+    if emission.symbols:
+        if values.is_floating_point():
+            raise SettingError("this model takes int64 symbols [T]; got real values")
+        known = emission.num_symbols  # type: ignore[attr-defined]
+        if len(values) and int(values.max()) >= known:
+            place = int((values >= known).nonzero()[0])
+            raise VocabularyError(
+                f"{data.where(place)}: the symbol {int(values[place])} is not one of the "
+                f"{known} that this model knows (0 to {known - 1})"
+            )
+    elif not values.is_floating_point() or values.shape[1] != emission.columns:
+        given = f"[T, {values.shape[1]}]" if values.is_floating_point() else "symbols"
+        raise SettingError(f"this model takes values [T, {emission.columns}]; got {given}")
     return data
 
 

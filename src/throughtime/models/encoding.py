@@ -19,6 +19,7 @@ from throughtime.emissions import (
     NegativeBinomial,
     Poisson,
 )
+from throughtime.errors import SettingError
 
 _SMALLEST = 0.05  # sizes below this look alike; keeps the logarithm of tiny values tame
 
@@ -95,6 +96,13 @@ class CountEncoder(Encoder):
         flags = [missing.to(z.dtype), start.unsqueeze(-1).to(z.dtype)]
         parts = [torch.log1p(z), z / (1.0 + z), *flags]
         return torch.cat(parts, -1)
+
+
+def known_covariates(count: int, covariates: Tensor | None, like: Tensor) -> Tensor:
+    """The `count` covariates of every step, in the dtype of `like`; SettingError without them."""
+    if covariates is None or covariates.shape[-1] != count:
+        raise SettingError(f"this model needs {count} covariate(s) at every step")
+    return torch.nan_to_num(covariates).to(like.dtype)
 
 
 def encoder(emission: Emission, embedding_size: int) -> Encoder:

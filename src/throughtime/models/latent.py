@@ -16,7 +16,8 @@ from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission
 from throughtime.errors import SettingError
 from throughtime.models.base import SequenceModel
-from throughtime.models.encoding import encoder
+from throughtime.models.encoding import encoder, known_covariates
+from throughtime.models.predictors import marginal_values
 from throughtime.state import State
 
 CELLS = ("rnn", "rnn_relu", "rnn_identity", "gru", "lstm")
@@ -29,9 +30,9 @@ class LatentAutoregressive(SequenceModel):
     members: independent networks trained side by side in one block-diagonal recurrence; their
     laws are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between layers and
     before the head; input_dropout: on what the network is shown; recurrent_dropout: on the
-    recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale: expected length of
-    dependencies in steps; gate biases start so that memories of 1 … time_scale steps are spread
-    over the units (chrono initialisation, Tallec & Ollivier 2018). covariates: how many columns
+    recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale:
+    expected length of dependencies in steps; gate biases start so that memories of 1 … time_scale
+    steps are spread over the units (chrono initialisation, Tallec & Ollivier 2018). covariates: how many columns
     known beforehand enter each step. identities: names of the training series, each of which gets
     a learned vector (an unknown series gets the zero vector).
 
@@ -106,9 +107,9 @@ class LatentAutoregressive(SequenceModel):
     def begin(self, train: Sequences) -> None:
         """Starts the head at the constant model of the training data."""
         super().begin(train)
-        values = train.values[~train.level] if train.values.dim() > 1 else train.values
+        marginal = self.emission.initial(marginal_values(train))
         with torch.no_grad():
-            self.head_bias.copy_(self.emission.initial(values).expand_as(self.head_bias))
+            self.head_bias.copy_(marginal.expand_as(self.head_bias))
 
     def initial_state(self, batch_size: int) -> State:
         parts = tuple(part.expand(-1, batch_size, -1) for part in self.start)
@@ -138,7 +139,7 @@ class LatentAutoregressive(SequenceModel):
             kind = torch.int64 if self.emission.symbols else self.start.dtype
             previous = torch.zeros(rows, *tail, dtype=kind, device=start.device)
         x = self._inputs(previous, start, covariates, series)
-        y, state = self.recurrent.step(x, state)
+        y, state = self._recur_step(x, state)
         raw = self._head(y)
         if self.levels and bool(start.any()):
             raw = self.level_raw.expand_as(raw)
@@ -160,9 +161,7 @@ class LatentAutoregressive(SequenceModel):
             x = F.dropout(x, self.input_dropout, self.training)
         parts = [x]
         if self.covariates:
-            if covariates is None or covariates.shape[-1] != self.covariates:
-                raise SettingError(f"this model needs {self.covariates} covariate(s) at every step")
-            parts.append(torch.nan_to_num(covariates).to(x.dtype))
+            parts.append(known_covariates(self.covariates, covariates, x))
         if self.identity is not None:
             known = torch.full_like(start, -1, dtype=torch.int64) if series is None else series
             vector = self.identity(known.clamp(min=0))
@@ -181,6 +180,15 @@ class LatentAutoregressive(SequenceModel):
         }
         found: tuple[Tensor, State] = torch.func.functional_call(self.recurrent, weights, arguments)
         return found
+
+    def _recur_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if self.members == 1 or not torch.is_grad_enabled():
+            found: tuple[Tensor, State] = self.recurrent.step(x, state)
+            return found
+        # The zeros between members are part of the model, not weights: no gradient may fill them.
+        go_on = torch.zeros(1, len(x), dtype=torch.bool, device=x.device)
+        y, state = self._recur(x.unsqueeze(0), state, go_on, None)
+        return y[0], state
 
     def _blocks(self, name: str, weight: Tensor) -> Tensor:
         """The weights in use: block-diagonal, so that members stay apart, and thinned."""

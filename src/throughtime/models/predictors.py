@@ -27,7 +27,7 @@ from throughtime.emissions.categorical import CategoricalDistribution
 from throughtime.emissions.normal import NormalDistribution
 from throughtime.emissions.student_t import StudentTDistribution
 from throughtime.errors import SettingError
-from throughtime.models.encoding import encoder
+from throughtime.models.encoding import encoder, known_covariates
 from throughtime.models.linear import LinearAR, fit_normal, fit_student_t
 from throughtime.models.ngram import NGram
 from throughtime.state import State
@@ -126,6 +126,26 @@ class Windowed(Predictor):
         return found.dtype
 
 
+class ConstantPredictor(Windowed):
+    """The same law at every step: the marginal law of the training values, whatever the past."""
+
+    def __init__(self, order: int, emission: Emission, covariates: int, levels: int) -> None:
+        if order:
+            raise SettingError(f"a constant law looks at no lags; got order {order}")
+        super().__init__(order, emission, covariates, levels)
+        self.register_buffer("raw", torch.zeros(emission.num_parameters, dtype=torch.float64))
+        self.double()
+
+    def fit(self, train: Sequences) -> None:
+        self.raw = self.emission.initial(marginal_values(train))
+
+    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
+        return self.emission.distribution(self.raw.expand(*known.shape, -1))
+
+    def num_parameters(self) -> int:
+        return self.emission.num_parameters
+
+
 class LinearPredictor(Windowed):
     """Linear in the last τ values, Normal or Student-t noise, in closed form (see `LinearAR`).
 
@@ -203,9 +223,8 @@ class NetworkPredictor(Windowed):
 
     @torch.no_grad()
     def fit(self, train: Sequences) -> None:
-        values = train.values[~train.level] if train.values.dim() > 1 else train.values
         self.outer.weight.mul_(0.1)
-        self.outer.bias.copy_(self.emission.initial(values))
+        self.outer.bias.copy_(self.emission.initial(marginal_values(train)))
 
     def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
         lag = torch.arange(self.order, 0, -1)
@@ -213,8 +232,9 @@ class NetworkPredictor(Windowed):
         encoded = self.encoder(window, absent).flatten(-2)
         if self.order == 0:
             encoded = encoded.new_zeros(*known.shape, self.encoder.size)
-        if self.covariates and covariates is not None:
-            encoded = torch.cat([encoded, covariates.nan_to_num().to(encoded.dtype)], -1)
+        if self.covariates:
+            known_now = known_covariates(self.covariates, covariates, encoded)
+            encoded = torch.cat([encoded, known_now], -1)
         hidden = F.gelu(self.inner(encoded))
         hidden = hidden + F.gelu(self.second(hidden))
         return self.emission.distribution(self.outer(hidden))
@@ -274,7 +294,13 @@ class CountPredictor(Predictor):
         return 0 if self.core is None else self.core.num_parameters
 
 
+def marginal_values(train: Sequences) -> Tensor:
+    """The values whose marginal law a model starts from: levels of differenced series left out."""
+    return train.values if train.domain.integer else train.values[~train.level]
+
+
 PREDICTORS: dict[str, Any] = {
+    "constant": ConstantPredictor,
     "linear": LinearPredictor,
     "mlp": NetworkPredictor,
     "ngram": CountPredictor,

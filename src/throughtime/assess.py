@@ -1,0 +1,149 @@
+"""Every fitted model on untouched test data: what scores.json holds."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+from throughtime import evaluate, peers
+from throughtime.data.sequences import Sequences
+from throughtime.doctor import version
+from throughtime.evaluate import Entry, StepScores
+from throughtime.evaluate.forecast import conditioned
+from throughtime.evaluate.scores import shown
+from throughtime.fitting import Fitted, Workshop
+from throughtime.wav import wav_bytes
+
+Event = Callable[[dict[str, Any]], None]
+SCHEMA = 1
+_PATHS = 200
+_ORIGINS = 10
+_HORIZON = 20
+_MOST_SERIES = 20
+_MOST_LAWS = 20_000  # test steps beyond which forecasts and calibration would take minutes
+_SAMPLE_STEPS = {"text": 600, "sound": 16_000}
+
+
+def assess(
+    fitted: list[Fitted], workshop: Workshop, summary: dict[str, Any], on_event: Event
+) -> dict[str, Any]:
+    """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
+
+    The model is chosen by validation; the test data only judge.
+    """
+    parts, seed = workshop.parts, workshop.settings.seed
+    entries = []
+    for one in fitted:
+        on_event({"event": "evaluate", "what": one.name})
+        entries.append(
+            Entry(
+                one.name,
+                one.candidate.family,
+                describe(one),
+                one.model.num_parameters(),
+                StepScores.of(one.model, one.chain, parts.test),
+                one.valid,
+                round(one.seconds, 2),
+                round(one.peak_memory_mb, 1),
+            )
+        )
+    if parts.test.domain.kind == "real" and version("arch"):
+        on_event({"event": "evaluate", "what": "arch models"})
+        view = max(fitted, key=lambda one: len(one.candidate.transforms))
+        entries.extend(peers.peers(parts.valid, parts.test, view.chain))
+    scores = {"schema": SCHEMA, **evaluate.table(entries, parts.test, seed)}
+    best = next(one for one in fitted if one.name == scores["best"])
+    transforms = [t["kind"] for t in best.candidate.transforms]
+    scores |= {"data": summary | {"transforms": transforms}, "orders": workshop.orders}
+    on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
+    test = _few_laws(parts.test)
+    season = workshop.view.season
+    scores["forecast"] = evaluate.forecast(
+        best.model, best.chain, test, season or _HORIZON, _ORIGINS, _PATHS, seed,
+        season=season or 1, max_series=_MOST_SERIES, train=parts.train,
+    )  # fmt: skip
+    scores["calibration"] = evaluate.calibration(best.model, best.chain, test, seed)
+    chosen = next(entry for entry in entries if entry.name == best.name)
+    scores["surprisal"] = evaluate.surprisal(chosen.test, parts.test, best.model, best.chain)
+    scores["risk"] = evaluate.next_risk(best.model, best.chain, parts.test)
+    on_event({"event": "evaluate", "what": f"samples of {best.name}"})
+    scores["samples"] = samples(best, parts.test, seed)
+    scores["verdict"] = evaluate.verdict(scores)
+    return scores
+
+
+def _few_laws(test: Sequences) -> Sequences:
+    """The test data, or their first sequences where every law of all would take minutes."""
+    if test.steps <= _MOST_LAWS or len(test) == 1:
+        return test
+    upto = int((test.scored().cumsum(0)[test.offsets[1:] - 1] <= _MOST_LAWS).sum())
+    return test[: max(1, upto)]
+
+
+def describe(fitted: Fitted) -> str:
+    """A model in a few words: sizes and law."""
+    model = fitted.candidate.model
+    if model["kind"] == "blend":
+        return " + ".join(
+            f"{w:.2f} {n}" for n, w in zip(model["names"], model["weights"], strict=True)
+        )
+    emission = model["emission"]
+    law = emission["kind"].replace("_", " ")
+    if emission["kind"] == "mixture":
+        component = (
+            emission["component"].replace("student_t", "Student-t").replace("normal", "Normal")
+        )
+        law = f"mixture of {emission['num_components']} {component}"
+    law = law.replace("student t", "Student-t")
+    if model["kind"] == "latent":
+        size = f"{model['cell'].upper()}({model['hidden_size']})"
+        if model["num_layers"] > 1:
+            size += f", {model['num_layers']} layers"
+        if model["members"] > 1:
+            size += f", {model['members']} averaged"
+        return f"{size}, {law}"
+    if model["order"] == 0:
+        return f"constant {law}"
+    names = {"linear": "linear", "ngram": "interpolated n-gram", "mlp": "network"}
+    predictor = model["predictor"]
+    if predictor == "auto":
+        predictor = "ngram" if emission["kind"] == "categorical" else "linear"
+    return f"{names[predictor]} over {model['order']} lags, {law}"
+
+
+def samples(best: Fitted, test: Sequences, seed: int) -> list[dict[str, Any]]:
+    """What the model writes, sounds or draws by itself."""
+    kind = test.domain.kind
+    model, chain = best.model, best.chain
+    if kind == "text":
+        drawn = model.sample(_SAMPLE_STEPS["text"], num_paths=1, seed=seed)[0]
+        return [{"kind": "text", "text": chain.text(drawn)}]
+    if kind == "sound":
+        rate = int(test.domain.sample_rate or 8000)
+        steps = min(_SAMPLE_STEPS["sound"], 2 * rate)
+        wave = chain.inverse(model.sample(steps, num_paths=1, seed=seed))[0]
+        content = base64.b64encode(wav_bytes(wave, rate)).decode()
+        return [{"kind": "sound", "wav_base64": content, "seconds": steps / rate, "rate": rate}]
+    if test.domain.covariate_columns:
+        return []  # what will be known beforehand is not ours to invent
+    if kind == "binary" or chain.domain is not None and chain.output.kind == "binary":
+        roll = model.sample(100, num_paths=1, seed=seed)[0]
+        return [{"kind": "roll", "values": roll.long().tolist()}]
+    if kind in ("real", "count"):
+        return [_paths(best, test, seed)]
+    return []
+
+
+def _paths(best: Fitted, test: Sequences, seed: int) -> dict[str, Any]:
+    """Continuations of the first test series, in its own units."""
+    one = test[0]
+    seen = shown(best.model, best.chain, one)
+    previous, state = conditioned(best.model, seen, [len(one.values)])
+    drawn = best.model.sample(
+        50, state, 8, seed, previous=previous, name=one.names[0],
+        series=seen.identity if bool((seen.identity >= 0).any()) else None,
+    )  # fmt: skip
+    raw = best.chain.inverse(drawn.double(), one.values)
+    raw = raw if raw.dim() == 3 else raw.unsqueeze(-1)
+    return {"kind": "paths", "series": one.names[0], "values": raw[..., 0].tolist()}

@@ -1,0 +1,267 @@
+"""The shape of the package: one-way imports, a light front door, nothing executable."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import throughtime
+
+SOURCE = Path(throughtime.__file__).parent
+
+# Each module (or package) imports only from those above it. A new one is one more line.
+ORDER = (
+    "errors",
+    "state",
+    "rng",
+    "kernels",
+    "layers",
+    "emissions",
+    "data",
+    "models",
+    "bptt",
+    "config",
+    "checkpoint",
+    "train",
+    "evaluate",
+    "plan",
+    "fitting",
+    "peers",
+    "wav",
+    "doctor",
+    "assess",
+    "report",
+    "run",
+    "pipeline",
+    "output",
+    "display",
+    "cli",
+)
+
+# Those that need less than the order allows them: what they may import, all told.
+ONLY: dict[str, set[str]] = {
+    "errors": set(),
+    "state": set(),
+    "rng": set(),
+    "kernels": {"errors", "state"},
+    "layers": {"errors", "state", "kernels"},
+    "emissions": {"errors"},
+    "data": {"errors"},
+    "bptt": {"errors", "state"},
+    "config": {"errors"},
+    "checkpoint": {"errors", "state"},
+    "report": {"errors"},  # reports read values, they never load models
+    "display": set(),
+}
+WITHOUT_TORCH = {"errors", "config", "report", "display", "cli"}
+
+PUBLIC = [
+    "Autoregressive",
+    "GRU",
+    "LSTM",
+    "LatentAutoregressive",
+    "RNN",
+    "Run",
+    "Sequences",
+    "bptt",
+    "emissions",
+    "fit",
+    "kernels",
+    "load",
+    "read",
+]
+
+
+def name_of(path: Path) -> str:
+    parts = ("throughtime", *path.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(SOURCE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def group(module: str) -> str:
+    """The part of the package that a module belongs to; "" for the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def only_for_types(tree: ast.Module) -> set[ast.AST]:
+    """Everything under ``if TYPE_CHECKING:``."""
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            found.update(inner for part in node.body for inner in ast.walk(part))
+    return found
+
+
+def imports(name: str, types: bool = True) -> set[str]:
+    """The dotted names that a module imports, in functions too; submodules are resolved."""
+    tree, found = TREES[name], set()
+    skipped = set() if types else only_for_types(tree)
+    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            origin = ".".join([*base, node.module] if node.module else base)
+            origin = origin if node.level else str(node.module)
+            for alias in node.names:
+                inner = f"{origin}.{alias.name}"
+                found.add(inner if inner in MODULES else origin)
+    return found
+
+
+def own(names: set[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] == "throughtime"}
+
+
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert len(MODULES) > 60
+    groups = {group(name) for name in MODULES} - {""}
+    assert groups == set(ORDER), "give a new module its line in ORDER, take a removed one out"
+    assert len(ORDER) == len(set(ORDER))
+    assert set(ONLY) | WITHOUT_TORCH <= set(ORDER)
+
+
+def test_the_reader_of_imports_sees_them() -> None:
+    """The tests below would hold of anything if this function saw nothing."""
+    assert "throughtime.state" in imports("throughtime.bptt")
+    assert "throughtime.kernels.reference" in imports("throughtime.kernels")
+    assert "throughtime.errors" in imports("throughtime.data.transforms.base")
+    assert "throughtime.data.domain" in imports("throughtime.data.transforms.base")
+    assert "throughtime.pipeline" in imports("throughtime.cli")
+    assert "throughtime.kernels" in imports("throughtime.kernels.aten")
+    assert "throughtime.kernels" not in imports("throughtime.kernels.aten", types=False)
+    assert "torch" in imports("throughtime.rng")
+    assert sum(len(own(imports(name))) for name in MODULES) > 150
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_one_way(name: str) -> None:
+    allowed = {"", name} | ONLY.get(name, set(ORDER[: ORDER.index(name)]))
+    for module in MODULES:
+        if group(module) == name:
+            found = own(imports(module))
+            assert found <= set(MODULES), f"{module} imports what is not there"
+            upward = {other for other in found if group(other) not in allowed}
+            assert not upward, f"{module} imports {sorted(upward)}"
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph = {name: own(imports(name, types=False)) - {name, "throughtime"} for name in MODULES}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES) - 1
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))
+def test_what_the_help_needs_does_not_import_torch(name: str) -> None:
+    for module in MODULES:
+        if group(module) == name:
+            top = {dotted.split(".")[0] for dotted in imports(module)}
+            assert "torch" not in top, module
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, throughtime; print(dir(throughtime)); print('torch' in sys.modules)"
+    lines = run_python(code).splitlines()
+    assert lines[-1] == "False"
+    assert "'fit'" in lines[0]
+
+
+def test_help_does_not_import_torch() -> None:
+    code = """
+import sys
+from throughtime.cli import main
+for arguments in (["--help"], ["fit", "--help"], ["score", "--help"], ["--version"]):
+    sys.argv = ["throughtime", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end
+print("numpy", "numpy" in sys.modules, "torch", "torch" in sys.modules)
+"""
+    found = run_python(code)
+    assert "throughtime fit" in found
+    assert "--time-limit" in found
+    assert throughtime.__version__ in found
+    assert found.splitlines()[-1].endswith("torch False")
+
+
+def test_the_public_names_are_pinned() -> None:
+    assert sorted(throughtime.__all__) == PUBLIC
+    assert dir(throughtime) == sorted([*PUBLIC, "__version__"])
+    tree = TREES["throughtime"]
+    for_types = only_for_types(tree)
+    typed = {
+        alias.asname
+        for node in for_types
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == set(PUBLIC)  # what a type checker sees is what there is
+    for name in PUBLIC:
+        assert getattr(throughtime, name) is not None
+    with pytest.raises(AttributeError, match="module 'throughtime' has no attribute 'nothing'"):
+        throughtime.nothing  # noqa: B018
+    at_run_time = imports("throughtime", types=False)
+    assert at_run_time == {"__future__", "importlib", "typing"}
+
+
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy", "code"}
+UNSAFE_BUILTINS = {"eval", "exec", "__import__"}
+UNSAFE_ATTRIBUTES = {("torch", "load"), ("torch", "save")}
+
+
+def unsafe(tree: ast.Module) -> list[str]:
+    """Every place of a module that could run what a file holds."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in UNSAFE_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            names = {(str(node.module), alias.name) for alias in node.names}
+            bad = str(node.module).split(".")[0] in UNSAFE_MODULES or names & UNSAFE_ATTRIBUTES
+            found += [ast.unparse(node)] if bad else []
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found += [node.func.id] if node.func.id in UNSAFE_BUILTINS else []
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            pair = (node.value.id, node.attr)
+            found += [".".join(pair)] if pair in UNSAFE_ATTRIBUTES else []
+        elif isinstance(node, ast.keyword) and ast.unparse(node) == "allow_pickle=True":
+            found.append("allow_pickle")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+            said = {ast.unparse(keyword) for keyword in node.keywords}
+            found += [] if "allow_pickle=False" in said else ["np.load"]
+    return found
+
+
+def test_nothing_executable_is_ever_loaded() -> None:
+    examples = (
+        "import pickle",
+        "from pickle import loads",
+        "torch.load(path)",
+        "from torch import load",
+        "eval(text)",
+        "np.load(path)",
+        "read(path, allow_pickle=True)",
+    )
+    assert all(unsafe(ast.parse(example)) for example in examples)
+    assert not unsafe(ast.parse("model.eval(); json.load(file); np.load(file, allow_pickle=False)"))
+    for name, tree in TREES.items():
+        assert unsafe(tree) == [], name
