@@ -53,7 +53,7 @@ class Candidate(_Settings):
     """One model to fit: its transforms, its constructor's settings, and how it is trained."""
 
     name: str
-    family: Literal["reference", "autoregressive", "latent", "peer"]
+    family: Literal["reference", "autoregressive", "latent", "blend"]
     transforms: list[dict[str, Any]] = Field(default_factory=list)
     model: dict[str, Any] = Field(default_factory=dict)
     train: TrainSettings | None = None  # None: closed form

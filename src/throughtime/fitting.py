@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -21,10 +22,12 @@ from throughtime.evaluate.scores import peak_memory_mb, shown
 from throughtime.models import linear
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
+from throughtime.models.blend import Blend, blend_weights
 from throughtime.models.ngram import NGram
-from throughtime.train import Trainer, affordable_steps, threads, validation_nats
+from throughtime.train import Trainer, affordable_steps, threads
 
 Event = Callable[[dict[str, Any]], None]
+PAST = 10_000  # steps read before what is judged: enough for any state, and bounded in time
 SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 3.0}  # of the time left, where it is limited
 
 
@@ -36,6 +39,7 @@ class Fitted:
     model: SequenceModel
     chain: Chain
     valid: float  # nats per step, in the data's own units
+    valid_nats: Tensor  # log-probability of each validation step before any refit, [total]
     seconds: float
     peak_memory_mb: float
     steps: int = 0
@@ -85,6 +89,7 @@ class Workshop:
     ) -> None:
         self.parts, self.settings, self.folder, self.on_event = parts, settings, folder, on_event
         self.view = plan.natural_view(parts.train, parts.valid, settings)
+        self.held = parts.valid.limit_past(PAST)
         self.orders: list[dict[str, Any]] = []
         self.begun = time.monotonic()
 
@@ -96,7 +101,7 @@ class Workshop:
         latent = plan.latent_candidates(self.view, self.parts.train, self.settings)
         for i, candidate in enumerate(latent):
             fitted.append(self.fit(candidate, self.seconds_for(latent[i:])))
-        return fitted
+        return fitted + self.blend(fitted)
 
     def seconds_for(self, left: list[Candidate]) -> float | None:
         """The next candidate's share of the time left; a sixth is kept for the evaluation."""
@@ -124,19 +129,75 @@ class Workshop:
         if candidate.train is None:
             # The held-out figure comes from the training part alone; the final fit uses both.
             model, chain = self.begin(candidate, self.parts.train)
-            nats, steps = plan.held_out(model, shown(model, chain, self.parts.valid)), 0
+            nats, steps = self.judge(model, chain), 0
             model, chain = self.begin(candidate, self.parts.seen)
         else:
             with threads(candidate.train.threads):
                 model, chain, nats, steps = self.train(candidate, candidate.train, seconds, place)
-        took = time.monotonic() - begun
-        found = Fitted(candidate, model.eval(), chain, nats, took, peak_memory_mb() or 0.0, steps)
+        found = self.finished(candidate, model, chain, nats, time.monotonic() - begun, steps)
         if place is not None:
             save_fitted(place / "result.safetensors", found)
             for left in ("training.safetensors", "refit/training.safetensors"):
                 (place / left).unlink(missing_ok=True)
-        self.on_event({"event": "end", "model": found.name, "valid": nats, "seconds": took})
+        self.on_event(
+            {"event": "end", "model": found.name, "valid": found.valid, "seconds": found.seconds}
+        )
         return found
+
+    def finished(
+        self,
+        candidate: Candidate,
+        model: SequenceModel,
+        chain: Chain,
+        nats: Tensor,
+        seconds: float,
+        steps: int = 0,
+    ) -> Fitted:
+        """The record of a fitted model; `nats` are those of the validation steps."""
+        scored = shown(model, chain, self.held).scored() if len(nats) else nats.bool()
+        valid = -float(nats[scored].mean()) if bool(scored.any()) else math.inf
+        memory = peak_memory_mb() or 0.0
+        return Fitted(candidate, model.eval(), chain, valid, nats, seconds, memory, steps)
+
+    def judge(self, model: SequenceModel, chain: Chain) -> Tensor:
+        """Log-probability of each validation step, in the data's own units; 0 for the past."""
+        return model.step_log_prob(shown(model, chain, self.held))
+
+    def blend(self, fitted: list[Fitted]) -> list[Fitted]:
+        """The learned models that see the data alike as one, weighted by validation; or nothing.
+
+        Weights come from the validation steps, under the models as they were before any refit.
+        """
+        latent = [one for one in fitted if one.candidate.family == "latent"]
+        if not latent:
+            return []
+        leader = min(latent, key=lambda one: one.valid)
+        alike = [
+            one
+            for one in fitted
+            if one.candidate.family in ("latent", "autoregressive")
+            and one.chain.to_json() == leader.chain.to_json()
+            and math.isfinite(one.valid)
+        ]
+        scored = shown(leader.model, leader.chain, self.held).scored()
+        nats = torch.stack([one.valid_nats[scored] for one in alike])
+        weights = blend_weights(nats)
+        used = [(one, float(w)) for one, w in zip(alike, weights, strict=True) if w > 0]
+        if len(used) < 2:
+            return []
+        model = Blend([one.model for one, _ in used], [w for _, w in used])
+        both = torch.logsumexp(
+            torch.stack([one.valid_nats for one in alike]) + weights.log().unsqueeze(-1), 0
+        )
+        names = [one.name for one, _ in used]
+        candidate = Candidate(
+            name="blend",
+            family="blend",
+            transforms=leader.candidate.transforms,
+            model={**model.settings(), "names": names},
+        )
+        nats = torch.where(scored, both, 0.0)
+        return [self.finished(candidate, model, leader.chain, nats, 0.0)]
 
     def begin(self, candidate: Candidate, data: Sequences) -> tuple[SequenceModel, Chain]:
         """A candidate as it is before training: transforms and marginal laws fitted to `data`."""
@@ -151,8 +212,8 @@ class Workshop:
         wanted: TrainSettings,
         seconds: float | None,
         place: Path | None,
-    ) -> tuple[SequenceModel, Chain, float, int]:
-        """A trained network with its chain, its validation nats per step and its updates."""
+    ) -> tuple[SequenceModel, Chain, Tensor, int]:
+        """A trained network with its chain, the nats of the validation steps, and its updates."""
         model, chain = self.begin(candidate, self.parts.train)
         train, valid = (shown(model, chain, p) for p in (self.parts.train, self.parts.valid))
         settings = self.planned(model, train, valid, wanted, seconds, place)
@@ -160,17 +221,17 @@ class Workshop:
         def on_event(event: dict[str, Any]) -> None:
             self.on_event({"model": candidate.name, **event})
 
-        chosen = None if place is None else place / "chosen.json"
+        chosen = None if place is None else place / "chosen.safetensors"
         if chosen is not None and chosen.exists():
-            nats, best_step = checkpoint.read_json(chosen)
+            tensors, best_step = checkpoint.read_tensors(chosen)
+            nats = tensors["nats"]
         else:
             progress = Trainer(model, train, valid, settings, on_event, place).run()
-            nats = validation_nats(model, valid, settings.valid_past)
-            best_step = progress.best_step or progress.step
+            nats, best_step = self.judge(model, chain), progress.best_step or progress.step
             if not settings.refit:
                 return model, chain, nats, progress.step
             if chosen is not None:
-                checkpoint.write_json(chosen, [nats, best_step])
+                checkpoint.write_tensors(chosen, {"nats": nats}, best_step)
         model, chain = self.begin(candidate, self.parts.seen)
         again = settings.model_copy(update={"steps": best_step})
         everything = shown(model, chain, self.parts.seen)
@@ -338,7 +399,8 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "peak_memory_mb": fitted.peak_memory_mb,
         "steps": fitted.steps,
     }
-    checkpoint.write_tensors(path, model_tensors(fitted.model), values)
+    tensors = {**model_tensors(fitted.model), "valid_nats": fitted.valid_nats}
+    checkpoint.write_tensors(path, tensors, values)
 
 
 def load_fitted(path: Path) -> Fitted:
@@ -350,6 +412,7 @@ def load_fitted(path: Path) -> Fitted:
         restore_model(candidate.model, tensors),
         Chain.from_json(values["chain"]),
         values["valid"],
+        tensors["valid_nats"],
         values["seconds"],
         values["peak_memory_mb"],
         values["steps"],

@@ -18,7 +18,7 @@ from throughtime.errors import SettingError
 from throughtime.kernels import Spec, reference
 from throughtime.state import State
 
-_CELLS = {
+_CELLS: dict[str, Any] = {
     "rnn_tanh": torch.rnn_tanh_cell,
     "rnn_relu": torch.rnn_relu_cell,
     "gru": torch.gru_cell,

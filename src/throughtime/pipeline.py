@@ -18,7 +18,7 @@ from throughtime.config import DataSettings, RunSettings, validated
 from throughtime.data.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.errors import DataError, RunError, SettingError
-from throughtime.fitting import Event, Parts, Workshop
+from throughtime.fitting import PAST, Event, Parts, Workshop
 from throughtime.run import Run
 from throughtime.train import threads
 
@@ -27,8 +27,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 import tomli_w
-
-_PAST = 10_000  # steps read before the test span: enough for any state, and bounded in time
 
 
 def fit(
@@ -150,7 +148,7 @@ def _load(
         on_event({"event": "read", "source": name})
         whole = read(data, **options)
         train, held, last = whole.split(valid=valid, test=test, by=split)
-        parts = Parts(train, held, last.limit_past(_PAST))
+        parts = Parts(train, held, last.limit_past(PAST))
     for label, part in (
         ("training", parts.train),
         ("validation", parts.valid),

@@ -19,6 +19,7 @@ from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
 from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.base import SequenceModel
+from throughtime.models.blend import Blend
 from throughtime.models.latent import LatentAutoregressive
 
 MODELS = ("auto", "ar", "rnn", "gru", "lstm")
@@ -427,9 +428,11 @@ def build(description: dict[str, Any]) -> SequenceModel:
     """A model from its settings as JSON values; kinds come from a fixed table."""
     options = dict(description)
     kind = options.pop("kind", None)
+    if kind == "blend":
+        return Blend([build(part) for part in options["models"]], options["weights"])
     known: dict[str, Any] = {"latent": LatentAutoregressive, "autoregressive": Autoregressive}
     if kind not in known:
-        raise SettingError(f"model kind '{kind}' is not one of: {', '.join(known)}")
+        raise SettingError(f"model kind '{kind}' is not one of: {', '.join(known)}, blend")
     options["emission"] = emissions.from_json(options["emission"])
     if "identities" in options:
         options["identities"] = tuple(options["identities"])

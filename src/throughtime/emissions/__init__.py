@@ -7,6 +7,7 @@ from typing import Any
 
 from throughtime.emissions.base import Distribution, Emission
 from throughtime.emissions.bernoulli import Bernoulli
+from throughtime.emissions.blend import BlendOf
 from throughtime.emissions.categorical import Categorical
 from throughtime.emissions.count import NegativeBinomial, Poisson
 from throughtime.emissions.discretised import DiscretisedLogistic
@@ -19,6 +20,7 @@ from throughtime.errors import SettingError
 __all__ = [
     "KINDS",
     "Bernoulli",
+    "BlendOf",
     "Categorical",
     "DiscretisedLogistic",
     "Distribution",

@@ -19,7 +19,7 @@ from throughtime.errors import SettingError
 from throughtime.evaluate.bootstrap import mean_interval
 from throughtime.models.base import SequenceModel
 
-FAMILIES = ("reference", "autoregressive", "latent", "peer")
+FAMILIES = ("reference", "autoregressive", "latent", "blend", "peer")
 
 
 @dataclass(frozen=True)
