@@ -14,6 +14,7 @@ from throughtime.data.sequences import Domain, Sequences
 from throughtime.emissions import Distribution, Emission
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
+from throughtime.models.blend import Blend
 from throughtime.models.latent import LatentAutoregressive
 
 LENGTHS = (9, 1, 14, 4, 7)
@@ -139,6 +140,18 @@ def _known(model: Callable[[], SequenceModel], missing: bool = True) -> Callable
     return make
 
 
+def _blend(emission: Emission, *predictors: str) -> Callable[[], Case]:
+    def make() -> Case:
+        windows: list[SequenceModel] = [
+            Autoregressive(2, emission=emission, predictor=kind) for kind in predictors
+        ]
+        latent = LatentAutoregressive("gru", 3, emission=emission, members=2)
+        model = Blend([*windows, latent], [0.5, 0.2, 0.3][: len(windows) + 1])
+        return made(model, sequences_of(emission))
+
+    return make
+
+
 _NORMAL, _STUDENT = emissions.Normal(2), emissions.StudentT(2)
 _CHANGES = ("log", "difference", "standardise")
 SYMBOLS: dict[str, Callable[[], Case]] = {
@@ -205,6 +218,9 @@ CASES |= {
     "mlp-covariates": _known(
         lambda: Autoregressive(2, emission=_NORMAL, predictor="mlp", covariates=3)
     ),
+    "blend": _blend(_NORMAL, "linear", "mlp"),
+    "blend-symbols": _blend(emissions.Categorical(3), "ngram"),
+    "blend-counts": _blend(EMISSIONS["poisson"], "mlp"),
     "linear-covariates": _known(lambda: Autoregressive(2, emission=_NORMAL, covariates=3)),
 }
 

@@ -60,7 +60,7 @@ def assess(
     test = _few_laws(parts.test)
     season = workshop.view.season
     scores["forecast"] = evaluate.forecast(
-        best.model, best.chain, test, season or _HORIZON, _ORIGINS, _PATHS, seed,
+        best.model, best.chain, test, max(season or 0, _HORIZON), _ORIGINS, _PATHS, seed,
         season=season or 1, max_series=_MOST_SERIES, train=parts.train,
     )  # fmt: skip
     scores["calibration"] = evaluate.calibration(best.model, best.chain, test, seed)

@@ -29,6 +29,7 @@ from throughtime.train import Trainer, affordable_steps, threads
 Event = Callable[[dict[str, Any]], None]
 PAST = 10_000  # steps read before what is judged: enough for any state, and bounded in time
 SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 3.0}  # of the time left, where it is limited
+SYMBOL_SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 12.0}  # a wide LSTM learns text best, and slowly
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class Workshop:
         if limit is None:
             return None
         remaining = limit - (time.monotonic() - self.begun) - limit / 6
-        shares = [SHARE.get(candidate.name, 1.0) for candidate in left]
+        table = SYMBOL_SHARE if self.view.emission.symbols else SHARE
+        shares = [table.get(candidate.name, 1.0) for candidate in left]
         return max(1.0, remaining * shares[0] / sum(shares))
 
     def place(self, candidate: Candidate) -> Path | None:
@@ -277,9 +279,9 @@ class Workshop:
         found = []
         if plan.natural_predictor(law) != "mlp":
             found.append(self.fit(self.window(f"ar({order})", order, law, train, None)))
-        if plan.natural_predictor(law) != "ngram":
-            width = max(order, min(20, max(ladder)))
-            training = plan.recipe(train, self.view.emission, self.settings).train
+        if self.parts.train.domain.kind != "text":
+            width = plan.window_width(train, order, self.settings.order)
+            training = plan.window_training(train, self.view.emission, self.settings)
             candidate = self.window(
                 f"mlp({width})", width, self.view.emission, train, training, predictor="mlp"
             )

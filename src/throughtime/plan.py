@@ -27,7 +27,7 @@ SEASONS = {"hour": 24, "day": 7, "business day": 5, "week": 52, "month": 12, "qu
 _VIEWS: tuple[tuple[str, ...], ...] = ((), ("log",), ("difference",), ("log", "difference"))
 _LEVELS_HANDICAP, _SCALE_HANDICAP = 0.02, 0.05  # nats per step
 _PROBE_ORDER = 3  # the quick autoregression that chooses between views
-MAX_ORDER = {"symbols": 10, "real": 40}
+MAX_ORDER = {"text": 10, "sound": 3, "real": 40}  # of the ladder that --order auto tries
 
 
 @dataclass(frozen=True)
@@ -375,10 +375,25 @@ def orders(emission: Emission, train: Sequences, asked: int | str) -> list[int]:
             )
         return [asked]
     if natural_predictor(window_law(emission)) == "ngram":
-        ladder = list(range(1, MAX_ORDER["symbols"] + 1))
+        few = train.domain.kind == "sound" or train.chain.kinds[:1] in (("mulaw",), ("linear",))
+        ladder = list(range(1, MAX_ORDER["sound" if few else "text"] + 1))
     else:
         ladder = [1, 2, 3, 5, 8, 13, 20, 30, MAX_ORDER["real"]]
     return [k for k in ladder if k <= max(1, shortest_useful // 4)] or [1]
+
+
+def window_width(train: Sequences, order: int, asked: int | str) -> int:
+    """How many lags the network over a window sees: as asked, or the best linear order or more."""
+    if isinstance(asked, int):
+        return asked
+    widest = 32 if train.chain.kinds[:1] == ("mulaw",) else 20
+    return max(order, min(widest, max(1, (int(train.lengths.max()) - 1) // 4)))
+
+
+def window_training(train: Sequences, emission: Emission, settings: RunSettings) -> TrainSettings:
+    """How that network is trained: it has many weights, so it stops when validation says so."""
+    found = recipe(train, emission, settings).train
+    return found.model_copy(update={"weight_decay": 0.1, "learning_rate": 3e-3, "patience": 6})
 
 
 def latent_candidates(view: View, train: Sequences, settings: RunSettings) -> list[Candidate]:
