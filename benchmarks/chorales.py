@@ -22,12 +22,10 @@ def rolls(table: dict, key: str) -> Sequences:
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", model=dict(default="lstm"), time_limit=dict(default="5m"))
+    args = arguments(__doc__ or "", model={"default": "lstm"}, time_limit={"default": "5m"})
     table = loadmat(args.data / "music" / "JSB_Chorales.mat")
     parts = tuple(rolls(table, key) for key in ("traindata", "validdata", "testdata"))
-    run, seconds = Timed(args, "chorales").fit(
-        parts, model=args.model, time_limit=args.time_limit
-    )
+    run, seconds = Timed(args, "chorales").fit(parts, model=args.model, time_limit=args.time_limit)
     rows = [
         {
             "model": name + (" (chosen)" if row["selected"] else ""),

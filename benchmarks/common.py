@@ -35,8 +35,10 @@ def arguments(description: str, **extra: Any) -> argparse.Namespace:
 def quietly(event: dict[str, Any]) -> None:
     """Progress for a benchmark: one line per fitted model."""
     if event["event"] == "end":
-        print(f"  {event['model']}: validation {event['valid']:.4f}, {event.get('seconds', 0):.0f} s",
-              flush=True)
+        print(
+            f"  {event['model']}: validation {event['valid']:.4f}, {event.get('seconds', 0):.0f} s",
+            flush=True,
+        )
 
 
 class Timed:
@@ -83,6 +85,8 @@ def finish(args: argparse.Namespace, title: str, rows: list[dict[str, Any]]) -> 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) >= 10 else (
-        f"{value:.4f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and abs(value) >= 10
+        else (f"{value:.4f}" if isinstance(value, float) else str(value))
     )

@@ -17,7 +17,7 @@ FILES = {"S&P 500": "arch_sp500.csv.gz", "NASDAQ": "arch_nasdaq.csv.gz"}
 
 
 def main() -> None:
-    args = arguments(__doc__ or "", column=dict(choices=["returns", "price"], default="returns"))
+    args = arguments(__doc__ or "", column={"choices": ["returns", "price"], "default": "returns"})
     rows = []
     for index, file in FILES.items():
         price = pl.read_csv(args.data / "prices" / file)["Adj Close"].to_numpy()

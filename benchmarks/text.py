@@ -15,9 +15,9 @@ PUBLISHED = {
 def main() -> None:
     args = arguments(
         __doc__ or "",
-        model=dict(default="lstm", help="lstm, gru, rnn, ar or auto"),
-        time_limit=dict(default="10m"),
-        hidden=dict(type=int, default=None),
+        model={"default": "lstm", "help": "lstm, gru, rnn, ar or auto"},
+        time_limit={"default": "10m"},
+        hidden={"type": int, "default": None},
     )
     path = args.data / "text" / "tinyshakespeare.txt"
     run, seconds = Timed(args, f"text-{args.model}").fit(

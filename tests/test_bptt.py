@@ -149,13 +149,15 @@ def test_positions_resume_where_they_stopped():
     whole = problem.take_gradients()
     at = bptt.Position.start(problem.state)
     while at.target < STEPS:
-        again = bptt.Position(at.target, states.clone(at.state), at.begin, states.clone(at.begin_state))
+        again = bptt.Position(
+            at.target, states.clone(at.state), at.begin, states.clone(at.begin_state)
+        )
         _, at = method.advance(problem.loss, problem.batch, again)
     torch.testing.assert_close(problem.take_gradients(), whole, rtol=0, atol=0)
 
 
 def test_errors_say_what_to_do():
-    with pytest.raises(SettingError, match="k2=4 is shorter than k1=8: .* choose k2 >= k1"):
+    with pytest.raises(SettingError, match=r"k2=4 is shorter than k1=8: .* choose k2 >= k1"):
         bptt.Truncated(8, 4)
     with pytest.raises(SettingError, match="k1 must be at least 1, got 0"):
         bptt.Truncated(0)

@@ -159,9 +159,7 @@ def test_steps_equal_the_sequence_call(kind, layers):
         y_t, state = layer.step(x_t, state)
         outputs.append(y_t)
     torch.testing.assert_close(torch.stack(outputs), y, **TOLERANCE)
-    torch.testing.assert_close(
-        list(states.leaves(state)), list(states.leaves(final)), **TOLERANCE
-    )
+    torch.testing.assert_close(list(states.leaves(state)), list(states.leaves(final)), **TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", LAYERS)

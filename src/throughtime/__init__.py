@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from throughtime import kernels as kernels
     from throughtime.data.read import read as read
     from throughtime.data.sequences import Sequences as Sequences
-    from throughtime.pipeline import fit as fit
     from throughtime.layers import GRU as GRU
     from throughtime.layers import LSTM as LSTM
     from throughtime.layers import RNN as RNN
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
+    from throughtime.pipeline import fit as fit
     from throughtime.run import Run as Run
     from throughtime.run import load as load
 

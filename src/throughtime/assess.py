@@ -127,7 +127,7 @@ def samples(best: Fitted, test: Sequences, seed: int) -> list[dict[str, Any]]:
         return [{"kind": "sound", "wav_base64": content, "seconds": steps / rate, "rate": rate}]
     if test.domain.covariate_columns:
         return []  # what will be known beforehand is not ours to invent
-    if kind == "binary" or chain.domain is not None and chain.output.kind == "binary":
+    if kind == "binary" or (chain.domain is not None and chain.output.kind == "binary"):
         roll = model.sample(100, num_paths=1, seed=seed)[0]
         return [{"kind": "roll", "values": roll.long().tolist()}]
     if kind in ("real", "count"):

@@ -21,7 +21,8 @@ class Autoregressive(SequenceModel):
     predictor: "linear" (least squares or maximum likelihood in closed form; Normal and Student-t),
     "ngram" (symbols by counts), "mlp" (a network over the window, trained) or "constant" (the
     marginal law, order 0); "auto" takes the n-gram for symbols, the linear one for Normal and
-    Student-t, and the network otherwise. The first elements, with fewer than `order` before them, have the law given those that there are.
+    Student-t, and the network otherwise. The first elements, with fewer than `order` before them,
+    have the law given those that there are.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class Encoder(nn.Module):
     size: int
 
     def forward(self, previous: Tensor, start: Tensor) -> Tensor:
-        """``[..., size]`` from symbols ``[...]`` or values ``[..., D]`` and start, bool ``[...]``."""
+        """``[..., size]`` from symbols ``[...]`` or values ``[..., D]``; start bool ``[...]``."""
         raise NotImplementedError
 
 

@@ -32,9 +32,9 @@ class LatentAutoregressive(SequenceModel):
     before the head; input_dropout: on what the network is shown; recurrent_dropout: on the
     recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale:
     expected length of dependencies in steps; gate biases start so that memories of 1 … time_scale
-    steps are spread over the units (chrono initialisation, Tallec & Ollivier 2018). covariates: how many columns
-    known beforehand enter each step. identities: names of the training series, each of which gets
-    a learned vector (an unknown series gets the zero vector).
+    steps are spread over the units (chrono initialisation, Tallec & Ollivier 2018). covariates:
+    how many columns known beforehand enter each step. identities: names of the training series,
+    each of which gets a learned vector (an unknown series gets the zero vector).
 
     The initial state is learned. Recurrent matrices start orthogonal (Saxe et al. 2014).
     """

@@ -85,7 +85,7 @@ class Windowed(Predictor):
 
     @abstractmethod
     def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
-        """The law given windows ``[..., τ]`` or ``[..., τ, D]``, newest last, `known` of them real."""
+        """The law given windows ``[..., τ]`` or ``[..., τ, D]`` of which `known` are real."""
 
     def law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         window, known = state
@@ -97,10 +97,8 @@ class Windowed(Predictor):
         fresh = torch.arange(steps).unsqueeze(1) - since
         begun = batch.start.gather(0, since.clamp(min=0))
         count = torch.where(since >= 0, fresh + 1 - begun.long(), count)
-        if self.order:
-            windows = line.unfold(0, self.order, 1)[1:]  # [T, B, τ] or [T, B, D, τ]
-        else:
-            windows = line.unsqueeze(-1)[..., :0]
+        # [T, B, τ] or [T, B, D, τ], newest last
+        windows = line.unfold(0, self.order, 1)[1:] if self.order else line.unsqueeze(-1)[..., :0]
         if not self.emission.symbols:
             windows = windows.transpose(-1, -2)
         law = self.from_window(windows, self._usable(count), batch.covariates)

@@ -26,6 +26,7 @@ FAMILIES = {
     "reference": "simple reference",
     "autoregressive": "finite window",
     "latent": "latent state",
+    "blend": "average of models",
     "peer": "peer",
 }
 
