@@ -38,6 +38,9 @@ def main() -> None:
                     "difference": row["difference"] and row["difference"]["value"],
                     "95 % interval": row["difference"]
                     and " … ".join(f"{x:+.4f}" for x in row["difference"]["interval"]),
+                    "chosen is ahead by": row["to_best"] and row["to_best"]["value"],
+                    "its interval": row["to_best"]
+                    and " … ".join(f"{x:+.4f}" for x in row["to_best"]["interval"]),
                     "seconds": row["seconds"],
                     "peak MB": row.get("peak_memory_mb"),
                 }

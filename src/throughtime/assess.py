@@ -50,8 +50,9 @@ def assess(
         )
     if parts.test.domain.kind == "real" and version("arch"):
         on_event({"event": "evaluate", "what": "arch models"})
-        view = max(fitted, key=lambda one: len(one.candidate.transforms))
-        entries.extend(peers.peers(parts.valid, parts.test, view.chain))
+        view = list(workshop.view.transforms)
+        alike = next(one for one in reversed(fitted) if one.candidate.transforms == view)
+        entries.extend(peers.peers(parts.valid, parts.test, alike.chain))
     scores = {"schema": SCHEMA, **evaluate.table(entries, parts.test, seed)}
     best = next(one for one in fitted if one.name == scores["best"])
     transforms = [t["kind"] for t in best.candidate.transforms]

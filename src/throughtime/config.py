@@ -31,7 +31,9 @@ class TrainSettings(_Settings):
     patience: int | None = Field(None, ge=1)  # validations without improvement before stopping
     valid_past: int | None = Field(2000, ge=0)  # past steps read before each validation span
     checkpoint_seconds: float = Field(10.0, ge=0)
-    refit: bool = False  # train once more on training and validation data, for the best step count
+    # What follows the training on training data: nothing; the same afresh on training and
+    # validation data, for the best number of steps; or going on with both.
+    refit: Literal["no", "afresh", "continue"] = "no"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the products in training
     threads: int | None = Field(None, ge=1)  # None: torch's; small networks are faster on one
     max_skipped: int = Field(20, ge=1)  # non-finite steps in a row before giving up
@@ -44,7 +46,7 @@ class DataSettings(_Settings):
     source: str
     fingerprint: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
-    split: Literal["auto", "time", "sequence"] = "auto"
+    split: Literal["auto", "time", "sequence", "spread"] = "auto"
     valid: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, gt=0, lt=1)
 

@@ -132,7 +132,8 @@ class Workshop:
             # The held-out figure comes from the training part alone; the final fit uses both.
             model, chain = self.begin(candidate, self.parts.train)
             nats, steps = self.judge(model, chain), 0
-            model, chain = self.begin(candidate, self.parts.seen)
+            again = chain if self.parts.seen.domain.integer else None  # a vocabulary stays
+            model, chain = self.begin(candidate, self.parts.seen, again)
         else:
             with threads(candidate.train.threads):
                 model, chain, nats, steps = self.train(candidate, candidate.train, seconds, place)
@@ -201,10 +202,12 @@ class Workshop:
         nats = torch.where(scored, both, 0.0)
         return [self.finished(candidate, model, leader.chain, nats, 0.0)]
 
-    def begin(self, candidate: Candidate, data: Sequences) -> tuple[SequenceModel, Chain]:
+    def begin(
+        self, candidate: Candidate, data: Sequences, chain: Chain | None = None
+    ) -> tuple[SequenceModel, Chain]:
         """A candidate as it is before training: transforms and marginal laws fitted to `data`."""
         torch.manual_seed(self.settings.seed)
-        model, chain = plan.build(candidate.model), plan.fitted(candidate.transforms, data)
+        model, chain = plan.build(candidate.model), chain or plan.fitted(candidate.transforms, data)
         model.begin(shown(model, chain, data))
         return model, chain
 
@@ -230,16 +233,22 @@ class Workshop:
         else:
             progress = Trainer(model, train, valid, settings, on_event, place).run()
             nats, best_step = self.judge(model, chain), progress.best_step or progress.step
-            if not settings.refit:
+            if settings.refit == "no":
                 return model, chain, nats, progress.step
             if chosen is not None:
-                checkpoint.write_tensors(chosen, {"nats": nats}, best_step)
-        model, chain = self.begin(candidate, self.parts.seen)
-        again = settings.model_copy(update={"steps": best_step})
+                tensors = {**model_tensors(model), "nats": nats}
+                checkpoint.write_tensors(chosen, tensors, best_step)
+        if settings.refit == "afresh":
+            model, chain = self.begin(candidate, self.parts.seen)
+            again = settings.model_copy(update={"steps": best_step})
+        else:
+            if chosen is not None:
+                model = restore_model(candidate.model, checkpoint.read_tensors(chosen)[0])
+            again = plan.continued(settings, settings.steps)
         everything = shown(model, chain, self.parts.seen)
         folder = None if place is None else place / "refit"
         Trainer(model, everything, None, again, on_event, folder).run()
-        return model, chain, nats, settings.steps + best_step
+        return model, chain, nats, settings.steps + again.steps
 
     def planned(
         self,
@@ -255,7 +264,8 @@ class Workshop:
         if path is not None and path.exists():
             return TrainSettings(**checkpoint.read_json(path))
         if seconds is not None and self.settings.steps is None:
-            share = seconds / 2 if settings.refit else seconds
+            parts = {"no": 1.0, "afresh": 2.0, "continue": 1.0 + plan.CONTINUED}
+            share = seconds / parts[settings.refit]
             settings = affordable_steps(model, train, valid, settings, share)
         if path is not None:
             checkpoint.write_json(path, settings.model_dump(mode="json"))

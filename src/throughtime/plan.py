@@ -26,6 +26,7 @@ MODELS = ("auto", "ar", "rnn", "gru", "lstm")
 SEASONS = {"hour": 24, "day": 7, "business day": 5, "week": 52, "month": 12, "quarter": 4}
 _VIEWS: tuple[tuple[str, ...], ...] = ((), ("log",), ("difference",), ("log", "difference"))
 _LEVELS_HANDICAP, _SCALE_HANDICAP = 0.02, 0.05  # nats per step
+CONTINUED = 0.6  # of the steps, where training goes on with the validation data
 _PROBE_ORDER = 3  # the quick autoregression that chooses between views
 MAX_ORDER = {"text": 10, "sound": 3, "real": 40}  # of the ladder that --order auto tries
 
@@ -84,7 +85,7 @@ def _symbols(train: Sequences, limited: bool) -> Recipe:
         layers=1,
         members=1,
         dropout=0.3,
-        input_dropout=0.05,
+        input_dropout=0.1,
         recurrent_dropout=0.2,
         embedding=64,
         train=TrainSettings(
@@ -92,11 +93,12 @@ def _symbols(train: Sequences, limited: bool) -> Recipe:
             lanes=32,
             segment=4000,  # states begin afresh now and then, as they do when the model is used
             bptt="80",
-            learning_rate=1e-2,
-            weight_decay=0.02,
+            learning_rate=4e-3,
+            weight_decay=0.01,
             warmup=0.03,
             average=0.99,
             valid_every=100,
+            refit="continue",
             precision="bfloat16",
         ),
     )
@@ -167,7 +169,7 @@ def _values(train: Sequences) -> Recipe:
             average=0.98,
             valid_every=25,
             valid_past=1000,
-            refit=True,
+            refit="afresh",
             threads=1,
         ),
     )
@@ -295,6 +297,15 @@ def season(data: Sequences) -> int | None:
     best = max(peaks, key=lambda k: float(correlation[k]), default=None)
     strong = best is not None and float(correlation[best]) > 0.4 and shortest > 2 * best
     return best if strong else None
+
+
+def continued(settings: TrainSettings, steps: int) -> TrainSettings:
+    """How training goes on with the validation data: a second, shorter and lower cosine."""
+    changes = {
+        "steps": max(1, round(CONTINUED * steps)),
+        "learning_rate": 0.5 * settings.learning_rate,
+    }
+    return settings.model_copy(update=changes)
 
 
 def fitted(specs: list[dict[str, Any]], train: Sequences) -> Chain:

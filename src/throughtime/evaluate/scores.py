@@ -122,7 +122,8 @@ def table(
 
     Every model is scored on the steps that all models score. `reference` is the best simple
     reference and `best` (unless it is given) the best model that is not a peer, both by their
-    validation nats: the test data choose nothing. Differences are to the reference.
+    validation nats: the test data choose nothing. "difference" is to the reference, "to_best" to
+    the best.
     """
     if not entries:
         raise SettingError("there are no models to compare")
@@ -131,12 +132,15 @@ def table(
         common = common & entry.test.scored
     reference = _best(entries, "reference")
     best = best or min(entries, key=lambda e: (e.family == "peer", _order(e))).name
+    chosen = next(entry for entry in entries if entry.name == best)
     rows = []
     for entry in entries:
         row = _row(entry, StepScores(entry.test.log_prob, common, entry.test.offsets), raw_test)
         row["selected"] = entry.name == best
         if reference is not None and entry is not reference:
             row["difference"] = paired(entry.test, reference.test, seed)
+        if entry.name != best:
+            row["to_best"] = paired(entry.test, chosen.test, seed)
         rows.append(row)
     step = raw_test.domain.step
     return {
@@ -218,6 +222,7 @@ def _row(entry: Entry, scores: StepScores, raw: Sequences) -> dict[str, Any]:
         "bits_per_byte": per("bytes"),
         "perplexity": plain(math.exp(min(nats, 700.0))) if raw.domain.integer else None,
         "difference": None,
+        "to_best": None,
         "seconds": entry.seconds,
         "peak_memory_mb": entry.peak_memory_mb,
         "selected": False,
