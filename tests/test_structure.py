@@ -29,6 +29,7 @@ ORDER = (
     "checkpoint",
     "train",
     "evaluate",
+    "recipes",
     "plan",
     "fitting",
     "peers",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from throughtime import evaluate, peers
 from throughtime.data.sequences import Sequences
@@ -75,9 +78,11 @@ def assess(
 
 
 def _few_laws(test: Sequences) -> Sequences:
-    """The test data, or their first sequences where every law of all would take minutes."""
-    if test.steps <= _MOST_LAWS or len(test) == 1:
+    """The test data, or a part of them where every law of all would take minutes."""
+    if test.steps <= _MOST_LAWS:
         return test
+    if len(test) == 1:  # its last steps; those before become past
+        return replace(test, starts=torch.maximum(test.starts, test.lengths - _MOST_LAWS))
     upto = int((test.scored().cumsum(0)[test.offsets[1:] - 1] <= _MOST_LAWS).sum())
     return test[: max(1, upto)]
 

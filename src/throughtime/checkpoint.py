@@ -24,7 +24,17 @@ _META = "throughtime"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that a crash leaves either the old content or the new, never a part."""
+    """Writes a file so that a crash leaves either the old content or the new, never a part.
+
+    Raises OSError naming `path` where it cannot be written.
+    """
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,27 +1,102 @@
-"""What a person sees while models are fitted: a live table on a terminal, plain lines elsewhere."""
+"""What a person sees: live tables and progress on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import math
+import textwrap
 import time
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+_QUIET_SECONDS = 10.0  # between two lines about progress where nothing can be animated
+_BAR = 20
+
+
+class Working:
+    """How far a command is, with the time left; a context manager, called as it goes on.
+
+    On a terminal it is one live line; elsewhere a line now and then, none for a quick command.
+    """
+
+    def __init__(self, console: Console, about: str, quiet: bool = False) -> None:
+        self.console, self.about, self.quiet = console, about, quiet
+        self.begun = self.said = time.monotonic()
+        self.done, self.total = 0, 0
+        self.live: Live | None = None
+        if console.is_terminal:
+            self.live = Live(
+                console=console, refresh_per_second=8, transient=True, get_renderable=self._view
+            )
+
+    def __enter__(self) -> Working:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Takes the line away, for what the command prints next."""
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, done: int, total: int, about: str = "") -> None:
+        if about and about != self.about:
+            self.begun, self.about = time.monotonic(), about
+        self.done, self.total = done, total
+        if self.live is None and not self.quiet:
+            now = time.monotonic()
+            if now - self.said >= _QUIET_SECONDS:
+                self.said = now
+                self.console.print(Text(self._words()), soft_wrap=True)
+
+    def _left(self) -> float | None:
+        elapsed = time.monotonic() - self.begun
+        if not 0 < self.done < self.total or elapsed < 0.5:
+            return None
+        return elapsed * (self.total - self.done) / self.done
+
+    def _words(self) -> str:
+        share = f": {self.done / self.total:.0%}" if self.total else ""
+        left = self._left()
+        return f"{self.about}{share}" + (f", {clock(left)} left" if left is not None else "")
+
+    def _view(self) -> Table:
+        left = self._left()
+        row = Table.grid(padding=(0, 1))
+        cells: list[Any] = [Spinner("dots"), Text(self.about)]
+        if self.total:
+            cells.append(ProgressBar(total=self.total, completed=self.done, width=_BAR))
+        elapsed = clock(time.monotonic() - self.begun)
+        cells.append(Text(elapsed if left is None else f"{clock(left)} left", "dim"))
+        row.add_row(*cells)
+        return row
+
 
 class FitDisplay:
-    """Shows fitting events; use as a context manager and pass it as `on_event`."""
+    """Shows fitting events; use as a context manager and pass it as `on_event`.
+
+    quiet: say nothing where the events cannot be animated.
+    """
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self.console, self.quiet = console, quiet
         self.rows: dict[str, dict[str, Any]] = {}
         self.unit = "nats per step"
         self.status = ""
-        self.live = Live(console=console, refresh_per_second=4, transient=True)
-        self.animated = console.is_terminal and not quiet
+        self.evaluated = 0
+        self.begun = time.monotonic()
+        self.animated = console.is_terminal
+        self.live = Live(
+            console=console, refresh_per_second=4, transient=True, get_renderable=self._view
+        )
 
     def __enter__(self) -> FitDisplay:
         if self.animated:
@@ -33,81 +108,101 @@ class FitDisplay:
             self.live.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        if self.quiet:
-            return
-        kind = event["event"]
-        handler = getattr(self, f"_on_{kind}", None)
-        if handler is not None:
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None and (self.animated or not self.quiet):
             handler(event)
-        if self.animated:
-            self.live.update(self._view())
 
     def _say(self, text: str) -> None:
         self.console.print(Text(text), soft_wrap=True)
 
+    def _say_plainly(self, text: str) -> None:
+        if not self.animated:
+            self._say(text)
+
     def _on_read(self, event: dict[str, Any]) -> None:
         self.status = f"reading {event['source']}"
-        if not self.animated:
-            self._say(self.status)
+        self._say_plainly(self.status)
+
+    def _on_reading(self, event: dict[str, Any]) -> None:
+        self.status = f"reading: {event['done']:,} of {event['total']:,} files"
 
     def _on_data(self, event: dict[str, Any]) -> None:
         self.unit = f"nats per {event['step']}"
         self._say(describe_data(event))
         for note in event["notes"]:
-            self._say(f"  note: {note}")
-        self.status = "choosing transforms"
+            self._say(textwrap.fill(note, 80, initial_indent="  note: ", subsequent_indent=" " * 8))
+        self.status = "choosing how to look at the data"
+
+    def _on_finished(self, event: dict[str, Any]) -> None:
+        self._say(f"{event['run']} holds this run already; give another folder to fit it again")
 
     def _on_start(self, event: dict[str, Any]) -> None:
-        self.rows[event["model"]] = {"state": "fitting", "begun": time.monotonic()}
+        self.rows[event["model"]] = {"begun": time.monotonic()}
         self.status = f"fitting {event['model']}"
 
     def _on_resume(self, event: dict[str, Any]) -> None:
-        if not self.animated:
-            self._say(f"{event['model']}: going on from step {event['step']}")
+        self._say_plainly(f"{event['model']}: going on from step {event['step']}")
 
     def _on_valid(self, event: dict[str, Any]) -> None:
-        row = self.rows.setdefault(event["model"], {"begun": time.monotonic()})
-        row.update(event)
+        row = self.rows.setdefault(event["model"], {})
+        row.update(event, told=time.monotonic())
+
+    def _on_step(self, event: dict[str, Any]) -> None:
+        # The second training of a network, on all that it may see: nothing is held out to judge it.
+        kept = {key: value for key, value in event.items() if key != "best"}
+        self._on_valid(kept)
+        self.status = f"fitting {event['model']} again, with the validation data"
 
     def _on_end(self, event: dict[str, Any]) -> None:
         row = self.rows.setdefault(event["model"], {})
-        row.update(state="done", valid=event["valid"], took=event.get("seconds"))
-        if not self.animated:
-            took = "kept" if event.get("kept") else f"{event['seconds']:.1f} s"
-            self._say(
-                f"{event['model']:<24} {event['valid']:.4f} {self.unit} on validation, {took}"
-            )
+        row.update(end=event["valid"], took=event.get("seconds"))
+        took = "kept" if event.get("kept") else clock(event["seconds"])
+        self._say_plainly(
+            f"{event['model']:<22} {number(event['valid'], 4)} {self.unit} on validation, {took}"
+        )
 
     def _on_evaluate(self, event: dict[str, Any]) -> None:
-        self.status = f"evaluating {event['what']}"
-        if not self.animated:
-            self._say(self.status)
+        if event["what"] in self.rows:
+            self.evaluated += 1
+            self.status = f"judging {event['what']} ({self.evaluated} of {len(self.rows)})"
+            if self.evaluated == 1:
+                self._say_plainly(f"judging {len(self.rows)} models on the test data")
+        else:
+            self.status = f"judging: {event['what']}"
+            self._say_plainly(self.status)
 
     def _view(self) -> Group:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (("model", "left"), ("validation", "right"), ("", "left")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        table.add_column("steps/s", justify="right")
-        table.add_column("left", justify="right")
-        for name, row in self.rows.items():
-            table.add_row(name, *self._cells(row))
-        return Group(table, Text(f"{self.status} … ({self.unit})", style="dim"))
+        parts: list[Any] = []
+        if self.rows:
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            table.add_column("model", no_wrap=True)
+            table.add_column("validation", justify="right")
+            table.add_column("", min_width=_BAR)
+            table.add_column("steps/s", justify="right")
+            table.add_column("left", justify="right")
+            for name, row in self.rows.items():
+                table.add_row(name, *self._cells(row))
+            parts.append(table)
+        elapsed = clock(time.monotonic() - self.begun)
+        parts.append(Text(f"{self.status} … {elapsed} so far ({self.unit})", style="dim"))
+        return Group(*parts)
 
     def _cells(self, row: dict[str, Any]) -> tuple[Any, ...]:
+        if "end" in row:
+            took = "kept" if row.get("took") is None else clock(row["took"])
+            return number(row["end"], 4), Text("done", "green"), "", Text(took, "dim")
         valid = row.get("best", row.get("valid"))
-        shown = "" if valid is None else f"{valid:.4f}"
-        if row.get("state") == "done":
-            took = row.get("took")
-            return f"{row['valid']:.4f}", Text("done", "green"), "", _clock(took) if took else ""
         if "step" not in row:
-            return shown, Text("…", "dim"), "", ""
-        done, total, rate = row["step"], row["steps"], max(row["rate"], 1e-9)
-        bar = ProgressBar(total=total, completed=done, width=24)
-        return shown, bar, f"{rate:.1f}", _clock((total - done) / rate)
+            return "", Spinner("dots"), "", clock(time.monotonic() - row["begun"])
+        total, rate = row["steps"], max(row["rate"], 1e-9)
+        # Between two reports the bar goes on at the speed of the last one.
+        done = min(total, row["step"] + rate * (time.monotonic() - row["told"]))
+        bar = ProgressBar(total=total, completed=done, width=_BAR)
+        return number(valid, 4), bar, f"{rate:.1f}", clock((total - done) / rate)
 
 
 def describe_data(data: dict[str, Any]) -> str:
-    """One line about what was read and how it is split."""
+    """What was read, and how it is split."""
     steps = data["steps"]
     total = sum(steps.values())
     step, count = data["step"], data["sequences"]
@@ -120,67 +215,112 @@ def describe_data(data: dict[str, Any]) -> str:
     if time_spans and time_spans["train"] and time_spans["test"]:
         what += f" from {time_spans['train'][0]} to {time_spans['test'][1]}"
     parts = f"{steps['train']:,} to learn, {steps['valid']:,} to choose, {steps['test']:,} to judge"
-    return f"{what}; {parts}"
+    return f"{what}\n  {parts}"
 
 
 def comparison(scores: dict[str, Any]) -> Table:
-    """The models, best first, with the difference to the best simple reference."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.add_column("model")
-    table.add_column(scores["unit"], justify="right")
-    extra = [key for key in ("bits_per_character", "perplexity") if scores["models"][0].get(key)]
-    if scores["data"]["kind"] == "sound":
-        extra = ["bits_per_step"]
-    for key in extra:
-        table.add_column(
-            key.replace("_", " ").replace("bits per step", "bits per sample"), justify="right"
-        )
-    table.add_column(f"against {scores['reference']}", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("seconds", justify="right")
-    for row in sorted(scores["models"], key=lambda row: row["nats_per_step"]):
-        difference = row.get("difference")
-        value, interval = "", ""
-        if difference:
-            value = f"{difference['value']:+.4f}"
-            low, high = difference["interval"]
-            interval = f"{low:+.4f} … {high:+.4f}"
+    """The models, best first, with the difference to the best simple reference; 80 columns."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("model", no_wrap=True)
+    extra = {}
+    if scores["data"]["kind"] == "text":
+        extra = {"bits_per_character": "bits per\ncharacter", "perplexity": "perplexity"}
+    elif scores["data"]["kind"] == "sound":
+        extra = {"bits_per_step": "bits per\nsample", "perplexity": "perplexity"}
+    headings = [_stacked(scores["unit"], 12), *extra.values()]
+    if scores["reference"]:
+        headings.append(_stacked(f"against {scores['reference']} [95 % interval]", 24))
+    for heading in (*headings, "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in sorted(scores["models"], key=_by_score):
+        cells = [number(row["nats_per_step"], 4), *(number(row.get(key), 3) for key in extra)]
+        if scores["reference"]:
+            cells.append(difference(row.get("difference")))
         seconds = row.get("seconds")
         table.add_row(
             ("▸ " if row["selected"] else "  ") + row["name"],
-            f"{row['nats_per_step']:.4f}",
-            *["" if row.get(key) is None else f"{row[key]:.3f}" for key in extra],
-            value,
-            interval,
-            "" if seconds is None else f"{seconds:.1f}",
+            *cells,
+            clock(seconds) if seconds else "",
             style="bold" if row["selected"] else None,
         )
     return table
 
 
-def forecast_tables(forecast: dict[str, Any], most_rows: int = 40) -> list[Table]:
+def _by_score(row: dict[str, Any]) -> float:
+    return math.inf if row["nats_per_step"] is None else row["nats_per_step"]
+
+
+def _stacked(heading: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(heading, width, break_long_words=False))
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number for people; a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def difference(found: dict[str, Any] | None) -> str:
+    """A difference and its interval: `-0.161 [-0.288, -0.061]`."""
+    if not found or found["value"] is None:
+        return ""
+    if found["interval"] is None:
+        return f"{found['value']:+.3f} [too few data]"
+    low, high = found["interval"]
+    return f"{found['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def score_table(found: dict[str, Any], most_rows: int = 20) -> Table:
+    """The sequences one by one: what a step costs, and the log-likelihood of the whole."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("sequence", overflow="ellipsis", no_wrap=True, max_width=34)
+    table.add_column(f"{found['unit'].removeprefix('nats per ')}s", justify="right")
+    table.add_column(_stacked(found["unit"], 12), justify="right")
+    table.add_column("log-likelihood", justify="right")
+    for row in found["sequences"][:most_rows]:
+        each = -row["nats"] / row["steps"] if row["steps"] else None
+        table.add_row(row["name"], f"{row['steps']:,}", number(each, 4), number(row["nats"], 2))
+    return table
+
+
+def forecast_tables(forecast: dict[str, Any], most_rows: int, most_series: int) -> list[Table]:
     """One table per series and column: a row per step ahead, a column per quantile."""
     tables = []
-    for one in forecast["series"][:10]:
+    for one in forecast["series"][:most_series]:
         for column in one["columns"]:
             title = one["name"] if len(one["columns"]) == 1 else f"{one['name']}: {column['name']}"
             table = Table(title=title, box=None, pad_edge=False, header_style="bold")
             table.title_justify = "left"
             table.add_column("step", justify="right")
             if one["times"] is not None:
-                table.add_column("time")
+                table.add_column("time", no_wrap=True)
             for q in column["quantiles"]:
                 table.add_column(f"{100 * float(q):g} %", justify="right")
+            show = _alike([v for values in column["quantiles"].values() for v in values])
             for step in range(min(forecast["horizon"], most_rows)):
-                when = [] if one["times"] is None else [str(one["times"][step]).split("T00:00")[0]]
-                values = [f"{values[step]:.6g}" for values in column["quantiles"].values()]
+                when = [] if one["times"] is None else [one["times"][step]]
+                values = [show(values[step]) for values in column["quantiles"].values()]
                 table.add_row(str(step + 1), *when, *values)
             tables.append(table)
     return tables
 
 
-def _clock(seconds: float) -> str:
-    if seconds < 60:
+def _alike(values: list[float]) -> Any:
+    """How to write numbers of one table: with the same decimals, enough for their spread."""
+    if all(value == round(value) for value in values):
+        return lambda value: f"{value:,.0f}"
+    spread = max(values) - min(values)
+    large = max(map(abs, values))
+    decimals = 2 - math.floor(math.log10(spread)) if spread > 0 else 4
+    if large >= 1e9 or decimals > 6:
+        return lambda value: f"{value:.4g}"
+    return lambda value: f"{value:,.{max(0, decimals)}f}"
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: 0.3 s, 42 s, 3:05 min, 2:10 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"

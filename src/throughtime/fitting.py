@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from throughtime import checkpoint, plan
+from throughtime import checkpoint, plan, recipes
 from throughtime.config import Candidate, RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
@@ -29,7 +29,7 @@ from throughtime.train import Trainer, affordable_steps, threads
 Event = Callable[[dict[str, Any]], None]
 PAST = 10_000  # steps read before what is judged: enough for any state, and bounded in time
 SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 3.0}  # of the time left, where it is limited
-SYMBOL_SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 12.0}  # a wide LSTM learns text best, and slowly
+SYMBOL_SHARE = {"rnn": 0.5, "gru": 1.0, "lstm": 12.0}  # a wide LSTM learns text best, and slowly
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Workshop:
         else:
             if chosen is not None:
                 model = restore_model(candidate.model, checkpoint.read_tensors(chosen)[0])
-            again = plan.continued(settings, settings.steps)
+            again = recipes.continued(settings, settings.steps)
         everything = shown(model, chain, self.parts.seen)
         folder = None if place is None else place / "refit"
         Trainer(model, everything, None, again, on_event, folder).run()
@@ -264,7 +264,7 @@ class Workshop:
         if path is not None and path.exists():
             return TrainSettings(**checkpoint.read_json(path))
         if seconds is not None and self.settings.steps is None:
-            parts = {"no": 1.0, "afresh": 2.0, "continue": 1.0 + plan.CONTINUED}
+            parts = {"no": 1.0, "afresh": 2.0, "continue": 1.0 + recipes.CONTINUED}
             share = seconds / parts[settings.refit]
             settings = affordable_steps(model, train, valid, settings, share)
         if path is not None:
@@ -291,7 +291,7 @@ class Workshop:
             found.append(self.fit(self.window(f"ar({order})", order, law, train, None)))
         if self.parts.train.domain.kind != "text":
             width = plan.window_width(train, order, self.settings.order)
-            training = plan.window_training(train, self.view.emission, self.settings)
+            training = plan.window_training(self.parts.train, self.view.emission, self.settings)
             candidate = self.window(
                 f"mlp({width})", width, self.view.emission, train, training, predictor="mlp"
             )

@@ -6,13 +6,13 @@ that was made for data or settings that turn out to be unusable is gone again af
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ _PARTIAL = re.compile(r"\.[a-z]+\.(toml|json|jsonl|safetensors|html)\.[a-z0-9_]+
 _LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors")
 
 
-@contextmanager
+@contextlib.contextmanager
 def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
     """Prepares a run's folder; gives True if it holds this very run already, finished.
 
@@ -56,6 +56,10 @@ def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
         except (DataError, SettingError, MissingExtra):
             # The same data and settings would fail in the same way: there is nothing to go on with.
             if fresh:
+                _remove(folder, missing)
+            raise
+        except OSError:
+            if fresh and not (folder / "config.toml").exists():
                 _remove(folder, missing)
             raise
         finally:
@@ -92,7 +96,7 @@ class Log:
         self.on_event(event)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps other processes out; the system lets go of the lock when this one ends or is killed."""
     try:
@@ -150,9 +154,7 @@ def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
     for key in shown:
         was = before.get(key, "not given")
         parts.append(f"{key.split('.')[-1]} was {was}, is {now.get(key, 'not given')}")
-    raise RunError(
-        f"{folder} holds a run with other settings ({'; '.join(parts)}); {_ELSEWHERE}"
-    )
+    raise RunError(f"{folder} holds a run with other settings ({'; '.join(parts)}); {_ELSEWHERE}")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -173,5 +175,6 @@ def _remove(folder: Path, missing: list[Path]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-    for place in missing:
-        place.rmdir()
+    with contextlib.suppress(OSError):  # somebody else may have put something beside it
+        for place in missing:
+            place.rmdir()

@@ -12,22 +12,26 @@ import polars as pl
 from throughtime import checkpoint
 from throughtime.errors import SettingError
 from throughtime.run import Run
+from throughtime.scoring import Progress
 from throughtime.wav import wav_bytes
-
-_SECONDS = 2.0  # of sound, unless asked otherwise
-_STEPS = 200
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
     """Writes a table as .csv or .parquet. Raises SettingError for another extension."""
+    check_table(path)
     content = io.BytesIO()
     if path.suffix == ".csv":
         frame.write_csv(content)
-    elif path.suffix == ".parquet":
-        frame.write_parquet(content)
     else:
-        raise SettingError(f"{path}: tables are written as .csv or .parquet")
+        frame.write_parquet(content)
     checkpoint.write_bytes(path, content.getvalue())
+
+
+def check_table(*paths: Path | None) -> None:
+    """Raises SettingError for a path that no table is written to, before work is done for it."""
+    for path in paths:
+        if path is not None and path.suffix not in (".csv", ".parquet"):
+            raise SettingError(f"{path}: tables are written as .csv or .parquet")
 
 
 def quantile_frame(forecast: dict[str, Any]) -> pl.DataFrame:
@@ -55,7 +59,7 @@ def path_frame(forecast: dict[str, Any]) -> pl.DataFrame:
             part = {
                 "unique_id": [one["name"]] * values.size,
                 "column": [column["name"]] * values.size,
-                "path": np.repeat(np.arange(paths), steps),
+                "path": np.repeat(np.arange(1, paths + 1), steps),
                 "step": np.tile(np.arange(1, steps + 1), paths),
                 "value": values.ravel(),
             }
@@ -63,48 +67,44 @@ def path_frame(forecast: dict[str, Any]) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def sample_to_file(
-    run: Run,
-    length: int | None,
-    paths: int,
-    seed: int,
-    temperature: float,
-    top_p: float,
-    path: Path | None,
+def sample_sound(
+    run: Run, seconds: float, paths: int, seed: int, path: Path, on_progress: Progress
 ) -> dict[str, Any]:
-    """Samples sound to a .wav (one per path) or series to a table; says what was written."""
+    """Draws sound into a .wav file, or one for each path; says what was written."""
     domain = run.chain.domain
     assert domain is not None
-    if domain.kind == "sound":
-        rate = int(domain.sample_rate or 0)
-        steps = length or round(_SECONDS * rate)
-        path = path or Path("sample.wav")
-        if path.suffix != ".wav":
-            raise SettingError(f"{path}: sound is written as .wav")
-        drawn = run.sample(steps, num_paths=paths, seed=seed, temperature=temperature, top_p=top_p)
-        files = (
-            [path] if paths == 1 else [path.with_stem(f"{path.stem}-{i + 1}") for i in range(paths)]
-        )
-        for file, wave in zip(files, drawn, strict=True):
-            checkpoint.write_bytes(file, wav_bytes(wave, rate))
-        names = ", ".join(map(str, files))
-        seconds = steps / rate
-        return {
-            "kind": "sound",
-            "files": [str(file) for file in files],
-            "seconds": seconds,
-            "text": f"{seconds:.2f} s of sound at {rate} Hz: {names}",
-        }
-    steps = length or _STEPS
-    drawn = run.sample(steps, num_paths=paths, seed=seed, temperature=temperature, top_p=top_p)
+    if path.suffix.lower() != ".wav":
+        raise SettingError(f"{path}: sound is written as .wav")
+    rate = int(domain.sample_rate or 0)
+    steps = max(1, round(seconds * rate))
+    drawn = run.sample(steps, num_paths=paths, seed=seed, on_progress=on_progress)
+    files = [path] if paths == 1 else [path.with_stem(f"{path.stem}-{i + 1}") for i in range(paths)]
+    for file, wave in zip(files, drawn, strict=True):
+        checkpoint.write_bytes(file, wav_bytes(wave, rate))
+    return {
+        "kind": "sound",
+        "files": [str(file) for file in files],
+        "paths": paths,
+        "steps": steps,
+        "seconds": steps / rate,
+        "rate": rate,
+    }
+
+
+def sample_table(
+    run: Run, steps: int, paths: int, seed: int, path: Path, on_progress: Progress
+) -> dict[str, Any]:
+    """Draws series into a table, a row for each path and step; says what was written."""
+    domain = run.chain.domain
+    assert domain is not None
+    check_table(path)
+    drawn = run.sample(steps, num_paths=paths, seed=seed, on_progress=on_progress)
     values = drawn if drawn.dim() == 3 else drawn.unsqueeze(-1)
-    names_ = domain.columns or tuple(f"value_{i}" for i in range(values.shape[-1]))
+    names = domain.columns or tuple(f"value_{i}" for i in range(values.shape[-1]))
     table: dict[str, Any] = {
-        "path": np.repeat(np.arange(paths), steps),
+        "path": np.repeat(np.arange(1, paths + 1), steps),
         "step": np.tile(np.arange(1, steps + 1), paths),
     }
-    table |= {name: values[..., i].flatten().numpy() for i, name in enumerate(names_)}
-    path = path or Path("sample.csv")
+    table |= {name: values[..., i].flatten().numpy() for i, name in enumerate(names)}
     write_frame(pl.DataFrame(table), path)
-    text = f"{paths:,} path{'s' if paths > 1 else ''} of {steps:,} steps: {path}"
-    return {"kind": "paths", "files": [str(path)], "paths": paths, "steps": steps, "text": text}
+    return {"kind": "paths", "files": [str(path)], "paths": paths, "steps": steps}

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import throughtime
-from throughtime import checkpoint, plan, report
+from throughtime import bptt as methods
+from throughtime import checkpoint, emissions, plan, report
 from throughtime import run as runs
 from throughtime.assess import assess
 from throughtime.config import DataSettings, RunSettings, validated
+from throughtime.data.files import nearest
 from throughtime.data.read import read
 from throughtime.data.sequences import Sequences
-from throughtime.errors import DataError, RunError, SettingError
-from throughtime.fitting import PAST, Event, Parts, Workshop
+from throughtime.errors import DataError, SettingError
+from throughtime.fitting import Event, Parts, Workshop
+from throughtime.folder import Log, making, tidy
+from throughtime.plain import finite
 from throughtime.run import Run
 from throughtime.train import threads
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-import tomli_w
+_PAST = 10_000  # steps read before the test span: enough for any state, and bounded in time
+SYMBOLS = ("characters", "bytes", "tokens")
 
 
 def fit(
@@ -43,6 +40,7 @@ def fit(
     valid: float = 0.1,
     test: float = 0.1,
     split: str = "auto",
+    name: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     time_limit: float | str | None = None,
@@ -57,53 +55,59 @@ def fit(
     gru, lstm. order: of the autoregression. hidden, layers: of the networks. bptt: "full", "K" or
     "K1,K2". emission: a kind of `tt.emissions` or "auto". symbols: of text, "characters", "bytes"
     or "tokens". transforms: descriptions instead of the ones chosen by likelihood. valid, test:
-    fractions held out. time_limit: seconds, or "90s", "5m", "1h". steps: updates of each network.
-    read_options go to `tt.read`.
+    fractions held out. name: what to call the data. time_limit: seconds, or "90s", "5m", "1h".
+    steps: updates of each network. read_options go to `tt.read`.
 
     Everything is kept in the folder `out` (default runs/NAME). The same call on an interrupted run
-    goes on where it stopped; on a finished one it returns it. Raises errors of
-    `throughtime.errors`.
+    goes on where it stopped; on a finished one it returns it. Settings are checked before any data
+    are read, and data before anything is written. Raises errors of `throughtime.errors`.
     """
     begun = time.monotonic()
-    if model not in plan.MODELS:
-        raise SettingError(f"model '{model}' is not one of: {', '.join(plan.MODELS)}")
-    whole, parts, name = _load(data, valid, test, split, read_options, on_event)
-    settings = validated(
-        RunSettings,
+    asked = _checked(
         {
-            "data": validated(
-                DataSettings,
-                {
-                    "source": name,
-                    "options": {k: v for k, v in read_options.items() if v is not None},
-                    "fingerprint": whole.fingerprint(),
-                    "split": split,
-                    "valid": valid,
-                    "test": test,
-                },
-            ),
-            "model": model,
-            "order": order if order == "auto" else int(order),
-            "hidden": hidden,
-            "layers": layers,
-            "bptt": bptt,
-            "emission": emission,
-            "symbols": symbols,
-            "transforms": transforms,
-            "time_limit": seconds(time_limit),
-            "seed": seed,
-            "steps": steps,
-        },
-    )
-    folder = Path(out) if out is not None else Path("runs") / _slug(name)
-    if _open(folder, settings):
-        return runs.load(folder)
-    log = _Log(folder / "log.jsonl", on_event)
+            "model": model, "order": order, "hidden": hidden, "layers": layers, "bptt": bptt,
+            "emission": emission, "symbols": symbols, "transforms": transforms,
+            "time_limit": seconds(time_limit), "seed": seed, "steps": steps,
+        }
+    )  # fmt: skip
+    _check_shares(valid, test)
+    read_options = {k: v for k, v in read_options.items() if v is not None}
+    label = _label(data)
+    whole, parts = _load(data, label, valid, test, split, read_options, on_event)
+    if symbols != "characters" and whole.domain.kind != "text":
+        raise SettingError(f"symbols={symbols} says nothing about {label}; it is for text")
+    summary = _summary(name or label, whole, parts)
+    on_event({"event": "data", **summary})
+    source = {
+        "source": label, "options": read_options, "fingerprint": _fingerprint(whole, parts, data),
+        "split": split, "valid": valid, "test": test,
+    }  # fmt: skip
+    settings = validated(RunSettings, {**asked, "data": validated(DataSettings, source)})
+    folder = Path(out) if out is not None else Path("runs") / _slug(label)
+    with making(folder, settings) as finished:
+        if finished:
+            on_event({"event": "finished", "run": str(folder)})
+        else:
+            _make(folder, settings, whole, parts, summary, on_event, begun)
+    return runs.load(folder)
+
+
+def _make(
+    folder: Path,
+    settings: RunSettings,
+    whole: Sequences,
+    parts: Parts,
+    summary: dict[str, Any],
+    on_event: Event,
+    begun: float,
+) -> None:
+    """Fits, judges and writes everything; model.json comes last."""
+    log = Log(folder / "log.jsonl", on_event)
     workshop = Workshop(parts, settings, folder, log)
     fitted = workshop.run()
     with threads(next((f.candidate.train.threads for f in fitted if f.candidate.train), None)):
-        scores = assess(fitted, workshop, _summary(name, whole, parts), log)
-    checkpoint.write_json(folder / "scores.json", scores)
+        scores = assess(fitted, workshop, summary, log)
+    checkpoint.write_json(folder / "scores.json", finite(scores))
     best = next(f for f in fitted if f.name == scores["best"])
     log({"event": "done", "seconds": round(time.monotonic() - begun, 2)})
     extra = {
@@ -113,8 +117,40 @@ def fit(
         "data": scores["data"],
     }
     report.write(folder)
+    tidy(folder)
     runs.save(folder, best, extra, whole)
-    return runs.load(folder)
+
+
+def _checked(asked: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the models, refused before anything is read where they make no sense."""
+    _choice("model", asked["model"], plan.MODELS)
+    _choice("emission", asked["emission"], ("auto", *emissions.KINDS))
+    _choice("symbols", asked["symbols"], SYMBOLS)
+    if asked["bptt"] != "auto":
+        methods.parse(asked["bptt"])
+    order = asked["order"]
+    if order != "auto":
+        if not str(order).isdigit() or int(order) < 1:
+            raise SettingError(f"order={order} is not auto or a number of lags, 1 or more")
+        asked = {**asked, "order": int(order)}
+    for name in ("hidden", "layers", "steps"):
+        if asked[name] is not None and asked[name] < 1:
+            raise SettingError(f"{name}={asked[name]}: at least 1")
+    return asked
+
+
+def _choice(name: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        near = nearest(given, known) or ";"
+        raise SettingError(f"{name}={given}{near} use one of: {', '.join(known)}")
+
+
+def _check_shares(valid: float, test: float) -> None:
+    if not (0 < valid < 1 and 0 < test < 1 and valid + test < 1):
+        raise SettingError(
+            f"valid={valid:g}, test={test:g}: both are above 0, and together they leave a part to "
+            "learn from"
+        )
 
 
 def seconds(text: float | str | None) -> float | None:
@@ -133,76 +169,71 @@ def seconds(text: float | str | None) -> float | None:
     return value
 
 
+def _label(data: Any) -> str:
+    """What data are called that the user has not named."""
+    if isinstance(data, tuple):
+        return "given-sequences"
+    return str(data) if isinstance(data, (str, Path)) else type(data).__name__.lower()
+
+
 def _load(
-    data: Any, valid: float, test: float, split: str, options: dict[str, Any], on_event: Event
-) -> tuple[Sequences, Parts, str]:
-    """The whole raw data, their three parts, and a name for them."""
-    options = {k: v for k, v in options.items() if v is not None}
+    data: Any,
+    label: str,
+    valid: float,
+    test: float,
+    split: str,
+    options: dict[str, Any],
+    on_event: Event,
+) -> tuple[Sequences, Parts]:
+    """The whole raw data and their three parts; every part has something to learn or judge by."""
     if isinstance(data, tuple):
         if len(data) != 3 or not all(isinstance(part, Sequences) for part in data):
             raise SettingError("a tuple of data is (train, valid, test), three tt.Sequences")
         parts = Parts(*data)
-        whole, name = parts.test, "given-sequences"
+        whole = parts.test
     else:
-        name = str(data) if isinstance(data, (str, Path)) else type(data).__name__.lower()
-        on_event({"event": "read", "source": name})
-        whole = read(data, **options)
+        on_event({"event": "read", "source": label})
+
+        def on_progress(done: int, total: int) -> None:
+            on_event({"event": "reading", "done": done, "total": total})
+
+        whole = read(data, on_progress=on_progress, **options)
         train, held, last = whole.split(valid=valid, test=test, by=split)
-        parts = Parts(train, held, last.limit_past(PAST))
-    for label, part in (
-        ("training", parts.train),
-        ("validation", parts.valid),
-        ("test", parts.test),
-    ):
+        parts = Parts(train, held, last.limit_past(_PAST))
+    names = {"training": parts.train, "validation": parts.valid, "test": parts.test}
+    for part_name, part in names.items():
         if part.steps == 0:
-            raise DataError(f"the {label} part of {name} has no observed steps; give more data")
-    on_event({"event": "data", **_summary(name, whole, parts)})
-    return whole, parts, name
+            raise DataError(f"the {part_name} part of {label} has no observed values; give more")
+    _check_constant(parts.train, label)
+    return whole, parts
 
 
-def _open(folder: Path, settings: RunSettings) -> bool:
-    """Prepares the folder; True if it holds this very run, finished. Raises RunError otherwise."""
-    path = folder / "config.toml"
-    wanted = settings.model_dump(mode="json", exclude_none=True)
-    if path.exists():
-        try:
-            found = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise RunError(f"{path} is damaged ({error}); delete the folder or use -o") from None
-        found.pop("written_by", None)
-        if found != wanted:
-            changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-            raise RunError(
-                f"{folder} holds a run with other settings ({', '.join(changed)}); "
-                "give another folder with -o, or delete it"
-            )
-        return (folder / "model.json").exists()
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} exists and is not a run; give another folder with -o")
-    versions = {"throughtime": throughtime.__version__, "torch": torch.__version__}
-    document = {**wanted, "written_by": versions}
-    checkpoint.write_text(path, tomli_w.dumps(document))
-    return False
+def _check_constant(train: Sequences, label: str) -> None:
+    """Raises DataError for a column of values that never change while a model learns them."""
+    if train.domain.kind != "real":
+        return
+    seen = train.values[~train.missing]
+    flat = (seen == seen[:1]).all(0)
+    if bool(flat.any()):
+        column = int(flat.nonzero()[0])
+        names = train.domain.columns
+        name = f"column '{names[column]}' of {label}" if names else f"column {column} of {label}"
+        raise DataError(
+            f"{name} is {float(seen[0, column]):g} at every step of the training part: there is "
+            "nothing to learn; leave it out, or give data in which it changes"
+        )
+
+
+def _fingerprint(whole: Sequences, parts: Parts, data: Any) -> str:
+    """What tells these data from all others."""
+    if not isinstance(data, tuple):
+        return whole.fingerprint()
+    return "+".join(part.fingerprint() for part in (parts.train, parts.valid, parts.test))
 
 
 def _slug(name: str) -> str:
     stem = Path(name.replace("demo:", "demo-")).name.split(".")[0]
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in stem) or "run"
-
-
-class _Log:
-    """Appends events to log.jsonl, a line each, and passes them on."""
-
-    def __init__(self, path: Path, on_event: Event) -> None:
-        self.path, self.on_event = path, on_event
-        if path.exists():  # a kill may have left half a line
-            text = path.read_text(encoding="utf-8", errors="replace")
-            checkpoint.write_text(path, text[: text.rfind("\n") + 1])
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-        self.on_event(event)
 
 
 def _summary(name: str, whole: Sequences, parts: Parts) -> dict[str, Any]:

@@ -7,11 +7,12 @@ context.safetensors  the end of the raw data, from which forecasts go on
 scores.json          the comparison on test data
 log.jsonl            the training log
 report.html          the report, one file
-checkpoint/          while fitting: finished candidates and the one being trained
+checkpoint/          the fitted candidates, and while fitting the one being trained
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +22,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from throughtime import checkpoint, report
-from throughtime.data.domain import Domain
-from throughtime.data.read import read
+from throughtime import checkpoint, forecasting, report
+from throughtime.context import Future, futures, load_context, save_context
+from throughtime.data.files import nearest, quoted, suffix
+from throughtime.data.read import KINDS, read
 from throughtime.data.sequences import Sequences
-from throughtime.data.steps import future_stamps
 from throughtime.data.transforms import Chain
-from throughtime.errors import RunError, SettingError, VocabularyError
-from throughtime.evaluate import enough_paths
+from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError
+from throughtime.evaluate.predictive import is_numeric
 from throughtime.evaluate.scores import shown
 from throughtime.fitting import Fitted, model_tensors, restore_model
+from throughtime.forecasting import QUANTILES, Question, places
 from throughtime.models.base import SequenceModel
+from throughtime.scoring import Progress, check_known, silent, step_log_prob
 
 SCHEMA = 1
-_CONTEXT_STEPS = 200_000  # of all series together; longer ones keep their last steps
-_LEAST_CONTEXT = 2_000
-QUANTILES = (0.01, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 0.99)
+_UNFINISHED = "\ufffd"  # how text ends whose last bytes are not a character yet
+_HELD = 4  # bytes or tokens that a character is made of at most
 
 
 @dataclass(frozen=True)
@@ -59,67 +61,140 @@ class Run:
         """What the comparison says, in a sentence."""
         return str(self.scores["verdict"])
 
+    @property
+    def kind(self) -> str:
+        """What the run models: "text", "sound", "real" or "symbols"."""
+        return str(self.description["data"]["kind"])
+
     def show(self, raw: Sequences) -> Sequences:
         """Raw data as the model sees them."""
         return shown(self.model, self.chain, raw)
 
     def read(self, source: Any, **options: Any) -> Sequences:
-        """Reads data as the training data were read; options override how."""
-        return read(source, **{**self.description["read_options"], **options})
+        """Reads data as the training data were read; options override how.
 
-    def score(self, data: Any, *, unknown: bool = False, **options: Any) -> dict[str, Any]:
+        Raises DataError for data of another kind than the run models.
+        """
+        mine = {"real": "series", "symbols": "symbols"}.get(self.kind, self.kind)
+        if isinstance(source, (str, Path)) and "kind" not in {*options, *self._read_options}:
+            found = next((k for k, ends in KINDS.items() if suffix(Path(source)) in ends), mine)
+            if found != mine and suffix(Path(source)) != ".jsonl" and mine != "symbols":
+                raise DataError(
+                    f"{source} is {_a(found)}; the run {self.folder} models {_a(mine)}; score "
+                    f"data like '{self.description['data']['source']}'"
+                )
+        raw = read(source, **{**self._read_options, **options})
+        trained, given = self.chain.domain, raw.domain
+        if trained is not None and (
+            (trained.kind, len(trained.columns)) != (given.kind, len(given.columns))
+            or trained.covariate_columns != given.covariate_columns
+        ):
+            columns = [*given.columns, *given.covariate_columns]
+            wanted = [*trained.columns, *trained.covariate_columns]
+            raise DataError(
+                f"{source} gives {given.kind} data"
+                + (f" with {quoted(columns)}" if columns else "")
+                + f"; the run {self.folder} models {trained.kind} data"
+                + (f" with {quoted(wanted)}" if wanted else "")
+            )
+        return raw
+
+    @property
+    def _read_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = self.description["read_options"]
+        return options
+
+    def score(
+        self,
+        data: Any,
+        *,
+        unknown: bool = False,
+        on_progress: Progress = silent,
+        **options: Any,
+    ) -> dict[str, Any]:
         """Log-likelihood of sequences: total, per step and per sequence, in nats.
 
         data: a path, frame or Sequences, read as the training data were. unknown: accept symbols
         outside the vocabulary (each has the probability of "something new", spread evenly).
-        Raises VocabularyError otherwise.
+        Returns {"unit", "total_nats", "steps", "nats_per_step", "sequences": [{"name", "steps",
+        "nats"}]}: nats are log-likelihoods, nats_per_step is what a step costs on average (minus
+        their mean); for text "bits_per_character" and "bits_per_byte" beside, for sound
+        "bits_per_sample". Raises VocabularyError for unknown symbols, DataError for unfit data.
         """
-        raw = self.read(data, **options)
-        seen = self.show(raw)
-        if not unknown:
-            self._check_known(raw, seen)
-        nats = self.model.log_prob(seen)
+        seen, nats = self._scored(self.read(data, **options), unknown, on_progress)
         scored = seen.scored()
         counts = torch.zeros(len(seen), dtype=torch.int64).index_add_(0, seen.rows, scored.long())
-        steps = int(counts.sum())
+        counts = seen.sizes.get("characters", counts)
+        each = torch.zeros(len(seen), dtype=torch.float64).index_add_(0, seen.rows, nats)
+        steps, total = int(counts.sum()), float(each.sum())
+        if steps == 0:
+            raise DataError(f"there is no observed value to score in {data}")
         found = {
             "unit": self.scores["unit"],
-            "total_nats": float(nats.sum()),
+            "total_nats": total,
             "steps": steps,
-            "nats_per_step": -float(nats.sum()) / max(1, steps),
+            "nats_per_step": -total / steps,
             "sequences": [
                 {"name": name, "steps": int(count), "nats": float(value)}
-                for name, count, value in zip(seen.names, counts, nats, strict=True)
+                for name, count, value in zip(seen.names, counts, each, strict=True)
             ],
         }
-        for unit, total in {k: int(v.sum()) for k, v in seen.sizes.items()}.items():
-            found[f"bits_per_{unit.removesuffix('s')}"] = -found["total_nats"] / np.log(2) / total
-        return found
+        sizes = {unit.removesuffix("s"): int(size.sum()) for unit, size in seen.sizes.items()}
+        if self.kind == "sound":
+            sizes["sample"] = steps
+        return found | {f"bits_per_{u}": -total / math.log(2) / n for u, n in sizes.items()}
 
-    def step_scores(self, data: Any, *, unknown: bool = False, **options: Any) -> Any:
-        """Surprisal of every scored step as a polars frame: sequence, step, time, value, nats."""
+    def step_scores(
+        self,
+        data: Any,
+        *,
+        unknown: bool = False,
+        on_progress: Progress = silent,
+        **options: Any,
+    ) -> Any:
+        """The surprisal of every scored step as a polars frame.
+
+        Columns: sequence, step (counted from 0), time where there are times, symbol (text) or the
+        values by their names, and nats: minus the log-probability of the step.
+        """
         import polars as pl
 
         raw = self.read(data, **options)
-        seen = self.show(raw)
-        if not unknown:
-            self._check_known(raw, seen)
-        nats = -self.model.step_log_prob(seen)
+        seen, nats = self._scored(raw, unknown, on_progress)
         kept = seen.scored()
         rows = seen.rows[kept]
         columns: dict[str, Any] = {
-            "sequence": [seen.names[i] for i in rows.tolist()],
+            "sequence": np.asarray(seen.names, dtype=object)[rows.numpy()].tolist(),
             "step": (torch.arange(len(nats)) - seen.offsets[seen.rows])[kept].numpy(),
         }
         if seen.times is not None:
             columns["time"] = seen.times[kept.numpy()]
-        if raw.domain.kind == "text" and len(raw.values) == len(nats):
-            columns["symbol"] = [chr(point) for point in raw.values[kept].tolist()]
-        elif len(raw.values) == len(nats):
+        aligned = torch.equal(seen.offsets, raw.offsets)
+        if raw.domain.kind == "text":
+            columns["symbol"] = self._symbols(raw.values[kept] if aligned else seen.values[kept])
+        elif aligned:
             values = raw.values[kept].reshape(int(kept.sum()), -1)
             names = raw.domain.columns or tuple(f"value_{i}" for i in range(values.shape[1]))
             columns |= {n: values[:, i].numpy() for i, n in enumerate(names)}
-        return pl.DataFrame({**columns, "nats": nats[kept].numpy()})
+        return pl.DataFrame({**columns, "nats": -nats[kept].numpy()})
+
+    def _symbols(self, values: Tensor) -> list[str]:
+        """What each symbol of text stands for: characters, or parts of the tokenised text."""
+        distinct, places = values.unique(return_inverse=True)
+        if any(kind in ("bytes", "tokens") for kind in self.chain.kinds):
+            texts = [self.chain.text(one.reshape(1)) for one in distinct]
+        else:
+            texts = [chr(point) for point in distinct.tolist()]
+        return np.asarray(texts, dtype=object)[places.numpy()].tolist()
+
+    def _scored(
+        self, raw: Sequences, unknown: bool, on_progress: Progress
+    ) -> tuple[Sequences, Tensor]:
+        """Data as the model sees them, and the log-probability of each step in raw units."""
+        seen = self.show(raw)
+        if not unknown:
+            check_known(self.chain, raw, seen)
+        return seen, step_log_prob(self.model, seen, on_progress)
 
     def forecast(
         self,
@@ -131,116 +206,127 @@ class Run:
         tolerance: float = 0.05,
         seed: int = 0,
         paths: bool = False,
-        covariates: Tensor | None = None,
+        covariates: Any = None,
+        on_progress: Progress = silent,
     ) -> dict[str, Any]:
         """What comes after the training data: quantiles (and paths) of the next `horizon` steps.
 
         num_paths None: drawn until the standard error of every quantile is below `tolerance` times
-        the spread of the forecast. covariates: ``[horizon, C]`` if the model was given any.
-        Returns {"horizon", "num_paths", "series": [{"name", "times", "columns": [{"name",
+        the width from the 10 % to the 90 % quantile (at most 51,200). covariates, if the model was
+        given any: ``[horizon, C]``, or a table with the same columns. Returns {"horizon",
+        "num_paths", "quantile_error", "series": [{"name", "times", "columns": [{"name",
         "quantiles": {"0.1": [...], …}, "mean": [...]}]}]}, "paths" beside if asked for.
         """
-        if horizon < 1:
-            raise SettingError(f"horizon must be at least 1 step, got {horizon}")
+        question = Question(horizon, tuple(quantiles), num_paths, tolerance, seed, paths)
         context = self.context()
-        names = series or list(context.names)
-        found = []
-        used = 0
-        for name in names:
-            if name not in context.names:
-                raise SettingError(f"no series '{name}' in this run; it has: {_few(context.names)}")
-            one = context[context.names.index(name)]
-            drawn = self._paths(one, horizon, quantiles, num_paths, tolerance, seed, covariates)
-            used = max(used, len(drawn))
-            found.append(self._summary(one, drawn, horizon, quantiles, paths))
-        return {"horizon": horizon, "num_paths": used, "series": found}
-
-    def _paths(
-        self,
-        one: Sequences,
-        horizon: int,
-        quantiles: tuple[float, ...],
-        num_paths: int | None,
-        tolerance: float,
-        seed: int,
-        covariates: Tensor | None,
-    ) -> Tensor:
-        """Raw paths ``[num_paths, horizon, D]`` that continue one series."""
-        seen = self.show(one)
-        previous, state = self.model.condition(seen)
-
-        def draw(count: int) -> Tensor:
-            values = self.model.sample(
-                horizon, state, count, seed, previous=previous, name=one.names[0],
-                series=seen.identity if bool((seen.identity >= 0).any()) else None,
-                covariates=covariates,
-            )  # fmt: skip
-            raw = self.chain.inverse(
-                values.double() if values.is_floating_point() else values, one.values
+        chosen = places(context.names, series)
+        if not is_numeric(self.chain, context):
+            raise SettingError(
+                f"the run {self.folder} models {_a(self.kind)}, whose symbols have no quantiles; "
+                "use sample"
             )
-            return raw if raw.dim() == 3 else raw.unsqueeze(-1)
+        known = self._known(covariates, context, horizon)
+        return forecasting.forecast(
+            self.model, self.chain, context, chosen, question, known, on_progress
+        )
 
-        if num_paths is not None:
-            return draw(num_paths)
-        return enough_paths(draw, quantiles, tolerance)
-
-    def _summary(
-        self,
-        one: Sequences,
-        drawn: Tensor,
-        horizon: int,
-        quantiles: tuple[float, ...],
-        paths: bool,
-    ) -> dict[str, Any]:
-        levels = torch.quantile(drawn.double(), torch.tensor(quantiles, dtype=torch.float64), dim=0)
-        names = one.domain.columns or tuple(f"value_{i}" for i in range(drawn.shape[-1]))
-        columns = []
-        for d, name in enumerate(names):
-            entry: dict[str, Any] = {
-                "name": name,
-                "mean": drawn[..., d].double().mean(0).tolist(),
-                "quantiles": {str(q): levels[i, :, d].tolist() for i, q in enumerate(quantiles)},
-            }
-            if paths:
-                entry["paths"] = drawn[..., d].tolist()
-            columns.append(entry)
-        times = None
-        if one.times is not None:
-            times = [str(t) for t in future_stamps(one.times, horizon)]
-        return {"name": one.names[0], "times": times, "columns": columns}
+    def _known(self, covariates: Any, context: Sequences, horizon: int) -> dict[str, Future]:
+        """The future covariates of each series, where the run has any."""
+        wanted = context.domain.covariate_columns
+        if not wanted:
+            if covariates is not None:
+                raise SettingError(f"the run {self.folder} was fitted without covariates")
+            return {}
+        if covariates is not None:
+            return futures(covariates, context, horizon, self._read_options)
+        if getattr(self.model, "covariates", 0):
+            raise SettingError(
+                f"the run {self.folder} was fitted with covariates ({', '.join(wanted)}); give "
+                "their values after the end of the data with covariates="
+            )
+        return {}
 
     def sample(
-        self, length: int, *, num_paths: int = 1, seed: int = 0, temperature: float = 1.0,
+        self,
+        length: int,
+        *,
+        num_paths: int = 1,
+        seed: int = 0,
+        temperature: float = 1.0,
         top_p: float = 1.0,
-    ) -> Tensor:  # fmt: skip
+        on_progress: Progress = silent,
+    ) -> Tensor:
         """New sequences from the start, in the data's own units.
 
         Returns ``[num_paths, length]`` code points or symbols, or values ``[..., length, D]``.
         """
-        drawn = self.model.sample(
-            length, num_paths=num_paths, seed=seed, temperature=temperature, top_p=top_p
-        )
+        self._check_sample(length, num_paths, temperature, top_p)
+        stream = self.model.stream(None, num_paths, seed, temperature=temperature, top_p=top_p)
+        steps = []
+        for step in range(length):
+            steps.append(next(stream))
+            on_progress(step + 1, length, "drawing")
+        drawn = torch.stack(steps, 1)
         return self.chain.inverse(drawn.double() if drawn.is_floating_point() else drawn)
 
     def stream_text(
-        self, length: int, *, prompt: str = "", seed: int = 0, temperature: float = 1.0,
+        self,
+        length: int,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        temperature: float = 1.0,
         top_p: float = 1.0,
-    ) -> Iterator[str]:  # fmt: skip
-        """Text as it is sampled, a symbol at a time, going on from a prompt."""
-        if self.chain.domain is None or self.chain.domain.kind != "text":
-            raise SettingError("this run does not model text; use sample or forecast")
+        path: int = 0,
+    ) -> Iterator[str]:
+        """Text as it is sampled, `length` symbols that go on from a prompt.
+
+        path: which of many; each is another text. A run of lines (`lines=True`) begins a new
+        sequence after each newline. Raises VocabularyError for a prompt with unknown characters.
+        """
+        if self.kind != "text":
+            raise SettingError(f"the run {self.folder} models {_a(self.kind)}, not text")
+        self._check_sample(length, 1, temperature, top_p)
+        by_line = bool(self._read_options.get("lines"))
+        prompt = prompt.rpartition("\n")[2] if by_line else prompt
         previous, state = None, None
         if prompt:
-            points = torch.tensor([ord(c) for c in prompt])
-            raw = Sequences.of([points], domain=self.chain.domain)
+            raw = Sequences.of([prompt], domain=self.chain.domain, names=["the prompt"])
             seen = self.show(raw)
-            self._check_known(raw, seen)
+            check_known(self.chain, raw, seen, "")
             previous, state = self.model.condition(seen)
-        stream = self.model.stream(
-            state, 1, seed, previous=previous, temperature=temperature, top_p=top_p
-        )
-        for _ in range(length):
-            yield self.chain.text(next(stream))
+        name, left, lines = "" if path == 0 else f"path {path}", length, 0
+        while left > 0:
+            stream = self.model.stream(
+                state, 1, seed, previous=previous, temperature=temperature, top_p=top_p,
+                name=f"{name}/line {lines}" if lines else name,
+            )  # fmt: skip
+            held: list[Tensor] = []
+            ended = False
+            while left > 0 and not ended:
+                held.append(next(stream))
+                left -= 1
+                text = self.chain.text(torch.cat(held))
+                if left > 0 and len(held) < _HELD and text.endswith(_UNFINISHED):
+                    continue  # the rest of the character is still to come
+                held = []
+                yield text
+                ended = by_line and text.endswith("\n")
+            previous, state, lines = None, None, lines + 1
+
+    def _check_sample(self, length: int, paths: int, temperature: float, top_p: float) -> None:
+        if length < 1 or paths < 1:
+            raise SettingError(f"length={length}, paths={paths}: both are at least 1")
+        if not temperature > 0 or not 0 < top_p <= 1:
+            raise SettingError(
+                f"temperature={temperature:g}, top_p={top_p:g}: the temperature is above 0, and "
+                "top_p above 0 and at most 1"
+            )
+        if getattr(self.model, "covariates", 0):
+            raise SettingError(
+                f"the run {self.folder} was fitted with covariates, which sampling would have to "
+                "invent; use forecast with covariates="
+            )
 
     def context(self) -> Sequences:
         """The end of the raw data that the model was fitted on, scored or not."""
@@ -250,46 +336,66 @@ class Run:
         """Writes report.html again and returns its path."""
         return report.write(self.folder)
 
-    def _check_known(self, raw: Sequences, seen: Sequences) -> None:
-        last = next((t for t in self.chain if t.kind == "characters"), None)
-        if last is None or seen.domain.num_symbols is None:
-            return
-        strange = (seen.values == seen.domain.num_symbols - 1) & seen.scored()
-        if not bool(strange.any()):
-            return
-        at = int(strange.nonzero()[0])
-        symbol = chr(int(raw.values[at]))
-        row = int(raw.rows[at])
-        before = raw.values[int(raw.offsets[row]) : at].tolist()
-        line, column = before.count(10) + 1, len(before) - _last_newline(before)
-        raise VocabularyError(
-            f"{symbol!r} (U+{ord(symbol):04X}) in '{raw.names[row]}', line {line}, column {column} "
-            f"is not among the {seen.domain.num_symbols - 1} characters this model was fitted on; "
-            "use --unknown to score it as an unseen character"
-        )
-
 
 def load(folder: str | Path) -> Run:
     """The run in a folder. Raises RunError if it is unfinished, damaged or too new."""
     place = Path(folder)
+    _check_place(place)
+    path = place / "model.json"
+    description, scores = _described(path), _described(place / "scores.json")
+    wanted = {"sha256", "model", "chain", "read_options", "data"}
+    for where, fields in (
+        (path, wanted - set(description)),
+        (place / "scores.json", {"best", "verdict", "unit"} - set(scores)),
+    ):
+        if fields:
+            raise RunError(f"{where} is damaged (no {sorted(fields)[0]}); fit the model again")
+    tensors, _ = checkpoint.read_tensors(place / "model.safetensors", str(description["sha256"]))
+    try:
+        model = restore_model(description["model"], tensors)
+        chain = Chain.from_json(description["chain"])
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RuntimeError,
+        ThroughtimeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise RunError(f"{path} is damaged ({reason}); fit the model again") from error
+    return Run(place, model, chain, description, scores)
+
+
+def _check_place(place: Path) -> None:
+    """Raises RunError for a path that holds no finished run."""
     if not place.exists():
-        raise RunError(f"there is no run at {place}")
-    if not (place / "model.json").exists():
-        hint = "; the same fit command finishes it" if (place / "config.toml").exists() else ""
-        raise RunError(f"{place} has no model.json; it is not a finished run{hint}")
-    description = checkpoint.read_json(place / "model.json")
-    found = description.get("schema") if isinstance(description, dict) else None
-    if not isinstance(found, int):
-        raise RunError(f"{place / 'model.json'} is damaged (no schema); fit the model again")
-    if found > SCHEMA:
+        beside = place.parent.iterdir() if place.parent.is_dir() else ()
+        near = nearest(place.name, [p.name for p in beside if (p / "model.json").exists()])
+        raise RunError(f"there is no run at {place}{near}")
+    if not place.is_dir():
+        raise RunError(f"{place} is a file; a run is a folder, made by fit")
+    if (place / "model.json").exists():
+        return
+    if (place / "config.toml").exists():
         raise RunError(
-            f"{place} was written by a newer throughtime (schema {found}, this one reads up to "
+            f"{place} has no model.json: the run is not finished; the same fit command finishes it"
+        )
+    raise RunError(f"{place} is not a run: it has no model.json")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """A JSON object of this schema. Raises RunError otherwise."""
+    found = checkpoint.read_json(path)
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if not isinstance(schema, int):
+        raise RunError(f"{path} is damaged (no schema); fit the model again")
+    if schema > SCHEMA:
+        raise RunError(
+            f"{path} was written by a newer throughtime (schema {schema}, this one reads up to "
             f"{SCHEMA}); upgrade with: pip install --upgrade throughtime"
         )
-    tensors, _ = checkpoint.read_tensors(place / "model.safetensors", description["sha256"])
-    model = restore_model(description["model"], tensors)
-    scores = checkpoint.read_json(place / "scores.json")
-    return Run(place, model, Chain.from_json(description["chain"]), description, scores)
+    return found
 
 
 def save(folder: Path, best: Fitted, extra: dict[str, Any], whole: Sequences) -> None:
@@ -307,48 +413,8 @@ def save(folder: Path, best: Fitted, extra: dict[str, Any], whole: Sequences) ->
     checkpoint.write_json(folder / "model.json", description)
 
 
-def save_context(path: Path, whole: Sequences) -> None:
-    """Writes the last steps of each raw sequence."""
-    each = max(_LEAST_CONTEXT, _CONTEXT_STEPS // max(1, len(whole)))
-    picked = [
-        torch.arange(max(int(begin), int(end) - each), int(end))
-        for begin, end in zip(whole.offsets[:-1], whole.offsets[1:], strict=True)
-    ]
-    steps = torch.cat(picked)
-    tensors = {"values": whole.values[steps], "lengths": torch.tensor([len(p) for p in picked])}
-    times = None
-    if whole.times is not None:
-        stamps = whole.times[steps.numpy()]
-        times = str(stamps.dtype)
-        integers = stamps.astype(np.int64) if stamps.dtype.kind == "M" else stamps
-        tensors["times"] = torch.from_numpy(np.ascontiguousarray(integers))
-    if whole.covariates is not None:
-        tensors["covariates"] = whole.covariates[steps]
-    values = {"names": list(whole.names), "domain": whole.domain.to_json(), "times": times}
-    checkpoint.write_tensors(path, tensors, values)
-
-
-def load_context(path: Path) -> Sequences:
-    """The sequences that `save_context` wrote."""
-    tensors, values = checkpoint.read_tensors(path)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), tensors["lengths"].cumsum(0)])
-    times = None
-    if values["times"] is not None:
-        times = tensors["times"].numpy().astype(values["times"])
-    return Sequences(
-        tensors["values"],
-        offsets,
-        domain=Domain.from_json(values["domain"]),
-        names=tuple(values["names"]),
-        times=times,
-        covariates=tensors.get("covariates"),
+def _a(kind: str) -> str:
+    """A kind of data inside a sentence."""
+    return {"real": "a series", "series": "a series", "binary": "columns of 0 and 1"}.get(
+        kind, kind
     )
-
-
-def _last_newline(points: list[int]) -> int:
-    return max((i for i, point in enumerate(points) if point == 10), default=-1)
-
-
-def _few(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more

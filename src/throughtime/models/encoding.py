@@ -8,6 +8,8 @@ quickly in the value alone. A missing value and the start of a sequence have fla
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -24,14 +26,14 @@ from throughtime.errors import SettingError
 _SMALLEST = 0.05  # sizes below this look alike; keeps the logarithm of tiny values tame
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Maps X_{t-1} and the start flag to a vector of `size` numbers."""
 
     size: int
 
+    @abstractmethod
     def forward(self, previous: Tensor, start: Tensor) -> Tensor:
         """``[..., size]`` from symbols ``[...]`` or values ``[..., D]``; start bool ``[...]``."""
-        raise NotImplementedError
 
 
 class SymbolEncoder(Encoder):

@@ -1,0 +1,200 @@
+"""Sizes and training of the networks for each kind of data, found by experiment.
+
+What was tried and what it gave is in docs/results.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from throughtime.config import RunSettings, TrainSettings
+from throughtime.data.sequences import Sequences
+from throughtime.emissions import Emission
+
+CONTINUED = 0.6  # of the steps, where training goes on with the validation data
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and training of the latent models for one kind of data."""
+
+    hidden: int
+    layers: int
+    members: int
+    train: TrainSettings
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    embedding: int | None = None
+    time_scale: float | None = None
+
+
+def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recipe:
+    """The defaults for a kind of data, found by experiment (docs/results.md), as overridden."""
+    if emission.kind == "bernoulli":
+        found = _rolls(train)
+    elif emission.symbols and train.domain.kind == "sound":
+        found = _sound(train)
+    elif emission.symbols and train.domain.kind not in ("text", "symbols"):
+        found = _quantised(train)
+    elif emission.symbols:
+        found = _symbols(train, settings.time_limit is not None)
+    else:
+        found = _values(train)
+    return _overridden(found, settings)
+
+
+def _updates(train: Sequences, lanes: int, steps: int, epochs: float, most: int) -> int:
+    """How many updates some passes over the data take."""
+    return max(200, min(most, round(epochs * train.steps / (lanes * steps))))
+
+
+def _symbols(train: Sequences, limited: bool) -> Recipe:
+    """Text: one wide layer, many small updates, thinned recurrent weights."""
+    large = train.steps > 300_000
+    return Recipe(
+        hidden=512 if large else 128,
+        layers=1,
+        members=1,
+        dropout=0.3,
+        input_dropout=0.1,
+        recurrent_dropout=0.2,
+        embedding=64,
+        train=TrainSettings(
+            steps=_updates(train, 32, 80, 60 if limited else 8, 60_000 if limited else 3000),
+            lanes=32,
+            segment=4000,  # states begin afresh now and then, as they do when the model is used
+            bptt="80",
+            learning_rate=4e-3,
+            weight_decay=0.01,
+            warmup=0.03,
+            average=0.99,
+            valid_every=100,
+            refit="continue",
+            precision="bfloat16",
+        ),
+    )
+
+
+def _sound(train: Sequences) -> Recipe:
+    return Recipe(
+        hidden=256,
+        layers=1,
+        members=1,
+        embedding=64,
+        train=TrainSettings(
+            steps=_updates(train, 64, 256, 4, 3000),
+            lanes=64,
+            bptt="256",
+            learning_rate=4e-3,
+            weight_decay=0.01,
+            warmup=0.03,
+            average=0.99,
+            valid_every=100,
+            precision="bfloat16",
+        ),
+    )
+
+
+def _quantised(train: Sequences) -> Recipe:
+    """Series of whole numbers: as for other series, with more room for sharp laws."""
+    window = min(100, max(2, int(train.lengths.max())))
+    return Recipe(
+        hidden=32,
+        layers=1,
+        members=8,
+        embedding=32,
+        train=TrainSettings(
+            steps=2000,
+            lanes=32,
+            segment=window,
+            bptt=str(window),
+            learning_rate=5e-3,
+            weight_decay=0.03,
+            warmup=0.05,
+            clip=3.0,
+            average=0.99,
+            valid_every=100,
+            valid_past=1000,
+            refit="afresh",
+            precision="bfloat16",
+        ),
+    )
+
+
+def _rolls(train: Sequences) -> Recipe:
+    """Piano rolls: few pieces, so much dropout, small batches and two networks averaged."""
+    return Recipe(
+        hidden=256,
+        layers=1,
+        members=2,
+        dropout=0.5,
+        input_dropout=0.2,
+        recurrent_dropout=0.3,
+        train=TrainSettings(
+            steps=_updates(train, 8, 100, 50, 4000),
+            lanes=8,
+            bptt="100",
+            learning_rate=1e-2,
+            weight_decay=0.01,
+            warmup=0.03,
+            average=0.98,
+            valid_every=50,
+            precision="bfloat16",
+        ),
+    )
+
+
+def _values(train: Sequences) -> Recipe:
+    """Series: many small networks averaged, windows of 200 steps, gates spread over 100 steps."""
+    longest = int(train.lengths.max())
+    return Recipe(
+        hidden=8 if train.steps < 50_000 else 32,
+        layers=1,
+        members=8,
+        dropout=0.1,
+        time_scale=100.0,
+        train=TrainSettings(
+            steps=250,
+            lanes=32,
+            segment=min(200, max(2, longest)),
+            bptt=str(min(200, max(2, longest))),
+            learning_rate=1e-2,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            warmup=0.2,
+            clip=3.0,
+            average=0.98,
+            valid_every=25,
+            valid_past=1000,
+            refit="afresh",
+            threads=1,
+        ),
+    )
+
+
+def _overridden(found: Recipe, settings: RunSettings) -> Recipe:
+    train: dict[str, Any] = {"seed": settings.seed}
+    if settings.steps is not None:
+        train |= {"steps": settings.steps}
+        train |= {"valid_every": max(1, min(found.train.valid_every, settings.steps // 4))}
+    if settings.bptt != "auto":
+        train |= {"bptt": settings.bptt}
+        if settings.bptt != "full":
+            train |= {"segment": None}
+    return replace(
+        found,
+        hidden=settings.hidden or found.hidden,
+        layers=settings.layers or found.layers,
+        train=found.train.model_copy(update=train),
+    )
+
+
+def continued(settings: TrainSettings, steps: int) -> TrainSettings:
+    """How training goes on with the validation data: a second, shorter and lower cosine."""
+    changes = {
+        "steps": max(1, round(CONTINUED * steps)),
+        "learning_rate": 0.5 * settings.learning_rate,
+    }
+    return settings.model_copy(update=changes)
