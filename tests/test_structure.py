@@ -17,6 +17,8 @@ SOURCE = Path(throughtime.__file__).parent
 # Each module (or package) imports only from those above it. A new one is one more line.
 ORDER = (
     "errors",
+    "plain",
+    "messages",
     "state",
     "rng",
     "kernels",
@@ -37,7 +39,11 @@ ORDER = (
     "doctor",
     "assess",
     "report",
+    "context",
+    "scoring",
+    "forecasting",
     "run",
+    "folder",
     "pipeline",
     "output",
     "display",
@@ -58,8 +64,10 @@ ONLY: dict[str, set[str]] = {
     "checkpoint": {"errors", "state"},
     "report": {"errors"},  # reports read values, they never load models
     "display": set(),
+    "plain": set(),
+    "messages": {"errors"},
 }
-WITHOUT_TORCH = {"errors", "config", "report", "display", "cli"}
+WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "cli"}
 
 PUBLIC = [
     "Autoregressive",

@@ -223,21 +223,29 @@ class Workshop:
         train, valid = (shown(model, chain, p) for p in (self.parts.train, self.parts.valid))
         settings = self.planned(model, train, valid, wanted, seconds, place)
 
+        before = {"step": 0, "steps": 0, "seconds": 0.0}  # a refit goes on counting
+
         def on_event(event: dict[str, Any]) -> None:
-            self.on_event({"model": candidate.name, **event})
+            counted = {k: event[k] + n for k, n in before.items() if k in event}
+            self.on_event({"model": candidate.name, **event, **counted})
 
         chosen = None if place is None else place / "chosen.safetensors"
         if chosen is not None and chosen.exists():
-            tensors, best_step = checkpoint.read_tensors(chosen)
+            tensors, (best_step, before) = checkpoint.read_tensors(chosen)
             nats = tensors["nats"]
         else:
             progress = Trainer(model, train, valid, settings, on_event, place).run()
             nats, best_step = self.judge(model, chain), progress.best_step or progress.step
             if settings.refit == "no":
                 return model, chain, nats, progress.step
+            before |= {
+                "step": progress.step,
+                "steps": progress.step,
+                "seconds": progress.seconds,
+            }
             if chosen is not None:
                 tensors = {**model_tensors(model), "nats": nats}
-                checkpoint.write_tensors(chosen, tensors, best_step)
+                checkpoint.write_tensors(chosen, tensors, [best_step, before])
         if settings.refit == "afresh":
             model, chain = self.begin(candidate, self.parts.seen)
             again = settings.model_copy(update={"steps": best_step})
@@ -291,7 +299,7 @@ class Workshop:
             found.append(self.fit(self.window(f"ar({order})", order, law, train, None)))
         if self.parts.train.domain.kind != "text":
             width = plan.window_width(train, order, self.settings.order)
-            training = plan.window_training(self.parts.train, self.view.emission, self.settings)
+            training = recipes.window_training(self.parts.train, self.view.emission, self.settings)
             candidate = self.window(
                 f"mlp({width})", width, self.view.emission, train, training, predictor="mlp"
             )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from torch import Tensor
 
 from throughtime import checkpoint
 from throughtime.errors import SettingError
@@ -67,44 +69,60 @@ def path_frame(forecast: dict[str, Any]) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def sample_sound(
-    run: Run, seconds: float, paths: int, seed: int, path: Path, on_progress: Progress
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Draw:
+    """What is to be drawn, and where to."""
+
+    steps: int
+    paths: int
+    seed: int
+    temperature: float
+    top_p: float
+    file: Path
+
+    def of(self, run: Run, on_progress: Progress) -> Tensor:
+        """The raw values."""
+        return run.sample(
+            self.steps, num_paths=self.paths, seed=self.seed, temperature=self.temperature,
+            top_p=self.top_p, on_progress=on_progress,
+        )  # fmt: skip
+
+
+def sample_sound(run: Run, draw: Draw, on_progress: Progress) -> dict[str, Any]:
     """Draws sound into a .wav file, or one for each path; says what was written."""
-    domain = run.chain.domain
-    assert domain is not None
-    if path.suffix.lower() != ".wav":
-        raise SettingError(f"{path}: sound is written as .wav")
-    rate = int(domain.sample_rate or 0)
-    steps = max(1, round(seconds * rate))
-    drawn = run.sample(steps, num_paths=paths, seed=seed, on_progress=on_progress)
-    files = [path] if paths == 1 else [path.with_stem(f"{path.stem}-{i + 1}") for i in range(paths)]
-    for file, wave in zip(files, drawn, strict=True):
+    if draw.file.suffix.lower() != ".wav":
+        raise SettingError(f"{draw.file}: sound is written as .wav")
+    rate = run.rate
+    waves = draw.of(run, on_progress)
+    files = [draw.file]
+    if draw.paths > 1:
+        files = [draw.file.with_stem(f"{draw.file.stem}-{i + 1}") for i in range(draw.paths)]
+    for file, wave in zip(files, waves, strict=True):
         checkpoint.write_bytes(file, wav_bytes(wave, rate))
     return {
         "kind": "sound",
         "files": [str(file) for file in files],
-        "paths": paths,
-        "steps": steps,
-        "seconds": steps / rate,
+        "paths": draw.paths,
+        "steps": draw.steps,
+        "seconds": draw.steps / rate,
         "rate": rate,
     }
 
 
-def sample_table(
-    run: Run, steps: int, paths: int, seed: int, path: Path, on_progress: Progress
-) -> dict[str, Any]:
+def sample_table(run: Run, draw: Draw, on_progress: Progress) -> dict[str, Any]:
     """Draws series into a table, a row for each path and step; says what was written."""
     domain = run.chain.domain
     assert domain is not None
-    check_table(path)
-    drawn = run.sample(steps, num_paths=paths, seed=seed, on_progress=on_progress)
+    check_table(draw.file)
+    drawn = draw.of(run, on_progress)
     values = drawn if drawn.dim() == 3 else drawn.unsqueeze(-1)
     names = domain.columns or tuple(f"value_{i}" for i in range(values.shape[-1]))
     table: dict[str, Any] = {
-        "path": np.repeat(np.arange(1, paths + 1), steps),
-        "step": np.tile(np.arange(1, steps + 1), paths),
+        "path": np.repeat(np.arange(1, draw.paths + 1), draw.steps),
+        "step": np.tile(np.arange(1, draw.steps + 1), draw.paths),
     }
     table |= {name: values[..., i].flatten().numpy() for i, name in enumerate(names)}
-    write_frame(pl.DataFrame(table), path)
-    return {"kind": "paths", "files": [str(path)], "paths": paths, "steps": steps}
+    write_frame(pl.DataFrame(table), draw.file)
+    return {
+        "kind": "paths", "files": [str(draw.file)], "paths": draw.paths, "steps": draw.steps
+    }  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from throughtime import emissions
-from throughtime.config import Candidate, RunSettings, TrainSettings
+from throughtime.config import Candidate, RunSettings
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain, Transform, transform_from_json
 from throughtime.emissions import Emission
@@ -242,12 +242,6 @@ def window_width(train: Sequences, order: int, asked: int | str) -> int:
         return asked
     widest = 32 if train.chain.kinds[:1] == ("mulaw",) else 20
     return max(order, min(widest, max(1, (int(train.lengths.max()) - 1) // 4)))
-
-
-def window_training(train: Sequences, emission: Emission, settings: RunSettings) -> TrainSettings:
-    """How that network is trained: it has many weights, so it stops when validation says so."""
-    found = recipe(train, emission, settings).train
-    return found.model_copy(update={"weight_decay": 0.1, "learning_rate": 3e-3, "patience": 6})
 
 
 def latent_candidates(view: View, train: Sequences, settings: RunSettings) -> list[Candidate]:

@@ -174,6 +174,31 @@ def _values(train: Sequences) -> Recipe:
     )
 
 
+def window_training(train: Sequences, emission: Emission, settings: RunSettings) -> TrainSettings:
+    """How a network over a window is trained: cheap small updates, stopped by validation."""
+    if train.domain.kind == "sound":
+        found = _sound(train).train.model_copy(update={"learning_rate": 3e-3})
+    else:
+        found = TrainSettings(
+            steps=4000,
+            lanes=8,
+            bptt="100",
+            learning_rate=3e-3,
+            weight_decay=0.1,
+            warmup=0.02,
+            average=0.99,
+            valid_every=100,
+            valid_past=1000,
+            patience=8,
+            refit="no" if emission.kind == "bernoulli" else "afresh",
+            threads=1,
+        )
+    changes: dict[str, Any] = {"seed": settings.seed}
+    if settings.steps is not None:
+        changes |= {"steps": settings.steps, "valid_every": max(1, min(50, settings.steps // 4))}
+    return found.model_copy(update=changes)
+
+
 def _overridden(found: Recipe, settings: RunSettings) -> Recipe:
     train: dict[str, Any] = {"seed": settings.seed}
     if settings.steps is not None:

@@ -12,13 +12,11 @@ checkpoint/          the fitted candidates, and while fitting the one being trai
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +32,7 @@ from throughtime.evaluate.scores import shown
 from throughtime.fitting import Fitted, model_tensors, restore_model
 from throughtime.forecasting import QUANTILES, Question, places
 from throughtime.models.base import SequenceModel
-from throughtime.scoring import Progress, check_known, silent, step_log_prob
+from throughtime.scoring import Judged, Progress, check_known, silent, step_log_prob
 
 SCHEMA = 1
 _UNFINISHED = "\ufffd"  # how text ends whose last bytes are not a character yet
@@ -65,6 +63,11 @@ class Run:
     def kind(self) -> str:
         """What the run models: "text", "sound", "real" or "symbols"."""
         return str(self.description["data"]["kind"])
+
+    @property
+    def rate(self) -> int:
+        """The sample rate of a run of sound, Hz; 0 for other runs."""
+        return int((self.chain.domain and self.chain.domain.sample_rate) or 0)
 
     def show(self, raw: Sequences) -> Sequences:
         """Raw data as the model sees them."""
@@ -121,28 +124,7 @@ class Run:
         their mean); for text "bits_per_character" and "bits_per_byte" beside, for sound
         "bits_per_sample". Raises VocabularyError for unknown symbols, DataError for unfit data.
         """
-        seen, nats = self._scored(self.read(data, **options), unknown, on_progress)
-        scored = seen.scored()
-        counts = torch.zeros(len(seen), dtype=torch.int64).index_add_(0, seen.rows, scored.long())
-        counts = seen.sizes.get("characters", counts)
-        each = torch.zeros(len(seen), dtype=torch.float64).index_add_(0, seen.rows, nats)
-        steps, total = int(counts.sum()), float(each.sum())
-        if steps == 0:
-            raise DataError(f"there is no observed value to score in {data}")
-        found = {
-            "unit": self.scores["unit"],
-            "total_nats": total,
-            "steps": steps,
-            "nats_per_step": -total / steps,
-            "sequences": [
-                {"name": name, "steps": int(count), "nats": float(value)}
-                for name, count, value in zip(seen.names, counts, each, strict=True)
-            ],
-        }
-        sizes = {unit.removesuffix("s"): int(size.sum()) for unit, size in seen.sizes.items()}
-        if self.kind == "sound":
-            sizes["sample"] = steps
-        return found | {f"bits_per_{u}": -total / math.log(2) / n for u, n in sizes.items()}
+        return self._judged(self.read(data, **options), unknown, on_progress).totals()
 
     def step_scores(
         self,
@@ -157,44 +139,18 @@ class Run:
         Columns: sequence, step (counted from 0), time where there are times, symbol (text) or the
         values by their names, and nats: minus the log-probability of the step.
         """
-        import polars as pl
+        return self._judged(self.read(data, **options), unknown, on_progress).frame()
 
-        raw = self.read(data, **options)
-        seen, nats = self._scored(raw, unknown, on_progress)
-        kept = seen.scored()
-        rows = seen.rows[kept]
-        columns: dict[str, Any] = {
-            "sequence": np.asarray(seen.names, dtype=object)[rows.numpy()].tolist(),
-            "step": (torch.arange(len(nats)) - seen.offsets[seen.rows])[kept].numpy(),
-        }
-        if seen.times is not None:
-            columns["time"] = seen.times[kept.numpy()]
-        aligned = torch.equal(seen.offsets, raw.offsets)
-        if raw.domain.kind == "text":
-            columns["symbol"] = self._symbols(raw.values[kept] if aligned else seen.values[kept])
-        elif aligned:
-            values = raw.values[kept].reshape(int(kept.sum()), -1)
-            names = raw.domain.columns or tuple(f"value_{i}" for i in range(values.shape[1]))
-            columns |= {n: values[:, i].numpy() for i, n in enumerate(names)}
-        return pl.DataFrame({**columns, "nats": -nats[kept].numpy()})
+    def judge(self, data: Any, *, unknown: bool = False, on_progress: Progress = silent) -> Judged:
+        """What `score` and `step_scores` give, from one pass: `.totals()` and `.frame()`."""
+        return self._judged(self.read(data), unknown, on_progress)
 
-    def _symbols(self, values: Tensor) -> list[str]:
-        """What each symbol of text stands for: characters, or parts of the tokenised text."""
-        distinct, places = values.unique(return_inverse=True)
-        if any(kind in ("bytes", "tokens") for kind in self.chain.kinds):
-            texts = [self.chain.text(one.reshape(1)) for one in distinct]
-        else:
-            texts = [chr(point) for point in distinct.tolist()]
-        return np.asarray(texts, dtype=object)[places.numpy()].tolist()
-
-    def _scored(
-        self, raw: Sequences, unknown: bool, on_progress: Progress
-    ) -> tuple[Sequences, Tensor]:
-        """Data as the model sees them, and the log-probability of each step in raw units."""
+    def _judged(self, raw: Sequences, unknown: bool, on_progress: Progress) -> Judged:
         seen = self.show(raw)
         if not unknown:
             check_known(self.chain, raw, seen)
-        return seen, step_log_prob(self.model, seen, on_progress)
+        nats = step_log_prob(self.model, seen, on_progress)
+        return Judged(raw, seen, nats, self.chain, self.scores["unit"])
 
     def forecast(
         self,

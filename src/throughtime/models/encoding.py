@@ -8,6 +8,7 @@ quickly in the value alone. A missing value and the start of a sequence have fla
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -23,6 +24,7 @@ from throughtime.emissions import (
 )
 from throughtime.errors import SettingError
 
+_WAVES = 4  # of a quantised level; the fastest has a period of a quarter of the range
 _SMALLEST = 0.05  # sizes below this look alike; keeps the logarithm of tiny values tame
 
 
@@ -39,22 +41,36 @@ class Encoder(nn.Module, ABC):
 class SymbolEncoder(Encoder):
     """A learned vector per symbol, one more for "before the first symbol"."""
 
-    def __init__(self, num_symbols: int, size: int, ordered: bool) -> None:
+    def __init__(self, num_symbols: int, size: int) -> None:
         super().__init__()
-        self.size = size + 2 * ordered
-        self.num_symbols = num_symbols
-        self.ordered = ordered
+        self.size, self.num_symbols = size, num_symbols
         self.embedding = nn.Embedding(num_symbols + 1, size)
         nn.init.normal_(self.embedding.weight, std=size**-0.5)
 
     def forward(self, previous: Tensor, start: Tensor) -> Tensor:
-        index = torch.where(start, self.num_symbols, previous)
-        vector: Tensor = self.embedding(index)
-        if not self.ordered:
-            return vector
-        # Levels of a quantised signal: neighbouring symbols are neighbouring values.
-        level = (previous.to(vector.dtype) * (2.0 / (self.num_symbols - 1)) - 1.0) * ~start
-        return torch.cat([vector, level.unsqueeze(-1) * 2.0, level.unsqueeze(-1) ** 2], -1)
+        vector: Tensor = self.embedding(torch.where(start, self.num_symbols, previous))
+        return vector
+
+
+class LevelEncoder(Encoder):
+    """The levels of a quantised signal as numbers: waves of rising frequency, and a start flag.
+
+    Neighbouring levels look alike, which a learned vector per level would have to find out from
+    data for each of them; the faster waves keep them apart where that matters.
+    """
+
+    def __init__(self, num_symbols: int) -> None:
+        super().__init__()
+        self.size, self.num_symbols = 2 + 2 * _WAVES, num_symbols
+        self.register_buffer("frequency", math.pi / 2 * 2.0 ** torch.arange(_WAVES))
+
+    def forward(self, previous: Tensor, start: Tensor) -> Tensor:
+        frequency: Tensor = self.frequency  # type: ignore[assignment]
+        level = previous.to(frequency.dtype) * (2.0 / max(1, self.num_symbols - 1)) - 1.0
+        angle = level.unsqueeze(-1) * frequency
+        shown = torch.cat([2.0 * level.unsqueeze(-1), angle.sin(), angle.cos()], -1)
+        flag = start.unsqueeze(-1)
+        return torch.cat([torch.where(flag, 0.0, shown), flag.to(shown.dtype)], -1)
 
 
 class RealEncoder(Encoder):
@@ -110,9 +126,9 @@ def known_covariates(count: int, covariates: Tensor | None, like: Tensor) -> Ten
 def encoder(emission: Emission, embedding_size: int) -> Encoder:
     """The encoder that fits what an emission emits."""
     if isinstance(emission, Categorical):
-        return SymbolEncoder(emission.num_symbols, embedding_size, ordered=False)
+        return SymbolEncoder(emission.num_symbols, embedding_size)
     if isinstance(emission, DiscretisedLogistic):
-        return SymbolEncoder(emission.num_symbols, embedding_size, ordered=True)
+        return LevelEncoder(emission.num_symbols)
     if isinstance(emission, Bernoulli):
         return BinaryEncoder(emission.columns)
     if isinstance(emission, (Poisson, NegativeBinomial)):

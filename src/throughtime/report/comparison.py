@@ -182,7 +182,10 @@ def columns(run: Run) -> list[Column]:
     if has("bits_per_character"):
         cell = fixed_of("bits_per_character", 3)
         found.append(Column("Bits", "per character", cell))
-    same = all(m.get("bits_per_step") == m.get("bits_per_character") for m in models)
+    same = all(
+        abs((m.get("bits_per_step") or 0.0) - (m.get("bits_per_character") or 0.0)) < 1e-9
+        for m in models
+    )
     if has("bits_per_step") and not same and run.data.get("kind") != "real":
         found.append(Column("Bits", f"per {run.step}", fixed_of("bits_per_step", 3)))
     if has("perplexity"):
