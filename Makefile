@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test check format bench clean
 
 demo: $(STAMP)  ## fit and compare models of daily index prices
-	$(BIN)/throughtime fit demo:prices --name "S&P 500" -o runs/demo
+	$(BIN)/throughtime fit demo:prices -o runs/demo
 
 test: $(STAMP)  ## every test
 	$(BIN)/python -m pytest -q

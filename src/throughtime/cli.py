@@ -100,7 +100,13 @@ def fit(
         bool | None, Parameter(help="Whether a table's first line names columns.", group=_reading)
     ] = None,
     lines: Annotated[
-        bool, Parameter(help="Each line of a text is a sequence.", negative=(), group=_reading)
+        bool,
+        Parameter(
+            help="Each line of a text is a sequence.",
+            negative=(),
+            show_default=False,
+            group=_reading,
+        ),
     ] = False,
     text: Annotated[
         str | None, Parameter(help="Field of a .jsonl file that holds text.", group=_reading)
@@ -300,7 +306,9 @@ def _show_forecast(found: dict[str, Any], output: Path | None) -> None:
     if hidden:
         say(f"… and {' of '.join(hidden)} (all with -o or --json)")
     error = found["quantile_error"]
-    certain = "" if error is None else f"; quantiles are certain to {error:.1%} of the spread"
+    certain = (
+        "" if error is None else f"; quantiles are certain to {100 * error:.1f} % of the spread"
+    )
     say(f"{found['num_paths']:,} paths each{certain}")
     if output is not None:
         say(f"quantiles: {output}")

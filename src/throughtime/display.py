@@ -181,7 +181,7 @@ class FitDisplay:
             table.add_column("steps/s", justify="right")
             table.add_column("left", justify="right")
             for name, row in self.rows.items():
-                table.add_row(name, *self._cells(row))
+                table.add_row(Text(name), *self._cells(row))
             parts.append(table)
         elapsed = clock(time.monotonic() - self.begun)
         parts.append(Text(f"{self.status} … {elapsed} so far ({self.unit})", style="dim"))
@@ -229,20 +229,17 @@ def comparison(scores: dict[str, Any]) -> Table:
         extra = {"bits_per_step": "bits per\nsample", "perplexity": "perplexity"}
     headings = [_stacked(scores["unit"], 12), *extra.values()]
     if scores["reference"]:
-        headings.append(_stacked(f"against {scores['reference']} [95 % interval]", 24))
+        headings.append(_stacked(f"against {scores['reference']}", 24) + "\n[95 % interval]")
     for heading in (*headings, "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for row in sorted(scores["models"], key=_by_score):
         cells = [number(row["nats_per_step"], 4), *(number(row.get(key), 3) for key in extra)]
         if scores["reference"]:
             cells.append(difference(row.get("difference")))
         seconds = row.get("seconds")
-        table.add_row(
-            ("▸ " if row["selected"] else "  ") + row["name"],
-            *cells,
-            clock(seconds) if seconds else "",
-            style="bold" if row["selected"] else None,
-        )
+        name = ("▸ " if row["selected"] else "  ") + row["name"]
+        shown = [Text(cell) for cell in (name, *cells, clock(seconds) if seconds else "")]
+        table.add_row(*shown, style="bold" if row["selected"] else None)
     return table
 
 
@@ -278,7 +275,9 @@ def score_table(found: dict[str, Any], most_rows: int = 20) -> Table:
     table.add_column("log-likelihood", justify="right")
     for row in found["sequences"][:most_rows]:
         each = -row["nats"] / row["steps"] if row["steps"] else None
-        table.add_row(row["name"], f"{row['steps']:,}", number(each, 4), number(row["nats"], 2))
+        table.add_row(
+            Text(row["name"]), f"{row['steps']:,}", number(each, 4), number(row["nats"], 2)
+        )
     return table
 
 
@@ -288,7 +287,7 @@ def forecast_tables(forecast: dict[str, Any], most_rows: int, most_series: int) 
     for one in forecast["series"][:most_series]:
         for column in one["columns"]:
             title = one["name"] if len(one["columns"]) == 1 else f"{one['name']}: {column['name']}"
-            table = Table(title=title, box=None, pad_edge=False, header_style="bold")
+            table = Table(title=Text(title), box=None, pad_edge=False, header_style="bold")
             table.title_justify = "left"
             table.add_column("step", justify="right")
             if one["times"] is not None:

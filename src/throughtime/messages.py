@@ -15,7 +15,7 @@ throughtime sample runs/story --length 500     new text from the best model
 throughtime COMMAND --help                     options and more examples""",
     "fit": """
 throughtime fit prices.csv --value close
-throughtime fit sales.csv --id shop --time date --value sold --covariates promotion
+throughtime fit sales.csv --id shop --value sold --covariates promotion
 throughtime fit story.txt --model lstm --time-limit 10m
 throughtime fit names.txt --lines --split sequence
 throughtime fit recordings/ --rate 8000 -o runs/voices""",

@@ -180,7 +180,7 @@ def window_training(train: Sequences, emission: Emission, settings: RunSettings)
         found = _sound(train).train.model_copy(update={"learning_rate": 3e-3})
     else:
         found = TrainSettings(
-            steps=4000,
+            steps=5000,
             lanes=8,
             bptt="100",
             learning_rate=3e-3,
@@ -189,7 +189,7 @@ def window_training(train: Sequences, emission: Emission, settings: RunSettings)
             average=0.99,
             valid_every=100,
             valid_past=1000,
-            patience=8,
+            patience=10,
             refit="no" if emission.kind == "bernoulli" else "afresh",
             threads=1,
         )

@@ -319,7 +319,9 @@ def load(folder: str | Path) -> Run:
         ThroughtimeError,
     ) as error:
         reason = " ".join(str(error).split())[:100]
-        raise RunError(f"{path} is damaged ({reason}); fit the model again") from error
+        raise RunError(
+            f"{path} describes no model of this version ({reason}); fit it again"
+        ) from error
     return Run(place, model, chain, description, scores)
 
 

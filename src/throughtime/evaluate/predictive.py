@@ -12,6 +12,7 @@ from torch import Tensor
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain, Difference, Flat, LinearQuantise, MuLaw
 from throughtime.emissions import Distribution
+from throughtime.emissions.blend import BlendDistribution
 from throughtime.emissions.mixture import MixtureDistribution
 from throughtime.evaluate.scores import shown
 from throughtime.models.base import SequenceModel
@@ -82,12 +83,12 @@ def quantiles_of(law: Distribution, levels: Sequence[float]) -> Tensor:
     rising = torch.tensor(sorted(levels), dtype=torch.float64)
     axes = 1 if len(law.mean.shape) == len(law.batch_shape) else 2
     p = rising.reshape(-1, *[1] * axes)
-    if isinstance(law, MixtureDistribution) and not law.discrete:
+    if isinstance(law, (MixtureDistribution, BlendDistribution)) and not law.discrete:
         return _mixture_quantiles(law, p)
     return law.quantile(p)
 
 
-def _mixture_quantiles(law: MixtureDistribution, p: Tensor) -> Tensor:
+def _mixture_quantiles(law: MixtureDistribution | BlendDistribution, p: Tensor) -> Tensor:
     """The quantiles at p [L, 1, 1], rising, of a mixture with batch [n]: [L, n, D]."""
     rough = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=p.dtype).reshape(-1, 1, 1)
     places = _leaf_quantiles(law, torch.cat([p[:1], rough, p[-1:]]))
@@ -119,8 +120,12 @@ def _secant(left: Tensor, right: Tensor, below: Tensor, above: Tensor) -> Tensor
     return left + (right - left) * share.clamp(0, 1)
 
 
-def _leaf_quantiles(law: MixtureDistribution, p: Tensor) -> Tensor:
+def _leaf_quantiles(law: Distribution, p: Tensor) -> Tensor:
     """The quantiles [L, *batch, K, D] of all components, those of nested mixtures included."""
+    if isinstance(law, BlendDistribution):
+        return torch.cat([_leaf_quantiles(part, p) for part in law.laws], dim=-2)
+    if not isinstance(law, MixtureDistribution):
+        return law.quantile(p).unsqueeze(-2)
     inner = law.components
     if isinstance(inner, MixtureDistribution):
         return _leaf_quantiles(inner, p.unsqueeze(-1)).flatten(-3, -2)

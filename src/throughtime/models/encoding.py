@@ -24,7 +24,6 @@ from throughtime.emissions import (
 )
 from throughtime.errors import SettingError
 
-_WAVES = 4  # of a quantised level; the fastest has a period of a quarter of the range
 _SMALLEST = 0.05  # sizes below this look alike; keeps the logarithm of tiny values tame
 
 
@@ -53,22 +52,22 @@ class SymbolEncoder(Encoder):
 
 
 class LevelEncoder(Encoder):
-    """The levels of a quantised signal as numbers: waves of rising frequency, and a start flag.
+    """The levels of a quantised signal as numbers in [-2, 2], bent both ways, and a start flag.
 
     Neighbouring levels look alike, which a learned vector per level would have to find out from
-    data for each of them; the faster waves keep them apart where that matters.
+    data for each of them.
     """
 
     def __init__(self, num_symbols: int) -> None:
         super().__init__()
-        self.size, self.num_symbols = 2 + 2 * _WAVES, num_symbols
-        self.register_buffer("frequency", math.pi / 2 * 2.0 ** torch.arange(_WAVES))
+        self.size, self.num_symbols = 4, num_symbols
+        self.register_buffer("quarter", torch.tensor(0.5 * math.pi))
 
     def forward(self, previous: Tensor, start: Tensor) -> Tensor:
-        frequency: Tensor = self.frequency  # type: ignore[assignment]
-        level = previous.to(frequency.dtype) * (2.0 / max(1, self.num_symbols - 1)) - 1.0
-        angle = level.unsqueeze(-1) * frequency
-        shown = torch.cat([2.0 * level.unsqueeze(-1), angle.sin(), angle.cos()], -1)
+        quarter: Tensor = self.quarter  # type: ignore[assignment]
+        level = previous.to(quarter.dtype) * (2.0 / max(1, self.num_symbols - 1)) - 1.0
+        angle = quarter * level
+        shown = torch.stack([2.0 * level, angle.sin(), angle.cos()], -1)
         flag = start.unsqueeze(-1)
         return torch.cat([torch.where(flag, 0.0, shown), flag.to(shown.dtype)], -1)
 

@@ -209,7 +209,7 @@ class NetworkPredictor(Windowed):
         emission: Emission,
         covariates: int,
         levels: int,
-        hidden_size: int = 64,
+        hidden_size: int = 128,
         embedding_size: int = 16,
     ) -> None:
         super().__init__(order, emission, covariates, levels)
