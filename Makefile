@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format clean
 
 demo: $(STAMP)  ## fit and compare models of daily index prices
 	$(BIN)/throughtime fit demo:prices -o runs/demo

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import Fails, SmallRuns
+
+from throughtime.cli import main
 
 torch.set_num_threads(1)
 
@@ -17,3 +20,37 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the public data sets (../shared/data) are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
+    """Runs on tiny data of each kind: `small_runs("text")` is a run's folder."""
+    return SmallRuns(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, so that messages name files as `prices.csv`."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str], here: Path) -> Fails:
+    """Runs a command that fails; gives its last line. No traceback, no result, nothing new."""
+
+    def run(*arguments: str, code: int = 1, left: tuple[str, ...] = ()) -> str:
+        before = set(here.rglob("*"))
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        assert end.value.code == code
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        *_, last = printed.err.splitlines()
+        assert last.startswith("error: ")
+        new = {str(path.relative_to(here)) for path in set(here.rglob("*")) - before}
+        assert new == set(left)
+        return last.removeprefix("error: ")
+
+    return run

@@ -63,10 +63,16 @@ def assess(
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
     test = _few_laws(parts.test)
     season = workshop.view.season
+    horizon = max(season or 0, _HORIZON)
     scores["forecast"] = evaluate.forecast(
-        best.model, best.chain, test, max(season or 0, _HORIZON), _ORIGINS, _PATHS, seed,
+        best.model, best.chain, test, horizon, _ORIGINS, _PATHS, seed,
         season=season or 1, max_series=_MOST_SERIES, train=parts.train,
     )  # fmt: skip
+    if scores["forecast"] is not None:
+        scores["forecast"]["models"] = {}
+        for one in fitted:
+            on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
+            scores["forecast"]["models"][one.name] = _accuracy(one, test, horizon, season, seed)
     scores["calibration"] = evaluate.calibration(best.model, best.chain, test, seed)
     chosen = next(entry for entry in entries if entry.name == best.name)
     scores["surprisal"] = evaluate.surprisal(chosen.test, parts.test, best.model, best.chain)
@@ -75,6 +81,33 @@ def assess(
     scores["samples"] = samples(best, parts.test, seed)
     scores["verdict"] = evaluate.verdict(scores)
     return scores
+
+
+def _accuracy(
+    one: Fitted, test: Sequences, horizon: int, season: int | None, seed: int
+) -> dict[str, Any]:
+    """One model's forecasts in short: a few origins, averaged over the horizon, beside one-step."""
+    found = evaluate.forecast(
+        one.model, one.chain, test, horizon, 5, 100, seed, season=season or 1, max_series=10
+    )
+    if found is None:
+        return {}
+    rows = found["free_running"]
+    means = {key: _mean([row[key] for row in rows]) for key in ("crps", "mase", "smape", "rmse")}
+    coverage = {
+        level: _mean([row["coverage"][level] for row in rows]) for level in rows[0]["coverage"]
+    }
+    pit = evaluate.calibration(one.model, one.chain, test, seed)
+    return {
+        "free_running": {**means, "coverage": coverage},
+        "one_step": {k: found["one_step"][k] for k in (*means, "coverage")},
+        "pit": None if pit is None else pit["pit"],
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _few_laws(test: Sequences) -> Sequences:

@@ -18,11 +18,11 @@ from throughtime.config import Candidate, RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
 from throughtime.emissions import Emission
-from throughtime.evaluate.scores import peak_memory_mb, shown
+from throughtime.evaluate.scores import peak_memory_mb, reset_peak_memory, shown
 from throughtime.models import linear
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
-from throughtime.models.blend import Blend, blend_weights
+from throughtime.models.blend import Blend, blend_weights, cross_fitted
 from throughtime.models.ngram import NGram
 from throughtime.train import Trainer, affordable_steps, threads
 
@@ -61,9 +61,11 @@ class Parts:
     @property
     def seen(self) -> Sequences:
         """Training and validation data together: what closed forms may use in the end."""
-        if bool((self.valid.starts > 0).any()):
-            return replace(self.valid, starts=torch.zeros_like(self.valid.starts))
-        return concatenate(self.train, self.valid)
+        if not bool((self.valid.starts > 0).any()):
+            return concatenate(self.train, self.valid)
+        both = replace(self.valid, starts=torch.zeros_like(self.valid.starts))
+        ended = [i for i, name in enumerate(self.train.names) if name not in self.valid.names]
+        return concatenate(self.train[ended], both) if ended else both
 
 
 def concatenate(first: Sequences, second: Sequences) -> Sequences:
@@ -92,14 +94,19 @@ class Workshop:
         self.view = plan.natural_view(parts.train, parts.valid, settings)
         self.held = parts.valid.limit_past(PAST)
         self.orders: list[dict[str, Any]] = []
-        self.begun = time.monotonic()
+        self.clock = None if folder is None else folder / "checkpoint" / "clock.json"
+        spent = self.clock is not None and self.clock.exists()
+        earlier = checkpoint.read_json(self.clock) if spent and self.clock else 0.0
+        self.begun = time.monotonic() - earlier  # a resumed run has used some of its time
 
     def run(self) -> list[Fitted]:
         """Every candidate: the naive references, the autoregressions, the recurrent networks."""
         fitted = [self.fit(candidate) for candidate in plan.references(self.view, self.parts.train)]
         if self.settings.model in ("auto", "ar"):
             fitted.extend(self.autoregressions())
-        latent = plan.latent_candidates(self.view, self.parts.train, self.settings)
+        latent = plan.latent_candidates(
+            self.view, self.parts.train, self.parts.valid, self.settings
+        )
         for i, candidate in enumerate(latent):
             fitted.append(self.fit(candidate, self.seconds_for(latent[i:])))
         return fitted + self.blend(fitted)
@@ -127,6 +134,7 @@ class Workshop:
             self.on_event({"event": "end", "model": found.name, "valid": found.valid, "kept": True})
             return found
         self.on_event({"event": "start", "model": candidate.name, "family": candidate.family})
+        reset_peak_memory()
         begun = time.monotonic()
         if candidate.train is None:
             # The held-out figure comes from the training part alone; the final fit uses both.
@@ -138,7 +146,8 @@ class Workshop:
             with threads(candidate.train.threads):
                 model, chain, nats, steps = self.train(candidate, candidate.train, seconds, place)
         found = self.finished(candidate, model, chain, nats, time.monotonic() - begun, steps)
-        if place is not None:
+        if place is not None and self.clock is not None:
+            checkpoint.write_json(self.clock, time.monotonic() - self.begun)
             save_fitted(place / "result.safetensors", found)
             for left in ("training.safetensors", "refit/training.safetensors"):
                 (place / left).unlink(missing_ok=True)
@@ -157,8 +166,10 @@ class Workshop:
         steps: int = 0,
     ) -> Fitted:
         """The record of a fitted model; `nats` are those of the validation steps."""
-        scored = shown(model, chain, self.held).scored() if len(nats) else nats.bool()
-        valid = -float(nats[scored].mean()) if bool(scored.any()) else math.inf
+        seen = shown(model, chain, self.held)
+        same = torch.equal(seen.offsets, self.held.offsets)
+        steps_held = seen.steps if same else self.held.steps  # of text: characters, not tokens
+        valid = -float(nats[seen.scored()].sum()) / max(1, steps_held)
         memory = peak_memory_mb() or 0.0
         return Fitted(candidate, model.eval(), chain, valid, nats, seconds, memory, steps)
 
@@ -189,9 +200,8 @@ class Workshop:
         if len(used) < 2:
             return []
         model = Blend([one.model for one, _ in used], [w for _, w in used])
-        both = torch.logsumexp(
-            torch.stack([one.valid_nats for one in alike]) + weights.log().unsqueeze(-1), 0
-        )
+        judged = torch.zeros(len(scored), dtype=torch.float64)
+        judged[scored] = cross_fitted(nats)
         names = [one.name for one, _ in used]
         candidate = Candidate(
             name="blend",
@@ -199,8 +209,7 @@ class Workshop:
             transforms=leader.candidate.transforms,
             model={**model.settings(), "names": names},
         )
-        nats = torch.where(scored, both, 0.0)
-        return [self.finished(candidate, model, leader.chain, nats, 0.0)]
+        return [self.finished(candidate, model, leader.chain, judged, 0.0)]
 
     def begin(
         self, candidate: Candidate, data: Sequences, chain: Chain | None = None
@@ -317,12 +326,13 @@ class Workshop:
         training: TrainSettings | None,
         predictor: str = "auto",
     ) -> Candidate:
+        counts = predictor == "auto" and plan.natural_predictor(emission) == "ngram"
         model: dict[str, Any] = {
             "kind": "autoregressive",
             "order": order,
             "emission": emission.to_json(),
             "predictor": predictor,
-            "covariates": 0 if train.covariates is None else train.covariates.shape[1],
+            "covariates": 0 if train.covariates is None or counts else train.covariates.shape[1],
             "levels": self.view.differenced,
         }
         return Candidate(

@@ -68,6 +68,7 @@ def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
 
 def tidy(folder: Path) -> None:
     """Takes away what only an unfinished run needs; the fitted candidates stay."""
+    (folder / "checkpoint" / "clock.json").unlink(missing_ok=True)
     for place in (folder / "checkpoint").iterdir():
         for name in _LEFTOVERS:
             (place / name).unlink(missing_ok=True)

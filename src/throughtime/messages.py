@@ -76,4 +76,4 @@ def as_flags(message: str) -> str:
         spelled = _FLAGS.get(name, "--" + name.replace("_", "-"))
         return spelled if value in ("", "True") else f"{spelled} {value}"
 
-    return _PYTHON.sub(flag, message)
+    return _PYTHON.sub(flag, message.replace(", gap=0", ""))  # no command has that option

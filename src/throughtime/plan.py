@@ -52,8 +52,9 @@ def natural_view(train: Sequences, valid: Sequences, settings: RunSettings) -> V
         chain = fitted([symbols], train)
         return View((symbols,), emissions.Categorical(_num_symbols(chain)))
     if kind == "sound":
-        quantised = {"kind": "mulaw", "bits": 8}
-        return View((quantised,), _named(settings.emission, 1, 256, "categorical"))
+        quantised = settings.transforms or [{"kind": "mulaw", "bits": 8}]
+        levels = _num_symbols(fitted(quantised, train))
+        return View(tuple(quantised), _named(settings.emission, 1, levels, "categorical"))
     if kind == "symbols":
         count = _num_symbols(Chain((), train.domain))
         return View((), _named(settings.emission, 1, count, "categorical"))
@@ -63,6 +64,8 @@ def natural_view(train: Sequences, valid: Sequences, settings: RunSettings) -> V
         return View((), _named(settings.emission, columns, None, natural))
     values = train.values[~train.values.isnan().any(1)]
     if len(values) and bool(((values == 0) | (values == 1)).all()) and settings.emission == "auto":
+        return View(({"kind": "binary"},), emissions.Bernoulli(columns))
+    if settings.emission == "bernoulli":
         return View(({"kind": "binary"},), emissions.Bernoulli(columns))
     if settings.emission in ("poisson", "negative_binomial"):
         return View(({"kind": "counts"},), _named(settings.emission, columns, None, ""))
@@ -105,7 +108,8 @@ def _best_view(
 
 
 def _named(name: str, columns: int, num_symbols: int | None, natural: str) -> Emission:
-    kind = natural if name == "auto" else name
+    """An emission by name, with options behind a colon: "student_t:rank=2"."""
+    kind, _, rest = (natural if name == "auto" else name).partition(":")
     if kind not in emissions.KINDS:
         raise SettingError(f"emission '{kind}' is not one of: {', '.join(emissions.KINDS)}")
     options: dict[str, Any] = {"kind": kind}
@@ -119,6 +123,9 @@ def _named(name: str, columns: int, num_symbols: int | None, natural: str) -> Em
         options["columns"] = columns
     if kind == "mixture":
         options |= {"component": "student_t", "num_components": 3}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        options[key.strip()] = int(value) if value.strip().isdigit() else value.strip()
     return emissions.from_json(options)
 
 
@@ -244,14 +251,16 @@ def window_width(train: Sequences, order: int, asked: int | str) -> int:
     return max(order, min(widest, max(1, (int(train.lengths.max()) - 1) // 4)))
 
 
-def latent_candidates(view: View, train: Sequences, settings: RunSettings) -> list[Candidate]:
+def latent_candidates(
+    view: View, train: Sequences, valid: Sequences, settings: RunSettings
+) -> list[Candidate]:
     """RNN, GRU and LSTM, or the one asked for."""
     cells = ("rnn", "gru", "lstm") if settings.model == "auto" else (settings.model,)
     if settings.model == "ar":
         return []
     chosen = recipe(train, view.emission, settings)
     covariates = 0 if train.covariates is None else train.covariates.shape[1]
-    identities = list(train.names) if 1 < len(train) <= 500 and covariates_allowed(train) else []
+    identities = _identities(train, valid)
     found = []
     for cell in cells:
         model: dict[str, Any] = {
@@ -282,9 +291,10 @@ def latent_candidates(view: View, train: Sequences, settings: RunSettings) -> li
     return found
 
 
-def covariates_allowed(train: Sequences) -> bool:
-    """Whether series are long enough for a learned identity each (not recordings or lines)."""
-    return train.domain.kind in ("real", "count", "binary") and bool((train.identity >= 0).all())
+def _identities(train: Sequences, valid: Sequences) -> list[str]:
+    """The series that get a learned vector each: some that go on after training, not too many."""
+    series = train.domain.kind in ("real", "count", "binary") and 1 < len(train) <= 500
+    return list(train.names) if series and bool((valid.starts > 0).any()) else []
 
 
 def build(description: dict[str, Any]) -> SequenceModel:

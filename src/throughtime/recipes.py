@@ -11,7 +11,10 @@ from typing import Any
 from throughtime.config import RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission
+from throughtime.errors import SettingError
 
+_BYTES_PER_UNIT = 64  # kept by a recurrent layer for its backward pass, per step and unit
+_MOST_GB = 8.0
 CONTINUED = 0.6  # of the steps, where training goes on with the validation data
 
 
@@ -42,7 +45,9 @@ def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recip
         found = _symbols(train, settings.time_limit is not None)
     else:
         found = _values(train)
-    return _overridden(found, settings)
+    found = _overridden(found, settings)
+    check_memory(found, train)
+    return found
 
 
 def _updates(train: Sequences, lanes: int, steps: int, epochs: float, most: int) -> int:
@@ -206,14 +211,25 @@ def _overridden(found: Recipe, settings: RunSettings) -> Recipe:
         train |= {"valid_every": max(1, min(found.train.valid_every, settings.steps // 4))}
     if settings.bptt != "auto":
         train |= {"bptt": settings.bptt}
-        if settings.bptt != "full":
-            train |= {"segment": None}
+        train |= {"segment": None}
     return replace(
         found,
         hidden=settings.hidden or found.hidden,
         layers=settings.layers or found.layers,
         train=found.train.model_copy(update=train),
     )
+
+
+def check_memory(chosen: Recipe, train: Sequences) -> None:
+    """Refuses full BPTT over more steps than memory can hold. Raises SettingError."""
+    if chosen.train.bptt != "full":
+        return
+    needed = train.steps * chosen.hidden * chosen.members * chosen.layers * _BYTES_PER_UNIT / 1e9
+    if needed > _MOST_GB:
+        raise SettingError(
+            f"full BPTT over {train.steps:,} steps needs about {needed:.0f} GB; "
+            "give a truncation, such as --bptt 200"
+        )
 
 
 def continued(settings: TrainSettings, steps: int) -> TrainSettings:

@@ -276,7 +276,7 @@ class Run:
         if not temperature > 0 or not 0 < top_p <= 1:
             raise SettingError(
                 f"temperature={temperature:g}, top_p={top_p:g}: the temperature is above 0, and "
-                "top_p above 0 and at most 1"
+                "top-p above 0 and at most 1"
             )
         if getattr(self.model, "covariates", 0):
             raise SettingError(

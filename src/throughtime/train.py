@@ -234,6 +234,7 @@ class Trainer:
             "learning_rate": self.learning_rate(progress.step),
             "clip_rate": progress.clipped / progress.step,
             "skipped": progress.skipped,
+            "utilisation": round(self.lanes.utilisation, 4) if self.lanes else None,
         }
 
     def elapsed(self) -> float:

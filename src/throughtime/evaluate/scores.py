@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,13 +158,14 @@ def table(
 def comparisons(entries: Sequence[Entry], seed: int = 0) -> dict[str, Any]:
     """What the verdict needs: {"model", "against", "value", "interval"} each, or None.
 
-    "past": the best finite window or latent model against the best reference; "latent": the best
-    latent model against the best finite window; "peer": the best peer against the better of
-    these two. Best is meant by validation.
+    "past": the best model that looks at the past against the best reference; "latent": the best
+    latent model against the best finite window; "peer": the best peer against the model of
+    "past". Best is meant by validation.
     """
     reference, peer = _best(entries, "reference"), _best(entries, "peer")
     window, latent = _best(entries, "autoregressive"), _best(entries, "latent")
-    learned = min((e for e in (window, latent) if e is not None), key=_order, default=None)
+    blend = _best(entries, "blend")
+    learned = min((e for e in (window, latent, blend) if e is not None), key=_order, default=None)
 
     def compared(model: Entry | None, against: Entry | None) -> dict[str, Any] | None:
         if model is None or against is None:
@@ -177,8 +180,21 @@ def comparisons(entries: Sequence[Entry], seed: int = 0) -> dict[str, Any]:
     }
 
 
+def reset_peak_memory() -> None:
+    """Starts `peak_memory_mb` afresh where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float | None:
-    """The most memory that this process has used so far, in MB; None where unknown (Windows)."""
+    """The most memory used since `reset_peak_memory`, else since the process began, in MB.
+
+    None where unknown (Windows).
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024.0
     try:
         import resource
     except ImportError:

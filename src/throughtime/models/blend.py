@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,3 +117,17 @@ def blend_weights(nats: Tensor) -> Tensor:
         weights = torch.where(weights < _SMALLEST, 0.0, weights)
         weights = weights / weights.sum()
     return weights
+
+
+def cross_fitted(nats: Tensor) -> Tensor:
+    """Log-probability ``[n]`` of each step under the blend whose weights the other half chose.
+
+    What `blend_weights` of all the steps would score on the same steps flatters the blend.
+    """
+    half = nats.shape[1] // 2
+    if half == 0:
+        return torch.logsumexp(nats - math.log(len(nats)), 0)
+    parts = []
+    for own, other in ((nats[:, :half], nats[:, half:]), (nats[:, half:], nats[:, :half])):
+        parts.append(torch.logsumexp(own + blend_weights(other).log().unsqueeze(-1), 0))
+    return torch.cat(parts)

@@ -152,6 +152,7 @@ def accuracy(run: Run) -> Markup | None:
         legend(keys),
         el("div", *shown, class_="grid"),
         _side_by_side(run, rows, single, levels),
+        _every_model(entry, levels),
         details("Every horizon", _every_horizon(rows, levels)),
     )
 
@@ -177,6 +178,27 @@ def _side_by_side(
         body.append([f"Pinball at {key}", *cells])
     body = [row for row in body if any(cell != NONE for cell in row[1:])]
     return table(head, body, f"One step ahead beside free-running, in {run.step}s ahead")
+
+
+def _every_model(entry: dict[str, Any], levels: list[float]) -> Markup | None:
+    """Every model's forecasts, averaged over the horizon, beside its one-step ones."""
+    models = {k: v for k, v in mapping(entry, "models").items() if isinstance(v, dict) and v}
+    if not models:
+        return None
+    head = ["Model", "CRPS", "one step", "MASE", "one step", "RMSE", "one step"]
+    head += [f"{level:.0%}" for level in levels]
+    body = []
+    for name, found in models.items():
+        free, single = mapping(found, "free_running"), mapping(found, "one_step")
+        cells = [name]
+        for field in ("crps", "mase", "rmse"):
+            cells += [significant(free.get(field), 4), significant(single.get(field), 4)]
+        for level in levels:
+            inside = charts.level_of(mapping(free, "coverage"), level)
+            cells.append(NONE if inside is None else f"{inside:.1%}")
+        body.append(cells)
+    caption = "Every model: free-running over the whole horizon, beside one step ahead; coverage"
+    return table(head, body, caption)
 
 
 def _every_horizon(rows: list[dict[str, Any]], levels: list[float]) -> Markup:
