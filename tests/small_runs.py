@@ -95,7 +95,7 @@ class SmallRuns:
 
     def _sound(self) -> dict[str, Any]:
         folder = self.folder / "recordings"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         for i in range(4):
             write_tone(folder / f"tone{i}.wav", 0.2, 2000, pitch=100.0 + 20 * i)
         return {"data": folder, "model": "gru"}

@@ -77,12 +77,10 @@ def fields(value: Any, prefix: str = "") -> set[str]:
 def test_fit_prints_a_table_that_fits_80_columns(small_runs: SmallRuns, capsys: Capture) -> None:
     run = small_runs("series")
     source = small_runs.folder / "prices.csv"
-    lines = said(
-        capsys, "fit", source, "--value", "price", "--steps", 4, "--hidden", 4, "-o", run
-    )
+    lines = said(capsys, "fit", source, "--value", "price", "--steps", 4, "--hidden", 4, "-o", run)
     assert max(map(len, lines[:-1])) <= 80
-    assert lines[0].split() == ["nats", "per", "against", "random", "walk"]
-    assert lines[1].split() == ["model", "day", "[95", "%", "interval]", "time"]
+    heads = " ".join(" ".join(lines[:2]).split())
+    assert heads == "against random walk model nats per day [95 % interval] time"
     names = [row["name"] for row in tt.load(run).scores["models"]]
     shown = [re.sub(r"^[▸ ]+", "", line).split("  ")[0] for line in lines[2 : 2 + len(names)]]
     assert sorted(shown) == sorted(names)
@@ -105,13 +103,11 @@ def test_fit_says_what_it_reads_and_does(capsys: Capture) -> None:
         "  note: value is the column 'price'",
         "  note: time runs from 2020-01-01 to 2020-04-09, one row per day",
     ]
-    fitted = re.compile(r"[a-z ]{22} \d+\.\d{4} nats per day on validation, \d\.\d s")
-    assert all(fitted.fullmatch(line) for line in lines[6:-4])
-    assert lines[-3:] == [
-        lines[-3],
-        "judging: forecasts of " + tt.load("runs/prices").best,
-        "judging: samples of " + tt.load("runs/prices").best,
-    ]
+    end = lines.index("judging 4 models on the test data")
+    fitted = re.compile(r"[a-z ]{22} \d+\.\d{4} nats per day on validation, \d+\.?\d* s")
+    assert all(fitted.fullmatch(line) for line in lines[6:end])
+    assert all(line.startswith("judging: ") for line in lines[end + 1 :])
+    assert lines[-2:] == ["judging: forecasts", "judging: samples"]
     main(["fit", "prices.csv", "--model", "gru", "--steps", "4", "--hidden", "4"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "runs/prices holds this run already; give another folder to fit it again"
@@ -174,10 +170,9 @@ def test_score(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
 def test_score_of_several_and_each_step(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     run, source = small_runs("sales"), small_runs.folder / "sales.csv"
     lines = said(capsys, "score", run, source, "--steps", "steps.csv")
-    assert lines[1].split() == ["nats", "per"]
-    assert lines[2].split() == ["sequence", "days", "day", "log-likelihood"]
-    assert [line.split()[0] for line in lines[3:5]] == ["north", "south"]
-    assert lines[5] == "each step: steps.csv"
+    assert lines[1].split() == ["sequence", "days", "nats", "per", "day", "log-likelihood"]
+    assert [line.split()[0] for line in lines[2:4]] == ["north", "south"]
+    assert lines[4] == "each step: steps.csv"
     table = pl.read_csv("steps.csv")
     assert table.columns == ["sequence", "step", "time", "sold", "nats"]
     found = ask("score", run, source, "--steps", "steps.parquet")
@@ -268,8 +263,9 @@ def test_sample_of_text(ask: Any, small_runs: SmallRuns, capsys: Capture) -> Non
     capsys.readouterr()
     main(["sample", str(run), "--length", "40", "--paths", "2", "--prompt", "the "])
     assert capsys.readouterr().out == f"\n{'─' * 20}\n".join(found["texts"]) + "\n"
-    assert ask("sample", run, "--length", 40, "--seed", 1)["texts"] != (
-        ask("sample", run, "--length", 40)["texts"]
+    assert (
+        ask("sample", run, "--length", 40, "--seed", 1)["texts"]
+        != (ask("sample", run, "--length", 40)["texts"])
     )
     assert said(capsys, "sample", run, "--length", 40, "-o", "new.txt") == [
         "1 text of 40 steps: new.txt"
@@ -385,7 +381,7 @@ def test_live_views_of_fitting_and_working(monkeypatch: pytest.MonkeyPatch) -> N
     console.print(fitting._view())
     shown = console.export_text()
     assert re.search(r"gru +1\.2500 .* 10\.0 +25 s", shown)
-    assert "fitting gru … 5.0 s so far (nats per step)" in shown
+    assert "fitting gru … 5.0 s so far" in shown
     working = display.Working(console, "loading")
     working(0, 10, "scoring")
     now[0] = 10.0
@@ -397,8 +393,8 @@ def test_live_views_of_fitting_and_working(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_goes_on() -> None:
     write_series(Path("prices.csv"), walk(300))
-    fit = [sys.executable, "-m", "throughtime", "fit", "prices.csv", "--model", "gru", "--hidden",
-           "4", "--steps", "100000"]  # fmt: skip
+    fit = [sys.executable, "-c", "from throughtime.cli import main; main()", "fit", "prices.csv",
+           "--model", "gru", "--hidden", "4", "--steps", "100000"]  # fmt: skip
     process = subprocess.Popen(fit, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     log = Path("runs/prices/log.jsonl")
     begun = time.monotonic()
@@ -409,9 +405,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on() -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert out == ""
-    assert err.splitlines()[-1] == (
-        "error: interrupted; the same command goes on where it stopped"
-    )
+    assert err.splitlines()[-1] == ("error: interrupted; the same command goes on where it stopped")
     assert "Traceback" not in err
     assert not Path("runs/prices/model.json").exists()
     assert Path("runs/prices/config.toml").exists()

@@ -22,6 +22,7 @@ app = App(
     help="Recurrent sequence models with exact likelihoods: text, sound, prices, any series.",
     help_format="plaintext",
     help_epilogue=epilogue(""),
+    suppress_keyboard_interrupt=False,  # `main` says what an interruption means
 )
 out = Console()
 err = Console(stderr=True)
@@ -81,14 +82,14 @@ def fit(
     ] = None,
     value: Annotated[
         list[str] | None,
-        Parameter(help="Columns to model; '*': all of numbers.", negative=(), group=_reading),
+        Parameter(help="Column to model (again for more); '*': all.", negative=(), group=_reading),
     ] = None,
     id: Annotated[
         str | None, Parameter(help="Column that names the series.", group=_reading)
     ] = None,
     covariates: Annotated[
         list[str] | None,
-        Parameter(help="Columns known beforehand.", negative=(), group=_reading),
+        Parameter(help="Column known beforehand (again for more).", negative=(), group=_reading),
     ] = None,
     time_format: Annotated[
         str | None, Parameter(help="As in strftime (%d/%m/%Y), or epoch.", group=_reading)
@@ -242,7 +243,9 @@ def forecast(
     /,
     *,
     horizon: Annotated[int, Parameter(help="Steps ahead.")] = 20,
-    series: Annotated[list[str] | None, Parameter(help="Only these series.", negative=())] = None,
+    series: Annotated[
+        list[str] | None, Parameter(help="Only this series (again for more).", negative=())
+    ] = None,
     quantiles: Annotated[str, Parameter(help="Comma-separated.")] = "0.025,0.1,0.5,0.9,0.975",
     covariates: Annotated[
         Path | None, Parameter(help="Table of the covariates after the end of the data.")

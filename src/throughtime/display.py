@@ -90,8 +90,8 @@ class FitDisplay:
         self.console, self.quiet = console, quiet
         self.rows: dict[str, dict[str, Any]] = {}
         self.unit = "nats per step"
-        self.status = ""
-        self.evaluated = 0
+        self.status = "loading"
+        self.evaluated, self.stage = 0, ""
         self.begun = time.monotonic()
         self.animated = console.is_terminal
         self.live = Live(
@@ -169,14 +169,17 @@ class FitDisplay:
                 self._say_plainly(f"judging {len(self.rows)} models on the test data")
         else:
             self.status = f"judging: {event['what']}"
-            self._say_plainly(self.status)
+            stage = self.status.split(" of ")[0]
+            if stage != self.stage:
+                self.stage = stage
+                self._say_plainly(stage)
 
     def _view(self) -> Group:
         parts: list[Any] = []
         if self.rows:
             table = Table(box=None, pad_edge=False, header_style="bold")
             table.add_column("model", no_wrap=True)
-            table.add_column("validation", justify="right")
+            table.add_column(_stacked(f"{self.unit}, validation", 14), justify="right")
             table.add_column("", min_width=_BAR)
             table.add_column("steps/s", justify="right")
             table.add_column("left", justify="right")
@@ -184,7 +187,7 @@ class FitDisplay:
                 table.add_row(Text(name), *self._cells(row))
             parts.append(table)
         elapsed = clock(time.monotonic() - self.begun)
-        parts.append(Text(f"{self.status} … {elapsed} so far ({self.unit})", style="dim"))
+        parts.append(Text(f"{self.status} … {elapsed} so far", style="dim"))
         return Group(*parts)
 
     def _cells(self, row: dict[str, Any]) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ Event = Callable[[dict[str, Any]], None]
 _ELSEWHERE = "give another folder with out=, or delete it"
 # What atomic writes call a file before it has its name: `.model.json.k3x_9qa1`.
 _PARTIAL = re.compile(r"\.[a-z]+\.(toml|json|jsonl|safetensors|html)\.[a-z0-9_]+")
-_LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors")
+_LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors", "clock.json")
 
 
 @contextlib.contextmanager
@@ -68,11 +68,11 @@ def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
 
 def tidy(folder: Path) -> None:
     """Takes away what only an unfinished run needs; the fitted candidates stay."""
-    (folder / "checkpoint" / "clock.json").unlink(missing_ok=True)
-    for place in (folder / "checkpoint").iterdir():
-        for name in _LEFTOVERS:
-            (place / name).unlink(missing_ok=True)
-        shutil.rmtree(place / "refit", ignore_errors=True)
+    for path in list((folder / "checkpoint").rglob("*")):
+        if path.name in _LEFTOVERS:
+            path.unlink()
+    for path in (folder / "checkpoint").glob("*/refit"):
+        shutil.rmtree(path)
 
 
 def sweep(folder: Path) -> None:

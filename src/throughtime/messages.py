@@ -25,7 +25,7 @@ throughtime score runs/prices prices.csv --steps surprisal.csv
 throughtime score runs/voices new.wav --json""",
     "forecast": """
 throughtime forecast runs/prices --horizon 20
-throughtime forecast runs/sales --series north south --quantiles 0.05,0.5,0.95
+throughtime forecast runs/sales --series north --quantiles 0.05,0.5,0.95
 throughtime forecast runs/sales --covariates next-month.csv -o forecast.csv""",
     "sample": """
 throughtime sample runs/story --length 500 --temperature 0.8 --prompt "Once "

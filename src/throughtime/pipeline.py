@@ -15,6 +15,7 @@ from throughtime.config import DataSettings, RunSettings, validated
 from throughtime.data.files import nearest
 from throughtime.data.read import read
 from throughtime.data.sequences import Sequences
+from throughtime.data.series import as_names
 from throughtime.errors import DataError, SettingError
 from throughtime.fitting import Event, Parts, Workshop
 from throughtime.folder import Log, making, tidy
@@ -64,25 +65,22 @@ def fit(
     """
     begun = time.monotonic()
     asked = _checked(
-        {
-            "model": model, "order": order, "hidden": hidden, "layers": layers, "bptt": bptt,
-            "emission": emission, "symbols": symbols, "transforms": transforms,
-            "time_limit": seconds(time_limit), "seed": seed, "steps": steps,
-        }
+        model=model, order=order, hidden=hidden, layers=layers, bptt=bptt, emission=emission,
+        symbols=symbols, transforms=transforms, time_limit=seconds(time_limit), seed=seed,
+        steps=steps,
     )  # fmt: skip
-    _check_shares(valid, test)
-    read_options = {k: v for k, v in read_options.items() if v is not None}
+    read_options = _plain_options(read_options)
     label = _label(data)
     whole, parts = _load(data, label, valid, test, split, read_options, on_event)
-    if symbols != "characters" and whole.domain.kind != "text":
-        raise SettingError(f"symbols={symbols} says nothing about {label}; it is for text")
+    _check_symbols(symbols, whole, label)
     summary = _summary(name or label, whole, parts)
     on_event({"event": "data", **summary})
     source = {
-        "source": label, "options": read_options, "fingerprint": _fingerprint(whole, parts, data),
-        "split": split, "valid": valid, "test": test,
+        "source": label, "options": read_options, "split": split, "valid": valid, "test": test,
+        "fingerprint": _fingerprint(whole, parts, data),
     }  # fmt: skip
-    settings = validated(RunSettings, {**asked, "data": validated(DataSettings, source)})
+    asked["data"] = validated(DataSettings, source)
+    settings = validated(RunSettings, asked)
     folder = Path(out) if out is not None else Path("runs") / _slug(label)
     with making(folder, settings) as finished:
         if finished:
@@ -121,7 +119,7 @@ def _make(
     runs.save(folder, best, extra, whole)
 
 
-def _checked(asked: dict[str, Any]) -> dict[str, Any]:
+def _checked(**asked: Any) -> dict[str, Any]:
     """The settings of the models, refused before anything is read where they make no sense."""
     _choice("model", asked["model"], plan.MODELS)
     _choice("emission", asked["emission"], ("auto", *emissions.KINDS))
@@ -132,7 +130,7 @@ def _checked(asked: dict[str, Any]) -> dict[str, Any]:
     if order != "auto":
         if not str(order).isdigit() or int(order) < 1:
             raise SettingError(f"order={order} is not auto or a number of lags, 1 or more")
-        asked = {**asked, "order": int(order)}
+        asked["order"] = int(order)
     for name in ("hidden", "layers", "steps"):
         if asked[name] is not None and asked[name] < 1:
             raise SettingError(f"{name}={asked[name]}: at least 1")
@@ -169,6 +167,13 @@ def seconds(text: float | str | None) -> float | None:
     return value
 
 
+def _plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What `read` was asked for, the same however it was spelled."""
+    given = {key: value for key, value in options.items() if value is not None}
+    names = {key: list(as_names(given[key])) for key in ("value", "covariates") if key in given}
+    return {key: value for key, value in (given | names).items() if value != []}
+
+
 def _label(data: Any) -> str:
     """What data are called that the user has not named."""
     if isinstance(data, tuple):
@@ -186,6 +191,7 @@ def _load(
     on_event: Event,
 ) -> tuple[Sequences, Parts]:
     """The whole raw data and their three parts; every part has something to learn or judge by."""
+    _check_shares(valid, test)
     if isinstance(data, tuple):
         if len(data) != 3 or not all(isinstance(part, Sequences) for part in data):
             raise SettingError("a tuple of data is (train, valid, test), three tt.Sequences")
@@ -206,6 +212,11 @@ def _load(
             raise DataError(f"the {part_name} part of {label} has no observed values; give more")
     _check_constant(parts.train, label)
     return whole, parts
+
+
+def _check_symbols(symbols: str, whole: Sequences, label: str) -> None:
+    if symbols != "characters" and whole.domain.kind != "text":
+        raise SettingError(f"symbols={symbols} says nothing about {label}; it is for text")
 
 
 def _check_constant(train: Sequences, label: str) -> None:

@@ -27,7 +27,6 @@ from throughtime.data.read import KINDS, read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
 from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError
-from throughtime.evaluate.predictive import is_numeric
 from throughtime.evaluate.scores import shown
 from throughtime.fitting import Fitted, model_tensors, restore_model
 from throughtime.forecasting import QUANTILES, Question, places
@@ -176,7 +175,7 @@ class Run:
         question = Question(horizon, tuple(quantiles), num_paths, tolerance, seed, paths)
         context = self.context()
         chosen = places(context.names, series)
-        if not is_numeric(self.chain, context):
+        if context.domain.integer:
             raise SettingError(
                 f"the run {self.folder} models {_a(self.kind)}, whose symbols have no quantiles; "
                 "use sample"
