@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test lint check format clean
 
 demo: $(STAMP)  ## fit and compare models of daily index prices
 	$(BIN)/throughtime fit demo:prices -o runs/demo
@@ -12,11 +12,12 @@ demo: $(STAMP)  ## fit and compare models of daily index prices
 test: $(STAMP)  ## every test
 	$(BIN)/python -m pytest -q
 
-check: $(STAMP)  ## lint, types and tests
+lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+
+check: lint test
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

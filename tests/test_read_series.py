@@ -113,6 +113,8 @@ def test_long_format_is_recognised() -> None:
     assert got.times.tolist() == [1, 2, 1]
     assert got.notes == ("time runs from 1 to 2, one row per step",)
     assert read(path, value="extra").domain.columns == ("extra",)
+    plan = read(csv("unique_id,ds,extra", "H1,3,1", "H2,2,1"), value="extra")  # no y yet
+    assert plan.names == ("H1", "H2")
 
 
 def test_no_time_column() -> None:

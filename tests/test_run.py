@@ -134,6 +134,9 @@ def test_samples(small_runs: SmallRuns) -> None:
     streamed = "".join(text.stream_text(30))
     assert "".join(map(chr, drawn[0].tolist())) == streamed
     assert "".join(text.stream_text(30, path=1)) != streamed
+    sizes = tt.load(small_runs("bytes"))
+    texts = ["".join(map(chr, path.tolist())) for path in sizes.sample(30, num_paths=2)]
+    assert texts[0] == "".join(sizes.stream_text(30))
     sound = tt.load(small_runs("sound")).sample(50)
     assert sound.shape == (1, 50, 1) or sound.shape == (1, 50)
     assert float(sound.abs().max()) <= 1

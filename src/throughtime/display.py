@@ -153,6 +153,10 @@ class FitDisplay:
         self._on_valid(kept)
         self.status = f"fitting {event['model']} again, with the validation data"
 
+    def _on_skip(self, event: dict[str, Any]) -> None:
+        if event["skipped"] == 1:
+            self._say(f"{event['model']}: a step without a finite gradient is skipped")
+
     def _on_end(self, event: dict[str, Any]) -> None:
         row = self.rows.setdefault(event["model"], {})
         row.update(end=event["valid"], took=event.get("seconds"))
@@ -229,7 +233,7 @@ def comparison(scores: dict[str, Any]) -> Table:
     if scores["data"]["kind"] == "text":
         extra = {"bits_per_character": "bits per\ncharacter", "perplexity": "perplexity"}
     elif scores["data"]["kind"] == "sound":
-        extra = {"bits_per_step": "bits per\nsample", "perplexity": "perplexity"}
+        extra = {"bits_per_step": "bits per\nsample"}
     headings = [_stacked(scores["unit"], 12), *extra.values()]
     if scores["reference"]:
         headings.append(_stacked(f"against {scores['reference']}", 24) + "\n[95 % interval]")

@@ -142,10 +142,13 @@ class Workshop:
             nats, steps = self.judge(model, chain), 0
             again = chain if self.parts.seen.domain.integer else None  # a vocabulary stays
             model, chain = self.begin(candidate, self.parts.seen, again)
+            spent = time.monotonic() - begun
         else:
             with threads(candidate.train.threads):
-                model, chain, nats, steps = self.train(candidate, candidate.train, seconds, place)
-        found = self.finished(candidate, model, chain, nats, time.monotonic() - begun, steps)
+                model, chain, nats, steps, spent = self.train(
+                    candidate, candidate.train, seconds, place
+                )
+        found = self.finished(candidate, model, chain, nats, spent, steps)
         if place is not None and self.clock is not None:
             checkpoint.write_json(self.clock, time.monotonic() - self.begun)
             save_fitted(place / "result.safetensors", found)
@@ -226,8 +229,8 @@ class Workshop:
         wanted: TrainSettings,
         seconds: float | None,
         place: Path | None,
-    ) -> tuple[SequenceModel, Chain, Tensor, int]:
-        """A trained network with its chain, the nats of the validation steps, and its updates."""
+    ) -> tuple[SequenceModel, Chain, Tensor, int, float]:
+        """A trained network with its chain, the nats of the validation steps, updates, seconds."""
         model, chain = self.begin(candidate, self.parts.train)
         train, valid = (shown(model, chain, p) for p in (self.parts.train, self.parts.valid))
         settings = self.planned(model, train, valid, wanted, seconds, place)
@@ -246,7 +249,7 @@ class Workshop:
             progress = Trainer(model, train, valid, settings, on_event, place).run()
             nats, best_step = self.judge(model, chain), progress.best_step or progress.step
             if settings.refit == "no":
-                return model, chain, nats, progress.step
+                return model, chain, nats, progress.step, progress.seconds
             before |= {
                 "step": progress.step,
                 "steps": progress.step,
@@ -264,8 +267,9 @@ class Workshop:
             again = recipes.continued(settings, settings.steps)
         everything = shown(model, chain, self.parts.seen)
         folder = None if place is None else place / "refit"
-        Trainer(model, everything, None, again, on_event, folder).run()
-        return model, chain, nats, settings.steps + again.steps
+        refit = Trainer(model, everything, None, again, on_event, folder).run()
+        # As the trainers counted them: a run that was killed goes on counting.
+        return model, chain, nats, settings.steps + again.steps, before["seconds"] + refit.seconds
 
     def planned(
         self,

@@ -82,10 +82,12 @@ class Draw:
 
     def of(self, run: Run, on_progress: Progress) -> Tensor:
         """The raw values."""
-        return run.sample(
+        drawn = run.sample(
             self.steps, num_paths=self.paths, seed=self.seed, temperature=self.temperature,
             top_p=self.top_p, on_progress=on_progress,
         )  # fmt: skip
+        assert isinstance(drawn, Tensor)  # texts are streamed
+        return drawn
 
 
 def sample_sound(run: Run, draw: Draw, on_progress: Progress) -> dict[str, Any]:

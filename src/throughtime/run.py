@@ -210,10 +210,12 @@ class Run:
         temperature: float = 1.0,
         top_p: float = 1.0,
         on_progress: Progress = silent,
-    ) -> Tensor:
+    ) -> Tensor | list[Tensor]:
         """New sequences from the start, in the data's own units.
 
-        Returns ``[num_paths, length]`` code points or symbols, or values ``[..., length, D]``.
+        Returns ``[num_paths, length]`` code points or symbols, or values ``[..., length, D]``; for
+        text modelled as bytes or tokens, of which a character may take several, a list of the code
+        points of each path.
         """
         self._check_sample(length, num_paths, temperature, top_p)
         stream = self.model.stream(None, num_paths, seed, temperature=temperature, top_p=top_p)
@@ -222,6 +224,8 @@ class Run:
             steps.append(next(stream))
             on_progress(step + 1, length, "drawing")
         drawn = torch.stack(steps, 1)
+        if {"bytes", "tokens"} & set(self.chain.kinds):
+            return [self.chain.inverse(path) for path in drawn]
         return self.chain.inverse(drawn.double() if drawn.is_floating_point() else drawn)
 
     def stream_text(

@@ -159,11 +159,11 @@ def choose(table: Table, asked: Columns) -> Columns:
     everything = asked.value == ("*",) and "*" not in known
     if everything:
         chosen = replace(chosen, value=())
-    if {"ds", "y"} <= known:
+    if {"ds", "y"} <= known or {"unique_id", "ds"} <= known:  # covariates alone have no y
         chosen = replace(
             chosen,
             time="ds" if chosen.time is None else chosen.time,
-            value=chosen.value or (() if everything else ("y",)),
+            value=chosen.value or (("y",) if "y" in known and not everything else ()),
             id=chosen.id or ("unique_id" if "unique_id" in known else None),
         )
     given = [chosen.time or None, chosen.id, *chosen.value, *chosen.covariates]

@@ -80,7 +80,7 @@ def _sound(sample: dict[str, Any], wav: bytes | None, title: str) -> Markup:
 
 def training(run: Run) -> Markup | None:
     """Training curves: thin the training score, strong the validation score."""
-    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    points: dict[tuple[str, str], dict[float, tuple[float, float]]] = {}
     timed = all(
         number(event.get("seconds")) is not None
         for event in run.log
@@ -91,7 +91,9 @@ def training(run: Run) -> Markup | None:
         for part in ("train", "valid"):
             x, y = number(event.get(place)), number(event.get(part))
             if event.get("event") in ("step", "valid") and x is not None and y is not None:
-                points.setdefault((text(event, "model"), part), []).append((x, y))
+                # By step: a run that was killed goes through its last steps once more.
+                step = number(event.get("step")) or 0.0
+                points.setdefault((text(event, "model"), part), {})[step] = (x, y)
     order = [text(model, "name") for model in run.models]
     names = list(dict.fromkeys(name for name, _ in points))
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
@@ -101,10 +103,10 @@ def training(run: Run) -> Markup | None:
     for name in names:
         colour = 0 if name == chosen else 1 + (next(others) - 1) % (charts.COLOURS - 1)
         for part in ("train", "valid"):
-            found = sorted(points.get((name, part), []))
+            found = sorted(points.get((name, part), {}).values())
             kept = charts.stride(len(found), CURVE_LIMIT)
             lines.append((name, part, f"s{colour}", [found[i] for i in kept]))
-        valid = [score for _, score in points.get((name, "valid"), [])]
+        valid = [score for _, score in points.get((name, "valid"), {}).values()]
         keys.append((name, f"s{colour}", fixed(min(valid), 3) if valid else ""))
     chart = charts.curves(lines, place if timed else "steps", run.unit)
     events = _events(run)
