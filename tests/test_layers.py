@@ -68,7 +68,7 @@ def stepwise(layer, x, state, reset):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "reference", "cpu"])
 def test_values_and_gradients_equal_torch(kind, layers, bias, bidirectional, backend):
     ours, theirs = pair(kind, 3, 5, layers, bias=bias, bidirectional=bidirectional)
     ours.backend = backend
@@ -107,7 +107,7 @@ def test_rnn_equals_the_hand_unrolled_equations():
     batch=st.integers(1, 4),
     layers=st.integers(1, 2),
     density=st.sampled_from([0.0, 0.03, 0.3, 1.0]),
-    backend=st.sampled_from(["torch", "reference"]),
+    backend=st.sampled_from(["torch", "reference", "cpu"]),
     seed=st.integers(0, 10**6),
 )
 def test_reset_equals_row_by_row_restarts(kind, steps, batch, layers, density, backend, seed):
@@ -199,7 +199,7 @@ def test_dropout_between_layers_is_drawn_in_training_only():
 
 
 def test_errors_name_the_remedy():
-    assert kernels.backends() == {"torch": True, "reference": True}
+    assert kernels.backends() == {"cpu": True, "torch": True, "reference": True}
     with pytest.raises(BackendError, match="backend 'tpu' does not run here; choose one of: auto"):
         tt.GRU(2, 3, backend="tpu")
     layer = tt.RNN(2, 3, nonlinearity="identity", backend="torch")

@@ -6,16 +6,19 @@ comes out, and never lives on the module.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from throughtime import kernels
+from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.kernels import Spec, reference
+from throughtime.kernels import Spec, cpu
+from throughtime.kernels.stack import layer_state
 from throughtime.state import State
 
 _CELLS: dict[str, Any] = {
@@ -24,6 +27,7 @@ _CELLS: dict[str, Any] = {
     "gru": torch.gru_cell,
     "lstm": torch.lstm_cell,
 }
+_FEW_ROWS = 8  # more of them are better served by packed weights
 if TYPE_CHECKING:
     _Base = nn.RNNBase
 else:
@@ -35,6 +39,12 @@ class _Recurrent(_Base):
 
     backend: str
     kind: str
+    _stream: cpu.Stream | None = None
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
+        """Of the weights, in the order of the kernels."""
+        return tuple(name for layer in self._all_weights for name in layer)
 
     def forward(
         self,
@@ -52,17 +62,16 @@ class _Recurrent(_Base):
         when None.
         Returns the output and the state after the last step, laid out as in torch.nn.
         """
-        backend = kernels.choose(self.kind, self.backend)
+        backend = self._choose(input)
         plain = reset is None and initial is None
-        if isinstance(input, PackedSequence):
-            if not plain or backend != "torch":
-                raise SettingError(
-                    "a PackedSequence restarts its own rows and runs on backend='torch' only; "
-                    "pass a padded tensor to use reset, initial or another backend"
-                )
-            return super().forward(input, hx)
         if plain and backend == "torch":
             return super().forward(input, hx)
+        if isinstance(input, PackedSequence):
+            if not plain:
+                raise SettingError(
+                    "a PackedSequence restarts its own rows; pass a padded tensor to use reset"
+                )
+            return self._packed(input, hx, backend)
         batched = input.dim() == 3
         time_dim = 1 if batched and self.batch_first else 0
         x = input if batched else input.unsqueeze(1)
@@ -78,17 +87,43 @@ class _Recurrent(_Base):
             y, state = y.squeeze(1), _map(state, lambda part: part.squeeze(1))
         return y, state
 
+    def _packed(
+        self, packed: PackedSequence, hx: State, backend: str
+    ) -> tuple[PackedSequence, State]:
+        """The rows of a PackedSequence, which end one after the other."""
+        data, sizes, order, back = packed
+        x, lengths = pad_packed_sequence(PackedSequence(data, sizes))
+        if hx is None:
+            state = self._start(x, None)
+        else:
+            state = hx if order is None else states.index(hx, order)
+        y, state = kernels.run(self._spec(), x, state, self._flat(), None, None, backend, lengths)
+        rows = pack_padded_sequence(y, lengths).data
+        return PackedSequence(rows, sizes, order, back), (
+            state if back is None else states.index(state, back)
+        )
+
     def step(self, x_t: Tensor, state: State = None) -> tuple[Tensor, State]:
         """One step: the same numbers as the sequence call.
 
         x_t: ``[B, I]``. state: ``[L, B, H]`` (LSTM: (h, c)), zeros when None.
         Returns the output ``[B, H]`` and the next state. Raises SettingError if bidirectional.
         """
+        stream = self._stream
+        if stream is not None and state is not None and not torch.is_grad_enabled():
+            if self.kind != "lstm":
+                if stream.fits(self._parameters, x_t, state):
+                    return stream.hidden(x_t, state)
+            elif stream.fits(self._parameters, x_t, state[0]) and _alike(*state):
+                return stream.memory(x_t, state)
         if self.bidirectional:
             raise SettingError("a bidirectional layer has no single step: it needs the future")
         if state is None:
             state = self._start(x_t.unsqueeze(0), None)
-        if self.proj_size or kernels.choose(self.kind, self.backend) == "reference":
+        if not torch.is_grad_enabled() and self._can_stream(x_t, state):
+            self._stream = cpu.Stream(self._spec(), self._names, self._flat(), len(x_t))
+            return self.step(x_t, state)
+        if self.proj_size or self.kind not in _CELLS or self._choose(x_t) == "reference":
             y, state = kernels.run(
                 self._spec(), x_t.unsqueeze(0), state, self._flat(), None, None, self.backend
             )
@@ -99,12 +134,35 @@ class _Recurrent(_Base):
             if layer and self.dropout and self.training:
                 y = F.dropout(y, self.dropout)
             w = weights[layer * per_layer : (layer + 1) * per_layer]
-            after = cell(y, reference.layer_state(state, layer), *w)
+            after = cell(y, layer_state(state, layer), *w)
             finals.append(after)
             y = after[0] if self.kind == "lstm" else after
         if self.kind == "lstm":
             return y, (torch.stack([f[0] for f in finals]), torch.stack([f[1] for f in finals]))
         return y, torch.stack(finals)
+
+    def _can_stream(self, x_t: Tensor, state: State) -> bool:
+        """Whether the native kernel takes single steps of these weights and this input."""
+        first, *rest = states.leaves(state)
+        weights = self._flat()
+        return (
+            self._choose(x_t) == "cpu"
+            and not self.proj_size
+            and 0 < len(x_t) <= _FEW_ROWS
+            and x_t.shape[1] == self.input_size
+            and first.shape == (self.num_layers, len(x_t), self.hidden_size)
+            and all(_alike(first, part) for part in rest)
+            and all(name in self._parameters for name in self._names)  # none is computed anew
+            and all(t.dtype == weights[0].dtype for t in (x_t, first, *weights))
+            and all(t.is_contiguous() for t in (x_t, first, *weights))
+            and weights[0].dtype in cpu.TYPES
+        )
+
+    def _choose(self, x: Tensor | PackedSequence) -> str:
+        """The backend; what the kernels do not do goes to torch."""
+        if self.backend == "auto" and self.proj_size:
+            return "torch"
+        return kernels.choose(self.kind, self.backend, x[0] if isinstance(x, tuple) else x)
 
     def _spec(self) -> Spec:
         dropout = float(self.dropout) if self.training else 0.0
@@ -112,7 +170,7 @@ class _Recurrent(_Base):
 
     def _flat(self) -> list[Tensor]:
         """The weights by name, so that functional_call and parametrizations are seen."""
-        return [getattr(self, name) for layer in self._all_weights for name in layer]
+        return [getattr(self, name) for name in self._names]
 
     def _start(self, x: Tensor, initial: State) -> State:
         rows = self.num_layers * (2 if self.bidirectional else 1)
@@ -135,6 +193,10 @@ class _Recurrent(_Base):
                 f"got {reset.dtype} {list(reset.shape)}"
             )
         return reset
+
+
+def _alike(h: Tensor, c: Tensor) -> bool:
+    return c.shape == h.shape and c.dtype == h.dtype and c.is_contiguous()
 
 
 def _map(state: State, function: Any) -> State:

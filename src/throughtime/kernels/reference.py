@@ -5,18 +5,16 @@ Slow and plain on purpose. Every other backend is tested against this file.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from throughtime import state as states
+from throughtime.kernels import stack
 from throughtime.state import State
-
-if TYPE_CHECKING:
-    from throughtime.kernels import Spec
 
 Step = Callable[[Tensor, State, Sequence[Tensor]], tuple[Tensor, State]]
 
@@ -60,18 +58,14 @@ STEPS: dict[str, Step] = {
 }
 
 
-def layer_state(state: State, row: int) -> State:
-    """The state ``[B, H]`` of one layer and direction out of ``[L*D, B, H]``."""
-    return states.apply(lambda part: part[row], state)
-
-
 def _scan(
-    step: Step,
+    kind: str,
     x: Tensor,
     state: State,
     weights: Sequence[Tensor],
     reset: Tensor | None,
     initial: State,
+    lengths: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, State]:
     """One layer in one direction. In reverse a restart takes effect after step t, not before it."""
@@ -79,8 +73,13 @@ def _scan(
     for t in reversed(range(len(x))) if reverse else range(len(x)):
         if reset is not None and not reverse:
             state = states.reset(state, reset[t], initial, dim=0)
-        y, state = step(x[t], state, weights)
+        y, after = STEPS[kind](x[t], state, weights)
+        if lengths is not None:  # a row that has ended keeps its state
+            going = (t < lengths).unsqueeze(-1)
+            y = torch.where(going, y, torch.zeros_like(y))
+            after = states.apply(lambda new, old: torch.where(going, new, old), after, state)  # noqa: B023
         outputs.append(y)
+        state = after
         if reset is not None and reverse and t > 0:
             state = states.reset(state, reset[t], initial, dim=0)
     if not outputs:
@@ -88,28 +87,4 @@ def _scan(
     return torch.stack(outputs[::-1] if reverse else outputs), state
 
 
-def run(
-    spec: Spec,
-    x: Tensor,
-    state: State,
-    weights: Sequence[Tensor],
-    reset: Tensor | None = None,
-    initial: State = None,
-) -> tuple[Tensor, State]:
-    """See `kernels.run`."""
-    step, directions = STEPS[spec.kind], 2 if spec.bidirectional else 1
-    per_layer = 4 if spec.bias else 2
-    finals: list[State] = []
-    for layer in range(spec.num_layers):
-        outputs = []
-        for direction in range(directions):
-            row = layer * directions + direction
-            start = None if initial is None else layer_state(initial, row)
-            w = weights[row * per_layer : (row + 1) * per_layer]
-            y, final = _scan(step, x, layer_state(state, row), w, reset, start, direction == 1)
-            outputs.append(y)
-            finals.append(states.apply(lambda part: part.unsqueeze(0), final))
-        x = torch.cat(outputs, -1) if directions == 2 else outputs[0]
-        if spec.dropout and layer < spec.num_layers - 1:
-            x = F.dropout(x, spec.dropout)
-    return x, states.concatenate(finals, dim=0)
+run = functools.partial(stack.run, _scan)

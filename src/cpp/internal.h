@@ -1,0 +1,45 @@
+// What the builds for the instruction sets share with module.cpp.
+#pragma once
+
+#include <stddef.h>
+
+#include "throughtime.h"
+
+#define TT_MAX_THREADS 64
+
+extern "C" {
+// Runs body(context, 0 … threads - 1), on the process's own OpenMP threads where there are some.
+void tt_parallel(int threads, void (*body)(void*, int), void* context);
+// The calling thread's workspace, at least this large; null if there is no memory.
+void* tt_workspace(size_t bytes);
+}
+
+struct tt_table {
+  int (*forward)(const tt_sequence*);
+  int (*backward)(const tt_sequence*);
+  int (*step)(const tt_layers*, const void*, const void*, const void*, void*, void*, int64_t);
+  int64_t (*reserve)(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H);
+};
+
+namespace TT_ISA {
+namespace {
+
+// Cuts the workspace into aligned pieces; first without memory, to find out how much it takes.
+struct Arena {
+  char* base = nullptr;
+  size_t used = 0;
+
+  bool open(size_t bytes) {
+    base = static_cast<char*>(tt_workspace(bytes));
+    return base != nullptr;
+  }
+  template <class T>
+  T* take(int64_t count) {
+    T* found = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (size_t(count) * sizeof(T) + 255) / 256 * 256;
+    return found;
+  }
+};
+
+}  // namespace
+}  // namespace TT_ISA

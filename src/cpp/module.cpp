@@ -1,0 +1,144 @@
+// The C interface: which build of the kernels runs here, threads, and workspaces.
+#include <stdlib.h>
+#include <string.h>
+
+#include <thread>
+
+#define TT_ISA none
+#include "internal.h"
+#undef TT_ISA
+
+#define TT_BUILD(name) \
+  namespace name {     \
+  extern const tt_table table; \
+  }
+#if defined(__x86_64__) || defined(__i386__)
+TT_BUILD(avx512)
+TT_BUILD(avx2)
+#endif
+TT_BUILD(baseline)
+
+namespace {
+
+struct Build {
+  const char* name;
+  const tt_table* table;
+  bool runs;
+};
+
+#if defined(__x86_64__) || defined(__i386__)
+bool has_avx2() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+bool has_avx512() {
+  __builtin_cpu_init();
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+const Build builds[] = {
+#if defined(__x86_64__) || defined(__i386__)
+    {"avx512", &avx512::table, has_avx512()},
+    {"avx2", &avx2::table, has_avx2()},
+#endif
+#if defined(__ARM_NEON)
+    {"neon", &baseline::table, true},
+#else
+    {"baseline", &baseline::table, true},
+#endif
+};
+
+const Build* chosen() {
+  for (const Build& build : builds) {
+    if (build.runs) return &build;
+  }
+  return nullptr;
+}
+
+const Build* current = chosen();
+
+typedef void (*gomp_parallel)(void (*)(void*), void*, unsigned, unsigned);
+typedef int (*thread_number)();
+gomp_parallel openmp = nullptr;
+thread_number openmp_number = nullptr;
+bool poisoned = false;
+
+struct Team {
+  void (*body)(void*, int);
+  void* context;
+  int threads;
+};
+
+void member(void* data) {
+  const Team* team = static_cast<const Team*>(data);
+  team->body(team->context, openmp_number());
+}
+
+struct Workspace {
+  void* base = nullptr;
+  size_t size = 0;
+  ~Workspace() { free(base); }
+};
+thread_local Workspace workspace;
+
+}  // namespace
+
+extern "C" {
+
+void tt_parallel(int threads, void (*body)(void*, int), void* context) {
+  if (threads <= 1) {
+    body(context, 0);
+  } else if (openmp) {
+    Team team{body, context, threads};
+    openmp(member, &team, unsigned(threads), 0);
+  } else {
+    std::thread helpers[TT_MAX_THREADS];
+    for (int i = 1; i < threads; i++) helpers[i] = std::thread(body, context, i);
+    body(context, 0);
+    for (int i = 1; i < threads; i++) helpers[i].join();
+  }
+}
+
+void* tt_workspace(size_t bytes) {
+  if (bytes > workspace.size) {
+    free(workspace.base);
+    workspace.base = nullptr;
+    workspace.size = 0;
+    if (posix_memalign(&workspace.base, 256, bytes) != 0) return nullptr;
+    workspace.size = bytes;
+  }
+  if (poisoned && workspace.base) memset(workspace.base, 0xff, workspace.size);  // NaN
+  return workspace.base;
+}
+
+const char* tt_instructions(const char* wanted) {
+  if (wanted == nullptr) return current ? current->name : nullptr;
+  for (const Build& build : builds) {
+    if (strcmp(build.name, wanted) == 0 && build.runs) {
+      current = &build;
+      return build.name;
+    }
+  }
+  return nullptr;
+}
+
+void tt_use_openmp(void* parallel, void* thread_num) {
+  openmp = reinterpret_cast<gomp_parallel>(parallel);
+  openmp_number = reinterpret_cast<thread_number>(thread_num);
+}
+
+void tt_poison(int64_t on) { poisoned = on != 0; }
+
+int64_t tt_reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H) {
+  return current->table->reserve(kind, type, T, B, H);
+}
+
+int tt_forward(const tt_sequence* s) { return current->table->forward(s); }
+int tt_backward(const tt_sequence* s) { return current->table->backward(s); }
+int tt_step_layers(const tt_layers* s, const void* x, const void* h, const void* c, void* h_next,
+                   void* c_next, int64_t B) {
+  return current->table->step(s, x, h, c, h_next, c_next, B);
+}
+}

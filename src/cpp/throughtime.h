@@ -1,0 +1,77 @@
+/* The whole interface of the native library: plain C, no Python and no torch in it. */
+#ifndef THROUGHTIME_H
+#define THROUGHTIME_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { TT_RNN_TANH, TT_RNN_RELU, TT_RNN_IDENTITY, TT_GRU, TT_LSTM };
+enum { TT_FLOAT, TT_DOUBLE };
+
+/* One recurrent layer in one direction over a time-major batch. Pointers are to contiguous arrays
+ * of `type` unless said otherwise; optional ones may be null. */
+typedef struct {
+  int64_t kind, type;
+  int64_t low;     /* weights are used as bfloat16 (float only) */
+  int64_t T, B, I, H;
+  int64_t reverse; /* run from the last step to the first */
+  int64_t threads;
+
+  const void* x;   /* [T, B, I], strides x_t and x_b elements, innermost 1 */
+  int64_t x_t, x_b;
+  const void *h0, *c0;           /* [B, H]; c0 for LSTM only */
+  const void *h_restart, *c_restart; /* [B, H] what a reset row starts from, optional: zeros */
+  const void *w_ih, *w_hh;       /* [G * H, I], [G * H, H] */
+  const void *b_ih, *b_hh;       /* [G * H], optional */
+  const uint8_t* reset;          /* [T, B], optional */
+  const int64_t* lengths;        /* [B], optional: steps of a row; after them its state stays */
+
+  void *y;                       /* [T, B, H] */
+  void *h_end, *c_end;           /* [B, H] */
+  void *reserve;                 /* tt_reserve() elements, optional: what backward needs */
+
+  const void *dy;                /* [T, B, H], strides dy_t and dy_b, optional: zeros */
+  int64_t dy_t, dy_b;
+  const void *dh_end, *dc_end;   /* [B, H], optional: zeros */
+  void *dx;                      /* [T, B, I], optional */
+  void *dh0, *dc0;               /* [B, H] */
+  void *dh_restart, *dc_restart; /* [B, H], optional */
+  void *dw_ih, *dw_hh, *db_ih, *db_hh; /* as the weights; biases optional */
+} tt_sequence;
+
+/* A stack of layers in one direction, as a stream runs it: everything that stays. */
+typedef struct {
+  int64_t kind, type;
+  int64_t layers, I, H;
+  int64_t threads;
+  const void* const* weights; /* w_ih, w_hh, b_ih, b_hh of each layer; biases may be null */
+} tt_layers;
+
+/* Name of the instruction set in use; `wanted` (or null) forces one. Null: it does not run here. */
+const char* tt_instructions(const char* wanted);
+
+/* The OpenMP runtime that the process already has: GOMP_parallel and omp_get_thread_num. Without
+ * it, threads are started for each call that wants them. */
+void tt_use_openmp(void* parallel, void* thread_num);
+
+/* Elements of `reserve`. */
+int64_t tt_reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H);
+
+/* Fills every workspace with NaN before use: for tests. */
+void tt_poison(int64_t on);
+
+/* 0, or 1 if there is not enough memory. */
+int tt_forward(const tt_sequence* s);
+int tt_backward(const tt_sequence* s);
+
+/* One step: x [B, I], states [layers, B, H] (c for LSTM, else null), all contiguous. */
+int tt_step_layers(const tt_layers* s, const void* x, const void* h, const void* c, void* h_next,
+                   void* c_next, int64_t B);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
