@@ -110,18 +110,16 @@ class _Recurrent(_Base):
         Returns the output ``[B, H]`` and the next state. Raises SettingError if bidirectional.
         """
         stream = self._stream
-        if stream is not None and state is not None and not torch.is_grad_enabled():
-            if self.kind != "lstm":
-                if stream.fits(self._parameters, x_t, state):
-                    return stream.hidden(x_t, state)
-            elif stream.fits(self._parameters, x_t, state[0]) and _alike(*state):
-                return stream.memory(x_t, state)
+        if stream is not None and not torch.is_grad_enabled():
+            found = stream.step(self._parameters, x_t, state)
+            if found is not None:
+                return found
         if self.bidirectional:
             raise SettingError("a bidirectional layer has no single step: it needs the future")
         if state is None:
             state = self._start(x_t.unsqueeze(0), None)
         if not torch.is_grad_enabled() and self._can_stream(x_t, state):
-            self._stream = cpu.Stream(self._spec(), self._names, self._flat(), len(x_t))
+            self._stream = cpu.Stream(self._spec(), self._flat(), len(x_t))
             return self.step(x_t, state)
         if self.proj_size or self.kind not in _CELLS or self._choose(x_t) == "reference":
             y, state = kernels.run(
@@ -152,7 +150,7 @@ class _Recurrent(_Base):
             and x_t.shape[1] == self.input_size
             and first.shape == (self.num_layers, len(x_t), self.hidden_size)
             and all(_alike(first, part) for part in rest)
-            and all(name in self._parameters for name in self._names)  # none is computed anew
+            and tuple(self._parameters) == self._names  # and none is computed anew for each call
             and all(t.dtype == weights[0].dtype for t in (x_t, first, *weights))
             and all(t.is_contiguous() for t in (x_t, first, *weights))
             and weights[0].dtype in cpu.TYPES

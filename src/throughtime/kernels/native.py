@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,12 +39,14 @@ class Sequence(ctypes.Structure):
     ]
 
 
-class Step(ctypes.Structure):
-    """`tt_layers` of throughtime.h."""
+class Stream(ctypes.Structure):
+    """`tt_stream` of throughtime.h, the `tt_layers` in it spread out."""
 
     _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("kind", "type", "layers", "I", "H", "threads", "weights")
+        *((name, ctypes.c_int64) for name in ("kind", "type", "layers", "I", "H", "threads")),
+        ("weights", ctypes.c_void_p),
+        ("B", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("h", "c", "y_next", "h_next", "c_next")),
     ]
 
 
@@ -68,14 +71,22 @@ def library() -> ctypes.CDLL:
     found.tt_reserve.argtypes = [ctypes.c_int64] * 5
     found.tt_instructions.restype = ctypes.c_char_p
     found.tt_instructions.argtypes = [ctypes.c_char_p]
-    found.tt_step_layers.argtypes = [ctypes.c_void_p] * 7  # the kind that ctypes passes fastest
-    found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 2
+    found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
     found.tt_poison.argtypes = [ctypes.c_int64]
     wanted = os.environ.get(FORCE)
     if wanted and found.tt_instructions(wanted.encode()) is None:
         raise BackendError(f"{FORCE}={wanted}: this machine does not run these instructions")
     _share_threads(found)
     return found
+
+
+@functools.cache
+def stream_step() -> Callable[[int, int], None]:
+    """`tt_stream_step`, called without giving up the interpreter's lock: it takes microseconds."""
+    library()
+    step = ctypes.PyDLL(str(_LIBRARY)).tt_stream_step
+    step.argtypes, step.restype = [ctypes.c_void_p] * 2, None
+    return step
 
 
 def instructions() -> str:
@@ -87,9 +98,8 @@ def _share_threads(found: ctypes.CDLL) -> None:
     """Lets the kernels run on the OpenMP threads that torch has; a second pool would compete."""
     for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
         runtime = ctypes.CDLL(str(path))
-        parallel = ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p)
-        number = ctypes.cast(runtime.omp_get_thread_num, ctypes.c_void_p)
-        found.tt_use_openmp(parallel, number)
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        found.tt_use_openmp(*(ctypes.cast(runtime[name], ctypes.c_void_p) for name in names))
         return
 
 
