@@ -57,7 +57,7 @@ class BuildKernels(build_ext):
         )
 
 
-HEADERS = ["throughtime.h", "internal.h", "simd.h", "gemm.h", "cells.h", "sequence.h", "team.h", "run.h", "step.h"]
+HEADERS = ["throughtime.h", "internal.h", "simd.h", "gemm.h", "cells.h", "sequence.h", "team.h", "run.h", "head.h", "step.h"]
 setup(
     ext_modules=[
         Extension(

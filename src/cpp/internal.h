@@ -21,6 +21,7 @@ void* tt_workspace(size_t bytes);
 struct tt_table {
   int (*forward)(const tt_sequence*);
   int (*backward)(const tt_sequence*);
+  int (*head)(const tt_head*);
   int (*step)(const tt_layers*, const void*, const void*, const void*, void*, void*, int64_t);
   int64_t (*reserve)(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H);
 };
@@ -44,6 +45,24 @@ struct Arena {
     return found;
   }
 };
+
+// Gives a job its workspace, having first asked how much.
+template <class Job>
+bool carve(Job& job) {
+  Arena measure;
+  job.carve(measure);
+  Arena arena;
+  if (!arena.open(measure.used)) return false;
+  job.carve(arena);
+  return true;
+}
+
+template <class Job>
+void prepare_part(void* job, int part) { static_cast<Job*>(job)->prepare(part); }
+template <class Job>
+void run_part(void* job, int part) { static_cast<Job*>(job)->run(part); }
+template <class Job>
+void reduce_part(void* job, int part) { static_cast<Job*>(job)->reduce(part); }
 
 }  // namespace
 }  // namespace TT_ISA

@@ -488,24 +488,5 @@ struct Backward : Shape<T, C> {
   }
 };
 
-// ----------------------------------------------------------------------------------------- running
-
-template <class Job>
-void prepare_part(void* job, int part) { static_cast<Job*>(job)->prepare(part); }
-template <class Job>
-void run_part(void* job, int part) { static_cast<Job*>(job)->run(part); }
-template <class Job>
-void reduce_part(void* job, int part) { static_cast<Job*>(job)->reduce(part); }
-
-template <class Job>
-bool carve(Job& job) {
-  Arena measure;
-  job.carve(measure);
-  Arena arena;
-  if (!arena.open(measure.used)) return false;
-  job.carve(arena);
-  return true;
-}
-
 }  // namespace
 }  // namespace TT_ISA

@@ -42,6 +42,18 @@ typedef struct {
   void *dw_ih, *dw_hh, *db_ih, *db_hh; /* as the weights; biases optional */
 } tt_sequence;
 
+/* A linear head over N rows and the summed, weighted nats of the symbols that came. */
+typedef struct {
+  int64_t type, N, H, V, threads;
+  const void* y;         /* [N, H], rows y_n elements apart; dy as well */
+  int64_t y_n;
+  const void *w, *b;     /* [V, H], [V] */
+  const int64_t* target; /* [N], each in 0 ... V - 1 */
+  const void* weight;    /* [N] */
+  double* total;
+  void *dy, *dw, *db;    /* gradients of the total; all or none */
+} tt_head;
+
 /* A stack of layers in one direction, as a stream runs it: everything that stays. */
 typedef struct {
   int64_t kind, type;
@@ -74,6 +86,7 @@ void tt_poison(int64_t on);
 /* 0, or 1 if there is not enough memory. */
 int tt_forward(const tt_sequence* s);
 int tt_backward(const tt_sequence* s);
+int tt_categorical(const tt_head* s); /* 2: a target is not a symbol */
 
 /* One step: x [B, I], states [layers, B, H] (c for LSTM, else null), all contiguous. */
 int tt_step_layers(const tt_layers* s, const void* x, const void* h, const void* c, void* h_next,

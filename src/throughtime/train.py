@@ -142,7 +142,7 @@ class Trainer:
         low = settings.precision == "bfloat16"
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             loss, self.at = self.method.advance(self.model.loss, self.lanes, before)
-        count = float(self.lanes[before.target : self.at.target].weight.sum())
+        count = self.lanes.scored(before.target, self.at.target)
         progress.step += 1
         if count == 0:
             return

@@ -105,6 +105,8 @@ class Lanes:
         self.dtype = dtype
         self.device: torch.device | None = None
         self._code = _code(lanes, sequences)
+        counts = ((self._code >= 0) & (self._code & 4 > 0)).sum(1)
+        self._scored = [0, *counts.cumsum(0).tolist()]
         self._known = bool((sequences.identity >= 0).any())
         self._has_levels = bool(sequences.level.any())
 
@@ -115,6 +117,10 @@ class Lanes:
     def utilisation(self) -> float:
         """The share of the T * B places that hold a step of the data, pasts included."""
         return float((self._code >= 0).double().mean()) if self._code.numel() else 1.0
+
+    def scored(self, begin: int, end: int) -> int:
+        """How many scored steps lie between two times."""
+        return self._scored[end] - self._scored[begin]
 
     def to(self, device: torch.device | str) -> Lanes:
         """The same pass, whose slices are moved to a device as they are gathered."""

@@ -105,7 +105,7 @@ def _forward(
     )
     call.y, call.h_end, call.c_end = y.data_ptr(), h.data_ptr(), c.data_ptr()
     call.reserve = reserve.data_ptr() if keep and reserve.numel() else None
-    _check(native.library().tt_forward(ctypes.byref(call)))
+    native.check(native.library().tt_forward(ctypes.byref(call)))
     return found
 
 
@@ -138,11 +138,6 @@ def _arguments(
         *map(native.address, (h0, c0, h_restart, c_restart)),
         *map(native.address, (w_ih, w_hh, b_ih, b_hh, reset, lengths)),
     )  # fmt: skip
-
-
-def _check(code: int) -> None:
-    if code:
-        raise MemoryError("there is not enough memory for the recurrence's workspace")
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -201,7 +196,7 @@ def _gradients_of(
     names = ("dx", "dh0", "dc0", "dh_restart", "dc_restart", "dw_ih", "dw_hh", "db_ih", "db_hh")
     for name, tensor in zip(names, found, strict=True):
         setattr(call, name, tensor.data_ptr() if tensor.numel() else None)
-    _check(native.library().tt_backward(ctypes.byref(call)))
+    native.check(native.library().tt_backward(ctypes.byref(call)))
     return found
 
 

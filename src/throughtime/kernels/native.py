@@ -39,6 +39,18 @@ class Sequence(ctypes.Structure):
     ]
 
 
+class Head(ctypes.Structure):
+    """`tt_head` of throughtime.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("type", "N", "H", "V", "threads")),
+        ("y", ctypes.c_void_p),
+        ("y_n", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("w", "b", "target", "weight", "total")),
+        *((name, ctypes.c_void_p) for name in ("dy", "dw", "db")),
+    ]
+
+
 class Stream(ctypes.Structure):
     """`tt_stream` of throughtime.h, the `tt_layers` in it spread out."""
 
@@ -101,6 +113,14 @@ def _share_threads(found: ctypes.CDLL) -> None:
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
         found.tt_use_openmp(*(ctypes.cast(runtime[name], ctypes.c_void_p) for name in names))
         return
+
+
+def check(code: int) -> None:
+    """Raises what a call of the library returned, if it is not 0."""
+    if code == 1:
+        raise MemoryError("there is not enough memory for the kernels' workspace")
+    if code == 2:
+        raise IndexError("a symbol is not one of those that the head has a row for")
 
 
 def address(tensor: Tensor | None) -> int | None:

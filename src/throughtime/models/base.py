@@ -77,9 +77,12 @@ class SequenceModel(nn.Module, ABC):
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, State]:
         """Summed nats of the scored steps (averaged over members), and the state after them."""
         law, state = self.members_law(batch, state)
+        return self._loss_of(law, batch), state
+
+    def _loss_of(self, law: Distribution, batch: Batch) -> Tensor:
         nats = -law.log_prob(self._per_member(batch.x))
         weight = batch.weight if self.members == 1 else batch.weight.unsqueeze(-1) / self.members
-        return (nats * weight).sum(), state
+        return (nats * weight).sum()
 
     def step(
         self,

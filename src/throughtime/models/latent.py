@@ -13,8 +13,9 @@ from throughtime import layers
 from throughtime import state as states
 from throughtime.data.batch import Batch
 from throughtime.data.sequences import Sequences
-from throughtime.emissions import Distribution, Emission
+from throughtime.emissions import Categorical, Distribution, Emission
 from throughtime.errors import SettingError
+from throughtime.kernels import categorical
 from throughtime.models.base import SequenceModel
 from throughtime.models.encoding import encoder, known_covariates
 from throughtime.models.predictors import marginal_values
@@ -116,14 +117,34 @@ class LatentAutoregressive(SequenceModel):
         return parts if self.cell == "lstm" else parts[0]
 
     def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        x = self._inputs(batch.previous, batch.start, batch.covariates, batch.series)
-        initial = self.initial_state(1)
-        y, state = self._recur(x, state, batch.reset, initial)
+        y, state = self._outputs(batch, state)
         raw = self._head(y)
         if self.levels and batch.level is not None:
             level = batch.level[(..., *(None,) * (raw.dim() - 2))]
             raw = torch.where(level, self.level_raw, raw)
         return self.emission.distribution(raw), state
+
+    def loss(self, batch: Batch, state: State) -> tuple[Tensor, State]:
+        """As in the base class; symbols of small alphabets have head and loss in one pass."""
+        if not isinstance(self.emission, Categorical) or self.levels or not self._fused():
+            return super().loss(batch, state)
+        y, state = self._outputs(batch, state)
+        if not categorical.fits(y, self.head_weight[0]):
+            return self._loss_of(self.emission.distribution(self._head(y)), batch), state
+        y = F.dropout(y, self.dropout, self.training) if self.dropout else y
+        rows, target = y.flatten(0, 1), batch.x.flatten()
+        scale = batch.weight.flatten() / self.members
+        parts = zip(rows.chunk(self.members, -1), self.head_weight, self.head_bias, strict=True)
+        total = [categorical.nats(part, *head, target, scale) for part, *head in parts]
+        return torch.stack(total).sum() if self.members > 1 else total[0], state
+
+    def _fused(self) -> bool:
+        return self.recurrent.backend in ("auto", "cpu")
+
+    def _outputs(self, batch: Batch, state: State) -> tuple[Tensor, State]:
+        """What the head reads at every step."""
+        x = self._inputs(batch.previous, batch.start, batch.covariates, batch.series)
+        return self._recur(x, state, batch.reset, self.initial_state(1))
 
     def members_step(
         self,
