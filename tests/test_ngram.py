@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 from torch import Tensor
@@ -120,6 +120,7 @@ def test_all_sequences_of_a_length_sum_to_one(length: int) -> None:
     heldout=st.sampled_from([0.0, 0.1, 0.5]),
     context=st.lists(st.integers(-1, 3), min_size=4, max_size=4),
 )
+@example(sequences=[[0, 0]], order=2, heldout=0.5, context=[0, 0, 0, 0])  # no sequence of 3
 def test_every_law_is_positive_and_sums_to_one(
     sequences: list[list[int]], order: int, heldout: float, context: list[int]
 ) -> None:

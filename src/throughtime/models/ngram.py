@@ -297,6 +297,8 @@ class _Trie:
         low, high = (0, len(self.keys)) if level is None else self.levels[level : level + 2]
         keys = self.keys[low:high]
         wanted = context * (self.num_symbols + 1) + x
+        if len(keys) == 0:  # no sequence is that long
+            return np.full(np.shape(wanted), -1)
         entry = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[entry] == wanted, entry + (low + 1), -1)
 
