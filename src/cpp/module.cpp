@@ -62,7 +62,7 @@ const Build* current = chosen();
 typedef void (*gomp_parallel)(void (*)(void*), void*, unsigned, unsigned);
 typedef int (*thread_number)();
 gomp_parallel openmp = nullptr;
-thread_number openmp_number = nullptr;
+thread_number openmp_number = nullptr, openmp_size = nullptr;
 bool poisoned = false;
 
 struct Team {
@@ -71,9 +71,13 @@ struct Team {
   int threads;
 };
 
+// The runtime may give fewer threads than asked for; then each does several parts.
 void member(void* data) {
   const Team* team = static_cast<const Team*>(data);
-  team->body(team->context, openmp_number());
+  const int step = openmp_size();
+  for (int part = openmp_number(); part < team->threads; part += step) {
+    team->body(team->context, part);
+  }
 }
 
 struct Workspace {
@@ -124,9 +128,10 @@ const char* tt_instructions(const char* wanted) {
   return nullptr;
 }
 
-void tt_use_openmp(void* parallel, void* thread_num) {
+void tt_use_openmp(void* parallel, void* thread_num, void* num_threads) {
   openmp = reinterpret_cast<gomp_parallel>(parallel);
   openmp_number = reinterpret_cast<thread_number>(thread_num);
+  openmp_size = reinterpret_cast<thread_number>(num_threads);
 }
 
 void tt_poison(int64_t on) { poisoned = on != 0; }

@@ -35,6 +35,7 @@ struct Shape {
     Ip = up(I, L);
     const idx work = T_ * B * G * H * (I + H);
     threads = int(work < 100000 ? 1 : s.threads < B ? s.threads : B);
+    if (threads > TT_MAX_THREADS) threads = TT_MAX_THREADS;
     if (threads < 1) threads = 1;
   }
   idx steps(idx rows) const {
@@ -277,7 +278,15 @@ struct Backward : Shape<T, C> {
       zero = restart == nullptr;
       return row_of<T>(restart, row, H);
     }
-    if (step == 0 || (s.reverse && this->frozen(step - 1, row))) return row_of<T>(start, row, H);
+    if (step == 0) return row_of<T>(start, row, H);
+    if (s.reverse && this->frozen(step - 1, row)) {  // nothing has run yet, but it may be reset
+      for (idx past = step - 1; s.reset && past > 0; past--) {
+        if (!this->fresh(past, row)) continue;
+        zero = restart == nullptr;
+        return row_of<T>(restart, row, H);
+      }
+      return row_of<T>(start, row, H);
+    }
     return previous;
   }
 
@@ -346,13 +355,14 @@ struct Backward : Shape<T, C> {
     const idx t = this->time(step), earlier = s.reverse ? t + 1 : t - 1;
     const T* y = static_cast<const T*>(s.y);
     for (idx row = r.begin; row < r.end; row++, grads += row_size(), hidden += Hp + PAD, dh += Hp, dc += Hp) {
+      if (this->frozen(step, row)) {
+        memset(grads, 0, size_t(D * Hp) * sizeof(T));
+        memset(hidden, 0, size_t(Hp) * sizeof(T));
+        continue;
+      }
       bool zero;
       const T* h = before(s.h0, s.h_restart, y + (earlier * B + row) * H, step, row, zero);
       copy(hidden, zero ? nullptr : h, H, Hp);
-      if (this->frozen(step, row)) {
-        memset(grads, 0, size_t(D * Hp) * sizeof(T));
-        continue;
-      }
       const T* dy = s.dy ? static_cast<const T*>(s.dy) + t * s.dy_t + row * s.dy_b : nullptr;
       const T* saved = static_cast<const T*>(s.reserve) + (t * B + row) * Hp * C::SAVED;
       const T* cell = blank;

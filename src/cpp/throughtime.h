@@ -53,9 +53,9 @@ typedef struct {
 /* Name of the instruction set in use; `wanted` (or null) forces one. Null: it does not run here. */
 const char* tt_instructions(const char* wanted);
 
-/* The OpenMP runtime that the process already has: GOMP_parallel and omp_get_thread_num. Without
- * it, threads are started for each call that wants them. */
-void tt_use_openmp(void* parallel, void* thread_num);
+/* The OpenMP runtime that the process already has: GOMP_parallel, omp_get_thread_num and
+ * omp_get_num_threads. Without it, threads are started for each call that wants them. */
+void tt_use_openmp(void* parallel, void* thread_num, void* num_threads);
 
 /* Elements of `reserve`. */
 int64_t tt_reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H);

@@ -47,29 +47,40 @@ class Step(ctypes.Structure):
     ]
 
 
+REMEDY = (
+    "install a C++ compiler (such as g++), then "
+    "pip install --force-reinstall --no-deps --no-cache-dir throughtime"
+)
+
+
+@functools.cache
+def _open() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or what is wrong with it."""
+    if not _LIBRARY.exists():
+        return None, f"backend 'cpu' was not built: {REMEDY}"
+    try:
+        return ctypes.CDLL(str(_LIBRARY)), ""
+    except OSError as error:
+        return None, f"backend 'cpu' cannot be loaded ({error}): {REMEDY}"
+
+
 def available() -> bool:
-    """Whether the library was built when the package was installed."""
-    return _LIBRARY.exists()
+    """Whether the library was built when the package was installed, and can be loaded."""
+    return _open()[0] is not None
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
     """The library, on the process's own threads. Raises BackendError where it does not run."""
-    if not available():
-        raise BackendError(
-            "backend 'cpu' was not built: install a C++ compiler (such as g++), then "
-            "pip install --force-reinstall --no-deps throughtime"
-        )
-    try:
-        found = ctypes.CDLL(str(_LIBRARY))
-    except OSError as error:
-        raise BackendError(f"backend 'cpu' cannot be loaded: {error}") from error
+    found, wrong = _open()
+    if found is None:
+        raise BackendError(wrong)
     found.tt_reserve.restype = ctypes.c_int64
     found.tt_reserve.argtypes = [ctypes.c_int64] * 5
     found.tt_instructions.restype = ctypes.c_char_p
     found.tt_instructions.argtypes = [ctypes.c_char_p]
     found.tt_step_layers.argtypes = [ctypes.c_void_p] * 7  # the kind that ctypes passes fastest
-    found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 2
+    found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
     found.tt_poison.argtypes = [ctypes.c_int64]
     wanted = os.environ.get(FORCE)
     if wanted and found.tt_instructions(wanted.encode()) is None:
@@ -87,9 +98,8 @@ def _share_threads(found: ctypes.CDLL) -> None:
     """Lets the kernels run on the OpenMP threads that torch has; a second pool would compete."""
     for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
         runtime = ctypes.CDLL(str(path))
-        parallel = ctypes.cast(runtime.GOMP_parallel, ctypes.c_void_p)
-        number = ctypes.cast(runtime.omp_get_thread_num, ctypes.c_void_p)
-        found.tt_use_openmp(parallel, number)
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        found.tt_use_openmp(*(ctypes.cast(runtime[name], ctypes.c_void_p) for name in names))
         return
 
 
