@@ -419,9 +419,9 @@ struct Backward : Shape<T, C> {
 
   void add_rows(const T* grads, idx count, T* out) const {
     for (idx n = 0; n < D * Hp; n += L) {
-      Vec<T> sum = load(out + n);
+      Vec<T> sum = {};
       for (idx row = 0; row < count; row++) sum += load(grads + row * row_size() + n);
-      store(out + n, sum);
+      store(out + n, load(out + n) + sum);
     }
   }
 
