@@ -386,6 +386,13 @@ struct Backward : Shape<T, C> {
         store(dh + unit, direct);
         if (C::CELL_STATE) store(dc + unit, memory);
       }
+      if (H % L == 0) continue;
+      // An infinite input makes NaN of lanes that are no units; no product may see them.
+      const idx begin = H / L * L;
+      for (int d = 0; d <= D + 1; d++) {
+        T* at = (d < D ? grads + d * Hp : d == D ? dh : dc) + begin;
+        if (d <= D || C::CELL_STATE) store(at, load(at, H - begin));
+      }
     }
   }
 
