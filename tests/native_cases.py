@@ -56,6 +56,11 @@ def random_state(module: Any, batch: int | None) -> Any:
     return (make(), make()) if isinstance(module, nn.LSTM) else make()
 
 
+def half(state: Any) -> Any:
+    """The state in float32, without a graph."""
+    return states.apply(lambda part: part.detach().float(), state)
+
+
 def cotangents(outputs: list[Tensor]) -> list[Tensor]:
     """Random ones, the same for the same shapes."""
     generator = torch.Generator().manual_seed(7)
