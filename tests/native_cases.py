@@ -53,7 +53,7 @@ def random_state(module: Any, batch: int | None) -> Any:
     shape = (rows, module.hidden_size) if batch is None else (rows, batch, module.hidden_size)
     dtype = module.weight_ih_l0.dtype
     make = lambda: torch.randn(shape, dtype=dtype).requires_grad_()  # noqa: E731
-    return (make(), make()) if isinstance(module, nn.LSTM) else make()
+    return (make(), make()) if isinstance(module, tt.LSTM) else make()
 
 
 def half(state: Any) -> Any:

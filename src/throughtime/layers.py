@@ -6,8 +6,7 @@ comes out, and never lives on the module.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,21 +27,22 @@ _CELLS: dict[str, Any] = {
     "lstm": torch.lstm_cell,
 }
 _FEW_ROWS = 8  # more of them are better served by packed weights
-if TYPE_CHECKING:
-    _Base = nn.RNNBase
-else:
-    _Base = object
 
 
-class _Recurrent(_Base):
-    """What the three layers add to their torch.nn parents."""
+class _Recurrent(nn.RNNBase):
+    """What the three layers add to torch.nn's.
 
+    They share torch.nn's base and use its code, but do not inherit from torch.nn.RNN, GRU and LSTM
+    themselves: torch.compile refuses every instance of these (`torch._dynamo.config.allow_rnn`).
+    """
+
+    parent: type[nn.RNNBase]  # torch.nn's
     backend: str
     weights: str = "float32"
     kind: str
     _stream: cpu.Stream | None = None
 
-    @functools.cached_property
+    @property
     def _names(self) -> tuple[str, ...]:
         """Of the weights, in the order of the kernels."""
         return tuple(name for layer in self._all_weights for name in layer)
@@ -66,7 +66,7 @@ class _Recurrent(_Base):
         backend = self._choose(input)
         plain = reset is None and initial is None
         if plain and backend == "torch":
-            return super().forward(input, hx)
+            return self.parent.forward(self, input, hx)
         hx = tuple(hx) if isinstance(hx, list) else hx
         if not self._takes(input, hx):
             return self._refuse(input, hx)
@@ -212,7 +212,7 @@ class _Recurrent(_Base):
 
     def _refuse(self, input: Tensor | PackedSequence, hx: State) -> Any:
         """torch.nn says what is wrong, in its own words."""
-        super().forward(input, hx)
+        self.parent.forward(self, input, hx)
         raise SettingError("the input or the state does not have the types and shapes of the layer")
 
     def _choose(self, x: Tensor | PackedSequence) -> str:
@@ -276,25 +276,25 @@ def _map(state: State, function: Any) -> State:
     return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 
-class RNN(_Recurrent, nn.RNN):
+class RNN(_Recurrent):
     """``S_t = σ(X_t W_x + O_{t-1})``, ``O_t = S_t W_rec``: torch.nn.RNN with reset and step.
 
-    nonlinearity: "tanh", "relu" or "identity" (the linear recurrence).
+    nonlinearity: "tanh", "relu" or "identity" (the linear recurrence). backend: see `kernels`.
+    weights: "bfloat16" rounds them in the products of backend "cpu", see `kernels.Spec`.
     """
+
+    parent = nn.RNN
 
     def __init__(
         self, *args: Any, nonlinearity: str = "tanh", backend: str = "auto",
         weights: str = "float32", **kwargs: Any,
     ) -> None:  # fmt: skip
+        _no_projection(kwargs)
         if len(args) > 3:  # torch.nn's fourth positional argument
             args, nonlinearity = (*args[:3], *args[4:]), args[3]
         if nonlinearity not in ("tanh", "relu", "identity"):
             raise SettingError(f"nonlinearity '{nonlinearity}' is not tanh, relu or identity")
-        known = "relu" if nonlinearity == "relu" else "tanh"
-        positional = (*args[:3], known, *args[3:]) if len(args) > 3 else args
-        if len(args) <= 3:
-            kwargs["nonlinearity"] = known
-        super().__init__(*positional, **kwargs)
+        super().__init__("RNN_RELU" if nonlinearity == "relu" else "RNN_TANH", *args, **kwargs)
         self.nonlinearity = nonlinearity
         self.backend, self.weights = kernels.check(backend), _check_weights(weights)
 
@@ -303,25 +303,36 @@ class RNN(_Recurrent, nn.RNN):
         return f"rnn_{self.nonlinearity}"
 
 
-class GRU(_Recurrent, nn.GRU):
-    """torch.nn.GRU with reset and step (Cho et al. 2014)."""
+class GRU(_Recurrent):
+    """torch.nn.GRU with reset and step (Cho et al. 2014); backend and weights as for `RNN`."""
 
+    parent = nn.GRU
     kind = "gru"
 
     def __init__(
         self, *args: Any, backend: str = "auto", weights: str = "float32", **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
+        _no_projection(kwargs)
+        super().__init__("GRU", *args, **kwargs)
         self.backend, self.weights = kernels.check(backend), _check_weights(weights)
 
 
-class LSTM(_Recurrent, nn.LSTM):
-    """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997)."""
+class LSTM(_Recurrent):
+    """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997); more as for `RNN`."""
 
+    parent = nn.LSTM
     kind = "lstm"
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    check_forward_args = nn.LSTM.check_forward_args  # type: ignore[assignment]
+    permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
 
     def __init__(
         self, *args: Any, backend: str = "auto", weights: str = "float32", **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__("LSTM", *args, **kwargs)
         self.backend, self.weights = kernels.check(backend), _check_weights(weights)
+
+
+def _no_projection(kwargs: dict[str, Any]) -> None:
+    if "proj_size" in kwargs:
+        raise SettingError("proj_size argument is only supported for LSTM, not RNN or GRU")

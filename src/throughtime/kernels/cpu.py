@@ -48,7 +48,9 @@ def run(
     if torch.autograd.forward_ad._current_level >= 0:
         raise BackendError(_ONCE)
     low = spec.weights == "bfloat16"
-    if torch.is_autocast_enabled(x.device.type):
+    if x.device.type != "cpu":
+        raise BackendError(f"backend 'cpu' runs on the CPU, not on {x.device}; use backend='auto'")
+    if torch.is_autocast_enabled("cpu"):
         x, state, initial = _cast((x, state, initial), weights[0].dtype)
     if x.dtype not in TYPES or (low and x.dtype != torch.float32):
         taken = "float32 only with weights in bfloat16" if low else "float32 and float64"
@@ -118,9 +120,7 @@ def _check_sizes(
             raise SettingError(f"input is {x.dtype}, but a state or weight is {tensor.dtype}")
     for tensor in (*tensors, reset, lengths):
         if tensor is not None and tensor.device.type != "cpu":
-            raise BackendError(
-                f"backend 'cpu' runs on the CPU, not on {tensor.device}; use backend='auto'"
-            )
+            raise SettingError(f"input is on the CPU, but a state or weight on {tensor.device}")
 
 
 def seen_by_torch() -> bool:
