@@ -60,8 +60,24 @@ TT_INLINE void fewer(Body& body, idx row, idx rows, idx panels) {
   if constexpr (R > 1) fewer<R / 2, NV>(body, row, rows, panels);
 }
 
+// One row reads every weight for one use of it: where they are more than the first-level cache
+// holds, going back and forth over them finds in it what the last pass left there.
 template <int NV, class Body>
-TT_INLINE void cover(Body& body, idx rows, idx panels) {
+TT_INLINE void single(Body& body, idx begin, idx end, bool back) {
+  constexpr int P = NV == 1 ? 4 : NV > 3 ? 1 : 2;
+  const idx whole = begin + (end - begin) / P * P;
+  if (back) {
+    for (idx panel = end; panel > whole; panel--) body.template run<1, 1>(0, panel - 1);
+    for (idx panel = whole; panel > begin; panel -= P) body.template run<1, P>(0, panel - P);
+  } else {
+    for (idx panel = begin; panel < whole; panel += P) body.template run<1, P>(0, panel);
+    for (idx panel = whole; panel < end; panel++) body.template run<1, 1>(0, panel);
+  }
+}
+
+template <int NV, class Body>
+TT_INLINE void cover(Body& body, idx rows, idx panels, bool back = false) {
+  if (rows == 1) return single<NV>(body, 0, panels, back);
   constexpr int R = ROWS<NV>;
   const idx whole = rows / R * R;
   for (idx panel = 0; whole && panel < panels; panel++) {
@@ -197,6 +213,42 @@ void product(const T* a, idx a_stride, idx rows, const W* b, idx K, idx N, T* ou
   } else {
     plain<T, W, 4>(a, a_stride, rows, b, K, left, out, out_stride, nullptr, accumulate);
   }
+}
+
+// out[n] += sum over k of a[k] * B(k, n) for a single row and a whole panel, in two chains of sums;
+// `back` runs over k from the end, as `single` does over panels.
+template <class T, class W, int NV>
+TT_INLINE void row_panel(const T* a, const W* b, idx K, T* out, bool back) {
+  constexpr int L = lanes<T>;
+  Vec<T> acc[2][NV] = {};
+  const idx step = back ? -1 : 1;
+  idx k = back ? K - 1 : 0, left = K;
+  for (; left >= 2; left -= 2, k += 2 * step) {
+    TT_UNROLL for (int c = 0; c < 2; c++) {
+      const T value = a[k + c * step];
+      const W* from = b + (k + c * step) * NV * L;
+      TT_UNROLL for (int n = 0; n < NV; n++) acc[c][n] += value * weights<T>(from + n * L);
+    }
+  }
+  if (left) {
+    TT_UNROLL for (int n = 0; n < NV; n++) acc[0][n] += a[k] * weights<T>(b + (k * NV + n) * L);
+  }
+  TT_UNROLL for (int n = 0; n < NV; n++) {
+    store(out + n * L, load(out + n * L) + (acc[0][n] + acc[1][n]));
+  }
+}
+
+// `product` of a single row, added to out, whose end is padded to whole vectors.
+template <class T, class W>
+__attribute__((noinline)) void row_product(const T* a, const W* b, idx K, idx N, T* out, bool back) {
+  constexpr idx L = lanes<T>, width = WIDE<T> * L;
+  for (; N >= width; N -= width, b += K * width, out += width) {
+    row_panel<T, W, 4>(a, b, K, out, back);
+  }
+  if (N > 3 * L) return row_panel<T, W, 4>(a, b, K, out, back);
+  if (N > 2 * L) return row_panel<T, W, 3>(a, b, K, out, back);
+  if (N > L) return row_panel<T, W, 2>(a, b, K, out, back);
+  if (N > 0) row_panel<T, W, 1>(a, b, K, out, back);
 }
 
 // out[i][n] += sum over rows of a[row][i] * b[row][n]: a gradient of weights. Columns of a are

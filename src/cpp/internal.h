@@ -10,6 +10,10 @@
 extern "C" {
 // Runs body(context, 0 … threads - 1), on the process's own OpenMP threads where there are some.
 void tt_parallel(int threads, void (*body)(void*, int), void* context);
+// Runs body(context, i, members) once on each of at most `threads` threads, all at the same time.
+void tt_team(int threads, void (*body)(void*, int, int), void* context);
+// Whether a team was broken up a moment ago because other work takes the cores; 1: it was, now.
+bool tt_crowded(int now);
 // The calling thread's workspace, at least this large; null if there is no memory.
 void* tt_workspace(size_t bytes);
 }

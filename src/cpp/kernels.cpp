@@ -1,5 +1,5 @@
 // Compiled once for each instruction set, with TT_ISA defined as its name.
-#include "sequence.h"
+#include "run.h"
 #include "step.h"
 
 namespace TT_ISA {

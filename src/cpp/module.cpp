@@ -1,7 +1,9 @@
 // The C interface: which build of the kernels runs here, threads, and workspaces.
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include <atomic>
 #include <thread>
 
 #define TT_ISA none
@@ -62,22 +64,30 @@ const Build* current = chosen();
 typedef void (*gomp_parallel)(void (*)(void*), void*, unsigned, unsigned);
 typedef int (*thread_number)();
 gomp_parallel openmp = nullptr;
-thread_number openmp_number = nullptr, openmp_size = nullptr;
+thread_number openmp_number = nullptr, openmp_members = nullptr;
 bool poisoned = false;
+constexpr int64_t REST = 250;  // milliseconds without teams after one was broken up
 
 struct Team {
-  void (*body)(void*, int);
+  void (*body)(void*, int, int);
   void* context;
-  int threads;
 };
 
-// The runtime may give fewer threads than asked for; then each does several parts.
 void member(void* data) {
   const Team* team = static_cast<const Team*>(data);
-  const int step = openmp_size();
-  for (int part = openmp_number(); part < team->threads; part += step) {
-    team->body(team->context, part);
-  }
+  team->body(team->context, openmp_number(), openmp_members());
+}
+
+struct Parts {
+  void (*body)(void*, int);
+  void* context;
+  int parts;
+};
+
+// OpenMP may give fewer threads than were asked for.
+void some_parts(void* data, int first, int members) {
+  const Parts* all = static_cast<const Parts*>(data);
+  for (int part = first; part < all->parts; part += members) all->body(all->context, part);
 }
 
 struct Workspace {
@@ -91,18 +101,32 @@ thread_local Workspace workspace;
 
 extern "C" {
 
-void tt_parallel(int threads, void (*body)(void*, int), void* context) {
+void tt_team(int threads, void (*body)(void*, int, int), void* context) {
   if (threads <= 1) {
-    body(context, 0);
+    body(context, 0, 1);
   } else if (openmp) {
-    Team team{body, context, threads};
+    Team team{body, context};
     openmp(member, &team, unsigned(threads), 0);
   } else {
     std::thread helpers[TT_MAX_THREADS];
-    for (int i = 1; i < threads; i++) helpers[i] = std::thread(body, context, i);
-    body(context, 0);
+    for (int i = 1; i < threads; i++) helpers[i] = std::thread(body, context, i, threads);
+    body(context, 0, threads);
     for (int i = 1; i < threads; i++) helpers[i].join();
   }
+}
+
+bool tt_crowded(int now) {
+  static std::atomic<int64_t> until{0};
+  timespec clock;
+  clock_gettime(CLOCK_MONOTONIC, &clock);
+  const int64_t time = clock.tv_sec * 1000 + clock.tv_nsec / 1000000;
+  if (now) until.store(time + REST, std::memory_order_relaxed);
+  return time < until.load(std::memory_order_relaxed);
+}
+
+void tt_parallel(int threads, void (*body)(void*, int), void* context) {
+  Parts parts{body, context, threads};
+  tt_team(threads, some_parts, &parts);
 }
 
 void* tt_workspace(size_t bytes) {
@@ -129,9 +153,9 @@ const char* tt_instructions(const char* wanted) {
 }
 
 void tt_use_openmp(void* parallel, void* thread_num, void* num_threads) {
-  openmp = reinterpret_cast<gomp_parallel>(parallel);
   openmp_number = reinterpret_cast<thread_number>(thread_num);
-  openmp_size = reinterpret_cast<thread_number>(num_threads);
+  openmp_members = reinterpret_cast<thread_number>(num_threads);
+  openmp = reinterpret_cast<gomp_parallel>(parallel);
 }
 
 void tt_poison(int64_t on) { poisoned = on != 0; }
@@ -145,5 +169,18 @@ int tt_backward(const tt_sequence* s) { return current->table->backward(s); }
 int tt_step_layers(const tt_layers* s, const void* x, const void* h, const void* c, void* h_next,
                    void* c_next, int64_t B) {
   return current->table->step(s, x, h, c, h_next, c_next, B);
+}
+
+void tt_stream_step(tt_stream* s, const void* x) {
+  tt_step_layers(&s->layers, x, s->h, s->c, s->h_next, s->c_next, s->B);
+  const size_t size = s->layers.type == TT_DOUBLE ? 8 : 4;
+  const size_t row = size_t(s->B * s->layers.H) * size, all = row * size_t(s->layers.layers);
+  memcpy(s->y_next, static_cast<char*>(s->h_next) + all - row, row);
+  s->h = s->h_next;
+  s->y_next = static_cast<char*>(s->y_next) + row;
+  s->h_next = static_cast<char*>(s->h_next) + all;
+  if (s->c_next == nullptr) return;
+  s->c = s->c_next;
+  s->c_next = static_cast<char*>(s->c_next) + all;
 }
 }

@@ -5,6 +5,8 @@
 // input products of a chunk are one product, and so are its gradients of the weights.
 #pragma once
 
+#include <initializer_list>
+
 #include "cells.h"
 #include "internal.h"
 
@@ -63,8 +65,8 @@ TT_INLINE void copy(T* out, const T* from, idx n, idx padded) {
 }
 
 template <class T>
-const T* row_of(const void* base, idx row, idx width) {
-  return base ? static_cast<const T*>(base) + row * width : nullptr;
+const T* row_of(const void* base, idx row, idx width, idx first = 0) {
+  return base ? static_cast<const T*>(base) + row * width + first : nullptr;
 }
 
 // ---------------------------------------------------------------------------------------- forward
@@ -101,8 +103,9 @@ struct Forward : Shape<T, C> {
     return unit < H ? (C::UNITS == 1 ? vector * H : 0) + unit : -1;
   }
 
-  void prepare(int part) {
-    const Range r = share(panels, part, this->threads);
+  void prepare(int part) { prepare(share(panels, part, this->threads)); }
+
+  void prepare(Range r) {
     const T *ih = static_cast<const T*>(s.w_ih), *hh = static_cast<const T*>(s.w_hh);
     pack<T>(w_ih, I, width(), NV, r.begin, r.end, [&](idx k, idx n) {
       const idx row = weight_row(n);
@@ -202,7 +205,7 @@ struct Forward : Shape<T, C> {
         T* saved = s.reserve ? static_cast<T*>(s.reserve) + place * Hp * C::SAVED : nullptr;
         T* y = static_cast<T*>(s.y) + place * H;
         Step body{*this, inputs + (step - begin) * rows * width(), h, next, cell, y, saved, step, r.begin};
-        cover<NV>(body, rows, panels);
+        cover<NV>(body, rows, panels, step % 2);
         T* swap = h;
         h = next;
         next = swap;
@@ -258,21 +261,23 @@ struct Backward : Shape<T, C> {
     }
   }
 
-  void prepare(int part) {
-    auto matrix = [&](const void* w, idx columns, bool input) {
-      const T* from = static_cast<const T*>(w);
-      return [=, this](idx k, idx n) {
-        const idx unit = k % Hp;
-        return unit < H ? from[(gate(int(k / Hp), input) * H + unit) * columns + n] : T(0);
-      };
+  // A matrix of weights as the products of the backward pass read it, from a column on.
+  auto matrix(const void* w, idx columns, bool input, idx first) const {
+    const T* from = static_cast<const T*>(w) + first;
+    return [=, this](idx k, idx n) {
+      const idx unit = k % Hp;
+      return unit < H ? from[(gate(int(k / Hp), input) * H + unit) * columns + n] : T(0);
     };
-    pack_plain<T>(w_hh, K(), H, part, this->threads, matrix(s.w_hh, H, false));
-    if (s.dx) pack_plain<T>(w_ih, K(), I, part, this->threads, matrix(s.w_ih, I, true));
+  }
+
+  void prepare(int part) {
+    pack_plain<T>(w_hh, K(), H, part, this->threads, matrix(s.w_hh, H, false, 0));
+    if (s.dx) pack_plain<T>(w_ih, K(), I, part, this->threads, matrix(s.w_ih, I, true, 0));
   }
 
   // What a row's state was before a step: h, and c for the LSTM.
-  const T* before(const void* start, const void* restart, const T* previous, idx step, idx row,
-                  bool& zero) const {
+  const T* before(const void* start, const void* restart, const T* all, idx earlier, idx width,
+                  idx step, idx row, bool& zero, bool* kept = nullptr) const {
     zero = false;
     if (this->fresh(step, row)) {
       zero = restart == nullptr;
@@ -287,58 +292,110 @@ struct Backward : Shape<T, C> {
       }
       return row_of<T>(start, row, H);
     }
-    return previous;
+    if (kept) *kept = true;
+    return all + (earlier * B + row) * width;
+  }
+
+  // A thread's workspace: of each row of a chunk, and of each row of its slice.
+  struct Buffers {
+    T *grads, *hidden, *x, *dx;
+    T *dh, *dc, *blank;
+  };
+
+  Buffers buffers(int part, idx chunk) const {
+    const Range r = share(B, part, this->threads);
+    const idx state = (r.end - r.begin) * Hp;
+    Buffers at;
+    at.grads = work[part];
+    at.hidden = at.grads + chunk * row_size();
+    at.x = at.hidden + chunk * (Hp + PAD);
+    at.dx = at.x + chunk * (Ip + PAD);
+    at.dh = at.dx + chunk * (Ip + PAD);
+    at.dc = at.dh + state;
+    at.blank = at.dc + state;  // only its first Hp are used
+    return at;
   }
 
   void run(int part) {
     const Range r = share(B, part, this->threads);
-    const idx rows = r.end - r.begin, per = this->steps(rows), chunk = rows * per;
-    T* acc = sums[part];
-    memset(acc, 0, size_t(sums_size()) * sizeof(T));
+    const idx rows = r.end - r.begin, per = this->steps(rows);
+    memset(sums[part], 0, size_t(sums_size()) * sizeof(T));
     if (rows == 0) return;
-    T* grads = work[part];
-    T* hidden = grads + chunk * row_size();
-    T* x = hidden + chunk * (Hp + PAD);
-    T* dx = x + chunk * (Ip + PAD);
-    T* dh = dx + chunk * (Ip + PAD);
-    T* dc = dh + rows * Hp;
-    T* blank = dc + rows * Hp;  // only its first Hp are used
-    memset(blank, 0, size_t(Hp) * sizeof(T));
-    for (idx b = 0; b < rows; b++) {
-      copy(dh + b * Hp, row_of<T>(s.dh_end, r.begin + b, H), H, Hp);
-      if (C::CELL_STATE) copy(dc + b * Hp, row_of<T>(s.dc_end, r.begin + b, H), H, Hp);
-    }
-    if (s.dh_restart) memset(static_cast<T*>(s.dh_restart) + r.begin * H, 0, size_t(rows * H) * sizeof(T));
-    if (s.dc_restart) memset(static_cast<T*>(s.dc_restart) + r.begin * H, 0, size_t(rows * H) * sizeof(T));
+    const Buffers at = buffers(part, rows * per);
+    memset(at.blank, 0, size_t(Hp) * sizeof(T));
+    for (idx b = 0; b < rows; b++) start(r.begin + b, {0, H}, at.dh + b * Hp, at.dc + b * Hp);
     for (idx end = T_; end > 0;) {
-      const idx begin = end > per ? end - per : 0, count = (end - begin) * rows;
-      gather(begin, end, r, x);
+      const idx begin = end > per ? end - per : 0;
+      gather(begin, end, r, at.x);
       for (idx step = end - 1; step >= begin; step--) {
-        const idx at = (step - begin) * rows;
-        slopes(step, r, grads + at * row_size(), hidden + at * (Hp + PAD), dh, dc, blank);
-        product<T, W>(grads + at * row_size() + C::RECURRENT * Hp, row_size(), rows, w_hh, K(), H,
-                      dh, Hp, true);
-        restart(step, r, dh, dc);
-      }
-      T *d_hh = acc, *d_ih = acc + K() * Hp, *d_b = d_ih + K() * Ip;
-      outer(grads + C::RECURRENT * Hp, row_size(), K(), hidden, Hp + PAD, Hp, count, d_hh, Hp);
-      outer(grads, row_size(), K(), x, Ip + PAD, I, count, d_ih, Ip);
-      add_rows(grads, count, d_b);
-      if (s.dx) {
-        product<T, W>(grads, row_size(), count, w_ih, K(), I, dx, Ip + PAD, false);
-        for (idx step = begin; step < end; step++) {
-          T* out = static_cast<T*>(s.dx) + (this->time(step) * B + r.begin) * I;
-          for (idx b = 0; b < rows; b++) {
-            memcpy(out + b * I, dx + ((step - begin) * rows + b) * (Ip + PAD), size_t(I) * sizeof(T));
+        const idx place = (step - begin) * rows;
+        T* grads = at.grads + place * row_size();
+        for (idx b = 0; b < rows; b++) {
+          slope(step, r.begin + b, {0, Hp}, grads + b * row_size(),
+                at.hidden + (place + b) * (Hp + PAD), at.dh + b * Hp, at.dc + b * Hp, at.blank);
+        }
+        if (B == 1) {  // not rows: sums must not depend on how many threads share the batch
+          row_product<T, W>(grads + C::RECURRENT * Hp, w_hh, K(), H, at.dh, step % 2);
+        } else {
+          product<T, W>(grads + C::RECURRENT * Hp, row_size(), rows, w_hh, K(), H, at.dh, Hp, true);
+        }
+        for (idx b = 0; s.reset && b < rows; b++) {
+          if (this->fresh(step, r.begin + b)) {
+            restart_row(r.begin + b, {0, H}, at.dh + b * Hp, at.dc + b * Hp);
           }
         }
       }
+      weights(at, (end - begin) * rows, {0, K()}, {0, D * Hp}, sums[part]);
+      if (s.dx) inputs(at, begin, r, {0, end - begin});
       end = begin;
     }
-    for (idx b = 0; b < rows; b++) {
-      memcpy(static_cast<T*>(s.dh0) + (r.begin + b) * H, dh + b * Hp, size_t(H) * sizeof(T));
-      if (C::CELL_STATE) {
-        memcpy(static_cast<T*>(s.dc0) + (r.begin + b) * H, dc + b * Hp, size_t(H) * sizeof(T));
+    for (idx b = 0; b < rows; b++) finish(r.begin + b, {0, H}, at.dh + b * Hp, at.dc + b * Hp);
+  }
+
+  // Some units of a row's dh and dc after the last step, and zeros for what restarts will add.
+  void start(idx row, Range units, T* dh, T* dc) const {
+    const idx count = units.end - units.begin, first = units.begin;
+    if (count <= 0) return;
+    const idx padded = (units.end == H ? Hp : units.end) - first;
+    copy(dh + first, row_of<T>(s.dh_end, row, H, first), count, padded);
+    if (C::CELL_STATE) copy(dc + first, row_of<T>(s.dc_end, row, H, first), count, padded);
+    for (void* total : {s.dh_restart, s.dc_restart}) {
+      if (total) memset(static_cast<T*>(total) + row * H + first, 0, size_t(count) * sizeof(T));
+    }
+  }
+
+  void finish(idx row, Range units, const T* dh, const T* dc) const {
+    const idx count = units.end - units.begin, first = units.begin;
+    if (count <= 0) return;
+    memcpy(static_cast<T*>(s.dh0) + row * H + first, dh + first, size_t(count) * sizeof(T));
+    if (!C::CELL_STATE) return;
+    memcpy(static_cast<T*>(s.dc0) + row * H + first, dc + first, size_t(count) * sizeof(T));
+  }
+
+  // What a chunk adds to the gradients of the weights: rows k of the matrices, some of the biases.
+  void weights(const Buffers& at, idx count, Range k, Range columns, T* acc) const {
+    T *d_hh = acc, *d_ih = acc + K() * Hp, *d_b = d_ih + K() * Ip;
+    const idx some = k.end - k.begin;
+    outer(at.grads + C::RECURRENT * Hp + k.begin, row_size(), some, at.hidden, Hp + PAD, Hp, count,
+          d_hh + k.begin * Hp, Hp);
+    outer(at.grads + k.begin, row_size(), some, at.x, Ip + PAD, I, count, d_ih + k.begin * Ip, Ip);
+    for (idx n = columns.begin; n < columns.end; n += L) {
+      Vec<T> sum = {};
+      for (idx row = 0; row < count; row++) sum += load(at.grads + row * row_size() + n);
+      store(d_b + n, load(d_b + n) + sum);
+    }
+  }
+
+  // The gradients of the input at some steps of a chunk.
+  void inputs(const Buffers& at, idx begin, Range r, Range steps) const {
+    const idx rows = r.end - r.begin, first = steps.begin * rows;
+    product<T, W>(at.grads + first * row_size(), row_size(), (steps.end - steps.begin) * rows, w_ih,
+                  K(), I, at.dx + first * (Ip + PAD), Ip + PAD, false);
+    for (idx step = steps.begin; step < steps.end; step++) {
+      T* out = static_cast<T*>(s.dx) + (this->time(begin + step) * B + r.begin) * I;
+      const T* from = at.dx + step * rows * (Ip + PAD);
+      for (idx b = 0; b < rows; b++) {
+        memcpy(out + b * I, from + b * (Ip + PAD), size_t(I) * sizeof(T));
       }
     }
   }
@@ -350,91 +407,87 @@ struct Backward : Shape<T, C> {
     }
   }
 
-  // The gradients of one step's pre-activations, and dh (dc) without what the recurrence adds.
-  void slopes(idx step, Range r, T* grads, T* hidden, T* dh, T* dc, const T* blank) const {
+  // The gradients of some units' pre-activations at a step, and their dh (dc) without what the
+  // recurrence adds.
+  void slope(idx step, idx row, Range units, T* grads, T* hidden, T* dh, T* dc, const T* blank) const {
     const idx t = this->time(step), earlier = s.reverse ? t + 1 : t - 1;
     const T* y = static_cast<const T*>(s.y);
-    for (idx row = r.begin; row < r.end; row++, grads += row_size(), hidden += Hp + PAD, dh += Hp, dc += Hp) {
-      if (this->frozen(step, row)) {
-        memset(grads, 0, size_t(D * Hp) * sizeof(T));
-        memset(hidden, 0, size_t(Hp) * sizeof(T));
+    if (this->frozen(step, row)) {
+      for (idx unit = units.begin; unit < units.end; unit += L) {
+        for (int d = 0; d < D; d++) store(grads + d * Hp + unit, Vec<T>{});
+        store(hidden + unit, Vec<T>{});
+      }
+      return;
+    }
+    bool zero;
+    const T* h = before(s.h0, s.h_restart, y, earlier, H, step, row, zero);
+    const idx last = units.end < H ? units.end : H;
+    copy(hidden + units.begin, zero || !h ? nullptr : h + units.begin, last - units.begin,
+         units.end - units.begin);
+    const T* dy = s.dy ? static_cast<const T*>(s.dy) + t * s.dy_t + row * s.dy_b : nullptr;
+    const T* saved = static_cast<const T*>(s.reserve) + (t * B + row) * Hp * C::SAVED;
+    const T* cell = blank;
+    idx cell_stride = L;
+    if (C::CELL_STATE) cell = cell_before(step, earlier, row, blank, cell_stride);
+    for (idx unit = units.begin; unit < units.end; unit += L) {
+      const idx left = H - unit;
+      if (left <= 0) {
+        for (int d = 0; d < D; d++) store(grads + d * Hp + unit, Vec<T>{});
+        store(dh + unit, Vec<T>{});
         continue;
       }
-      bool zero;
-      const T* h = before(s.h0, s.h_restart, y + (earlier * B + row) * H, step, row, zero);
-      copy(hidden, zero ? nullptr : h, H, Hp);
-      const T* dy = s.dy ? static_cast<const T*>(s.dy) + t * s.dy_t + row * s.dy_b : nullptr;
-      const T* saved = static_cast<const T*>(s.reserve) + (t * B + row) * Hp * C::SAVED;
-      const T* cell = blank;
-      idx cell_stride = L;
-      if (C::CELL_STATE) cell = cell_before(step, earlier, row, blank, cell_stride);
-      for (idx unit = 0; unit < Hp; unit += L) {
-        const idx left = H - unit;
-        if (left <= 0) {
-          for (int d = 0; d < D; d++) store(grads + d * Hp + unit, Vec<T>{});
-          store(dh + unit, Vec<T>{});
-          continue;
-        }
-        Vec<T> total = load(dh + unit), change[D], direct;
-        if (dy) total += load(dy + unit, left);
-        Vec<T> memory = C::CELL_STATE ? load(dc + unit) : Vec<T>{};
-        const Vec<T> previous = C::CELL_STATE ? load(cell + unit / L * cell_stride, left) : Vec<T>{};
-        const Vec<T> after = C::SAVED ? Vec<T>{} : load(y + (t * B + row) * H + unit, left);
-        C::backward(s.kind, total, load(hidden + unit), after, saved + unit * C::SAVED, previous, memory,
-                    change, direct);
-        for (int d = 0; d < D; d++) store(grads + d * Hp + unit, change[d]);
-        store(dh + unit, direct);
-        if (C::CELL_STATE) store(dc + unit, memory);
+      Vec<T> total = load(dh + unit), change[D], direct;
+      if (dy) total += load(dy + unit, left);
+      Vec<T> memory = C::CELL_STATE ? load(dc + unit) : Vec<T>{};
+      const Vec<T> previous = C::CELL_STATE ? load(cell + unit / L * cell_stride, left) : Vec<T>{};
+      const Vec<T> after = C::SAVED ? Vec<T>{} : load(y + (t * B + row) * H + unit, left);
+      C::backward(s.kind, total, load(hidden + unit), after, saved + unit * C::SAVED, previous, memory,
+                  change, direct);
+      if (left < L) {  // an infinite input makes NaN of lanes that are no units
+        for (int d = 0; d < D; d++) change[d] = only(change[d], left);
+        direct = only(direct, left);
+        memory = only(memory, left);
       }
-      if (H % L == 0) continue;
-      // An infinite input makes NaN of lanes that are no units; no product may see them.
-      const idx begin = H / L * L;
-      for (int d = 0; d <= D + 1; d++) {
-        T* at = (d < D ? grads + d * Hp : d == D ? dh : dc) + begin;
-        if (d <= D || C::CELL_STATE) store(at, load(at, H - begin));
-      }
+      for (int d = 0; d < D; d++) store(grads + d * Hp + unit, change[d]);
+      store(dh + unit, direct);
+      if (C::CELL_STATE) store(dc + unit, memory);
     }
+  }
+
+  // The first lanes, and zeros.
+  static Vec<T> only(Vec<T> v, idx count) {
+    T line[L];
+    store(line, v);
+    return load(line, count);
   }
 
   // Where c before a step is: in the reserve of the step before, interleaved with the gates.
   const T* cell_before(idx step, idx earlier, idx row, const T* blank, idx& stride) const {
-    bool zero;
-    const T* kept = static_cast<const T*>(s.reserve) + (earlier * B + row) * Hp * C::SAVED +
-                    (C::SAVED - 1) * L;
-    const T* c = before(s.c0, s.c_restart, kept, step, row, zero);
+    bool zero, kept = false;
+    const T* reserve = static_cast<const T*>(s.reserve) + (C::SAVED - 1) * L;
+    const T* c = before(s.c0, s.c_restart, reserve, earlier, Hp * C::SAVED, step, row, zero, &kept);
     if (zero || !c) return blank;
-    if (c == kept) stride = C::SAVED * L;
+    if (kept) stride = C::SAVED * L;
     return c;
   }
 
-  void restart(idx step, Range r, T* dh, T* dc) const {
-    if (!s.reset) return;
-    for (idx row = r.begin; row < r.end; row++, dh += Hp, dc += Hp) {
-      if (!this->fresh(step, row)) continue;
-      hand_over(s.dh_restart, row, dh);
-      if (C::CELL_STATE) hand_over(s.dc_restart, row, dc);
-    }
+  // What reaches a state that a restart took away goes to what was put in its place.
+  void restart_row(idx row, Range units, T* dh, T* dc) const {
+    hand_over(s.dh_restart, row, units, dh);
+    if (C::CELL_STATE) hand_over(s.dc_restart, row, units, dc);
   }
 
-  void hand_over(void* total, idx row, T* gradient) const {
-    if (total) {
-      T* out = static_cast<T*>(total) + row * H;
-      for (idx i = 0; i < H; i++) out[i] += gradient[i];
-    }
-    memset(gradient, 0, size_t(Hp) * sizeof(T));
-  }
-
-  void add_rows(const T* grads, idx count, T* out) const {
-    for (idx n = 0; n < D * Hp; n += L) {
-      Vec<T> sum = {};
-      for (idx row = 0; row < count; row++) sum += load(grads + row * row_size() + n);
-      store(out + n, load(out + n) + sum);
+  void hand_over(void* total, idx row, Range units, T* gradient) const {
+    for (idx i = units.begin; i < units.end; i++) {
+      if (total) static_cast<T*>(total)[row * H + i] += gradient[i];
+      gradient[i] = 0;
     }
   }
 
   // The gradients of the weights: what the threads found, added up.
-  void reduce(int part) {
-    const Range r = share(H, part, this->threads);
+  void reduce(int part) { reduce(share(H, part, this->threads)); }
+
+  void reduce(Range r) {
     for (int block = 0; block < C::GATES; block++) {
       for (idx unit = r.begin; unit < r.end; unit++) {
         const idx k = block * Hp + unit;
@@ -474,44 +527,6 @@ bool carve(Job& job) {
   if (!arena.open(measure.used)) return false;
   job.carve(arena);
   return true;
-}
-
-template <class T, class W, class C>
-int forward_of(const tt_sequence& s) {
-  Forward<T, W, C> job(s);
-  if (!carve(job)) return 1;
-  tt_parallel(job.threads, prepare_part<decltype(job)>, &job);
-  tt_parallel(job.threads, run_part<decltype(job)>, &job);
-  return 0;
-}
-
-template <class T, class W, class C>
-int backward_of(const tt_sequence& s) {
-  Backward<T, W, C> job(s);
-  if (!carve(job)) return 1;
-  tt_parallel(job.threads, prepare_part<decltype(job)>, &job);
-  tt_parallel(job.threads, run_part<decltype(job)>, &job);
-  tt_parallel(job.threads, reduce_part<decltype(job)>, &job);
-  return 0;
-}
-
-template <class T, class W, class C>
-int either(const tt_sequence& s, bool backward) {
-  return backward ? backward_of<T, W, C>(s) : forward_of<T, W, C>(s);
-}
-
-// The RNN's panels are as wide as wastes little: a layer of 20 units does not compute 64.
-template <class T, class W>
-int cell(const tt_sequence& s, bool backward) {
-  if (s.kind == TT_GRU) return either<T, W, Gru<T>>(s, backward);
-  if (s.kind == TT_LSTM) return either<T, W, Lstm<T>>(s, backward);
-  const bool wide = up(s.H, 4 * lanes<T>) * 8 <= up(s.H, lanes<T>) * 9;
-  return wide ? either<T, W, Rnn<T, 4>>(s, backward) : either<T, W, Rnn<T, 1>>(s, backward);
-}
-
-int sequence(const tt_sequence* s, bool backward) {
-  if (s->type == TT_DOUBLE) return cell<double, double>(*s, backward);
-  return s->low ? cell<float, bf16>(*s, backward) : cell<float, float>(*s, backward);
 }
 
 }  // namespace

@@ -50,6 +50,14 @@ typedef struct {
   const void* const* weights; /* w_ih, w_hh, b_ih, b_hh of each layer; biases may be null */
 } tt_layers;
 
+/* A stream: a stack of layers, the state it has reached, and where the next ones go. */
+typedef struct {
+  tt_layers layers;
+  int64_t B;
+  const void *h, *c;              /* [layers, B, H] */
+  void *y_next, *h_next, *c_next; /* the next places in arrays of [B, H] and [layers, B, H] */
+} tt_stream;
+
 /* Name of the instruction set in use; `wanted` (or null) forces one. Null: it does not run here. */
 const char* tt_instructions(const char* wanted);
 
@@ -70,6 +78,9 @@ int tt_backward(const tt_sequence* s);
 /* One step: x [B, I], states [layers, B, H] (c for LSTM, else null), all contiguous. */
 int tt_step_layers(const tt_layers* s, const void* x, const void* h, const void* c, void* h_next,
                    void* c_next, int64_t B);
+
+/* One step of a stream, which moves on by one place. */
+void tt_stream_step(tt_stream* s, const void* x);
 
 #ifdef __cplusplus
 }

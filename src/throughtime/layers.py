@@ -114,23 +114,16 @@ class _Recurrent(nn.RNNBase):
         Returns the output ``[B, H]`` and the next state. Raises SettingError if bidirectional.
         """
         stream = self._stream
-        if (
-            stream is not None
-            and state is not None
-            and not torch.is_grad_enabled()
-            and not cpu.seen_by_torch()
-        ):
-            if self.kind != "lstm":
-                if stream.fits(self._parameters, x_t, state):
-                    return stream.hidden(x_t, state)
-            elif stream.fits(self._parameters, x_t, state[0]) and _alike(*state):
-                return stream.memory(x_t, state)
+        if stream is not None and not torch.is_grad_enabled() and not cpu.seen_by_torch():
+            found = stream.step(self._parameters, x_t, state)
+            if found is not None:
+                return found
         if self.bidirectional:
             raise SettingError("a bidirectional layer has no single step: it needs the future")
         if state is None:
             state = self._start(x_t.unsqueeze(0), None)
         if not torch.is_grad_enabled() and not cpu.seen_by_torch() and self._can_stream(x_t, state):
-            self._stream = cpu.Stream(self._spec(), self._names, self._flat(), len(x_t))
+            self._stream = cpu.Stream(self._spec(), self._flat(), len(x_t))
             return self.step(x_t, state)
         backend = self._choose(x_t)
         if not self._has_cell(backend):
@@ -173,7 +166,7 @@ class _Recurrent(nn.RNNBase):
             and x_t.shape[1] == self.input_size
             and first.shape == (self.num_layers, len(x_t), self.hidden_size)
             and all(_alike(first, part) for part in rest)
-            and all(name in self._parameters for name in self._names)  # none is computed anew
+            and tuple(self._parameters) == self._names  # and none is computed anew for each call
             and all(t.dtype == weights[0].dtype for t in (x_t, first, *weights))
             and all(t.is_contiguous() for t in (x_t, first, *weights))
             and weights[0].dtype in cpu.TYPES

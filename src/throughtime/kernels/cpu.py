@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,8 @@ KINDS = {"rnn_tanh": 0, "rnn_relu": 1, "rnn_identity": 2, "gru": 3, "lstm": 4}
 TYPES = {torch.float32: 0, torch.float64: 1}
 GATES = {KINDS["gru"]: 3, KINDS["lstm"]: 4}
 _LSTM = KINDS["lstm"]
+_data_ptr = Tensor.data_ptr
+_AHEAD = 32  # steps of a stream for which there is room
 _ONCE = (
     "backend 'cpu' gives first derivatives only; use backend='reference' for second derivatives, "
     "forward mode and vmap"
@@ -281,60 +284,84 @@ recur_backward.register_vmap(_no_vmap)
 class Stream:
     """Single steps of a stack of layers without autograd: everything that stays, made ready.
 
-    names: of the weights among a module's parameters. Made for one batch size and the weights
-    where they are now; `fits` tells whether that still holds. A step takes a few microseconds, of
-    which torch needs most for its two or three new tensors.
+    weights: all the parameters of a module. Made for one thread, one batch size and the weights
+    where they are now. States and outputs are places in arrays of _AHEAD steps, because
+    making a tensor takes longer than the step of a small layer.
     """
 
-    def __init__(
-        self, spec: Spec, names: Sequence[str], weights: Sequence[Tensor], batch: int
-    ) -> None:
-        addresses = [w.data_ptr() for w in weights]
-        self.places = list(zip(names, addresses, strict=True))
+    def __init__(self, spec: Spec, weights: Sequence[Tensor], batch: int) -> None:
+        self.addresses = [w.data_ptr() for w in weights]
         per_layer = 4 if spec.bias else 2
         table = [0] * (4 * spec.num_layers)
-        for i, address in enumerate(addresses):
+        for i, address in enumerate(self.addresses):
             table[i // per_layer * 4 + i % per_layer] = address
         self.table = (ctypes.c_uint64 * len(table))(*table)
-        self.batch, self.threads, self.dtype = batch, torch.get_num_threads(), weights[0].dtype
+        self.owner, self.lstm = get_ident(), spec.kind == "lstm"
+        self.threads, self.dtype = torch.get_num_threads(), weights[0].dtype
+        self.inference = torch.is_inference_mode_enabled()
         hidden, inputs = weights[1].shape[1], weights[0].shape[1]
         self.x_shape = torch.Size((batch, inputs))
         self.h_shape = torch.Size((spec.num_layers, batch, hidden))
-        self.arguments = native.Step(
+        self.arguments = native.Stream(
             KINDS[spec.kind], TYPES[self.dtype], spec.num_layers, inputs, hidden, self.threads,
-            ctypes.addressof(self.table),
+            ctypes.addressof(self.table), batch,
         )  # fmt: skip
         self.place = ctypes.addressof(self.arguments)
-        self.call = native.library().tt_step_layers
+        self.call = native.stream_step()
+        self.ready: list[tuple[Tensor, State]] = []
+        self.last: State = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()  # a copied or saved layer makes its own
 
-    def fits(self, parameters: dict[str, Any], x: Tensor, h: Tensor) -> bool:
-        """Whether weights, shapes and layouts are those that this was made for."""
-        for name, address in self.places:
-            weight = parameters.get(name)
-            if weight is None or weight.data_ptr() != address:
+    def step(
+        self, parameters: dict[str, Any], x: Tensor, state: State
+    ) -> tuple[Tensor, State] | None:
+        """The output and the next state; None if this was not made for such a call."""
+        if (
+            list(map(_data_ptr, parameters.values())) != self.addresses
+            or x.shape != self.x_shape
+            or x.dtype is not self.dtype
+            or not x.is_cpu
+            or not x.is_contiguous()
+            or get_ident() != self.owner
+            or torch.get_num_threads() != self.threads
+            or torch.is_inference_mode_enabled() is not self.inference
+            or (state is not self.last and not self._continue(state))
+        ):
+            return None
+        if not self.ready:
+            self._prepare()
+        self.call(self.place, x.data_ptr())
+        found = self.ready.pop()
+        self.last = found[1]
+        return found
+
+    def _continue(self, state: State) -> bool:
+        """Takes up a state that is not the last one; False if it is not of the right kind."""
+        h, c = state if isinstance(state, tuple) else (state, None)
+        for part in (h, c) if self.lstm else (h,):
+            if (
+                not isinstance(part, Tensor) or part.shape != self.h_shape
+                or part.dtype is not self.dtype or not part.is_cpu or not part.is_contiguous()
+            ):  # fmt: skip
                 return False
-        return (
-            x.shape == self.x_shape and h.shape == self.h_shape
-            and x.dtype == self.dtype and h.dtype == self.dtype
-            and x.is_contiguous() and h.is_contiguous()
-            and torch.get_num_threads() == self.threads
-        )  # fmt: skip
+        self.arguments.h, self.arguments.c = _address(h), _address(c) if self.lstm else None
+        return True
 
-    def hidden(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """A step of an RNN or GRU that `fits`: the output and the next state."""
-        after = torch.empty_like(h)
-        self.call(self.place, x.data_ptr(), h.data_ptr(), None, after.data_ptr(), None, self.batch)
-        return after[-1], after
+    def _prepare(self) -> None:
+        """Makes the places of the next steps, the last one first in the list."""
+        y = torch.empty(_AHEAD, *self.x_shape[:1], self.h_shape[2], dtype=self.dtype)
+        h = torch.empty(_AHEAD, *self.h_shape, dtype=self.dtype)
+        states: list[State] = list(h.unbind())
+        arguments = self.arguments
+        arguments.y_next, arguments.h_next = y.data_ptr(), h.data_ptr()
+        if self.lstm:
+            c = torch.empty_like(h)
+            arguments.c_next = c.data_ptr()
+            states = list(zip(h.unbind(), c.unbind(), strict=True))
+        self.ready = list(zip(y.unbind(), states, strict=True))[::-1]
 
-    def memory(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
-        """A step of an LSTM that `fits`."""
-        h, c = state
-        after, memory = torch.empty_like(h), torch.empty_like(h)
-        self.call(
-            self.place, x.data_ptr(), h.data_ptr(), c.data_ptr(), after.data_ptr(),
-            memory.data_ptr(), self.batch,
-        )  # fmt: skip
-        return after[-1], (after, memory)
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

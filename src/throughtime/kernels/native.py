@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,12 +38,14 @@ class Sequence(ctypes.Structure):
     ]
 
 
-class Step(ctypes.Structure):
-    """`tt_layers` of throughtime.h."""
+class Stream(ctypes.Structure):
+    """`tt_stream` of throughtime.h, the `tt_layers` in it spread out."""
 
     _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("kind", "type", "layers", "I", "H", "threads", "weights")
+        *((name, ctypes.c_int64) for name in ("kind", "type", "layers", "I", "H", "threads")),
+        ("weights", ctypes.c_void_p),
+        ("B", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("h", "c", "y_next", "h_next", "c_next")),
     ]
 
 
@@ -75,7 +78,6 @@ def load(path: Path = _LIBRARY) -> None:
     found.tt_reserve.argtypes = [ctypes.c_int64] * 5
     found.tt_instructions.restype = ctypes.c_char_p
     found.tt_instructions.argtypes = [ctypes.c_char_p]
-    found.tt_step_layers.argtypes = [ctypes.c_void_p] * 7  # the kind that ctypes passes fastest
     found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
     found.tt_poison.argtypes = [ctypes.c_int64]
     wanted = os.environ.get(FORCE)
@@ -107,6 +109,13 @@ def library() -> ctypes.CDLL:
     if _library is None:
         raise BackendError(_wrong)
     return _library
+
+
+def stream_step() -> Callable[[int, int], None]:
+    """`tt_stream_step`, called without giving up the interpreter's lock: it takes microseconds."""
+    step = ctypes.PyDLL(library()._name).tt_stream_step
+    step.argtypes, step.restype = [ctypes.c_void_p] * 2, None
+    return step
 
 
 def instructions() -> str:
