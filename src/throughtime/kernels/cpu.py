@@ -28,6 +28,8 @@ TYPES = {torch.float32: 0, torch.float64: 1}
 GATES = {KINDS["gru"]: 3, KINDS["lstm"]: 4}
 _LSTM = KINDS["lstm"]
 _data_ptr = Tensor.data_ptr
+_dynamo = torch.compiler.is_dynamo_compiling
+_modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
 _AHEAD = 32  # steps of a stream for which there is room
 _ONCE = (
     "backend 'cpu' gives first derivatives only; use backend='reference' for second derivatives, "
@@ -91,7 +93,9 @@ def _layer(
     tensors = [x, *rows, w_ih, w_hh, b_ih, b_hh]
     _check_sizes(kind, x, tensors, reset, lengths)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    call: Any = recur if seen_by_torch() else (_Recur.apply if keep else _forward)
+    call: Any = _Recur.apply if keep else _forward
+    if seen_by_torch():
+        call = recur if _recorded() else _TransformedRecur.apply
     y, h, c, _ = call(
         x, *rows, w_ih, w_hh, b_ih, b_hh,
         None if reset is None else reset.contiguous(),
@@ -128,11 +132,11 @@ def _check_sizes(
 
 def seen_by_torch() -> bool:
     """Whether something records or transforms the operators that are called."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
+    return _dynamo() or _transforms() or _modes() > 0
+
+
+def _recorded() -> bool:
+    return _dynamo() or _modes() > 0
 
 
 def _forward(
@@ -201,8 +205,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, _: Any) -> Any:
     wanted = [bool(need) for need in ctx.needs_input_grad[:9]]
-    # With gradients of gradients in view, an operator that refuses them; else straight on.
-    call: Any = recur_backward if torch.is_grad_enabled() or seen_by_torch() else _gradients_of
+    for part in (dy, dh, dc):  # is_grads_batched of torch.autograd.grad, an older kind of vmap
+        if part is not None and torch._C._functorch.is_legacy_batchedtensor(part):
+            raise BackendError(_ONCE)
+    # With gradients of gradients in view, a function that refuses them; else straight on.
+    call: Any = _gradients_of
+    if torch.is_grad_enabled() or seen_by_torch():
+        call = recur_backward if _recorded() else _TransformedGradients.apply
     found = call(
         dy, dh, None if ctx.kind != _LSTM else dc, *ctx.saved_tensors, ctx.kind, ctx.reverse,
         ctx.low, wanted,
@@ -279,6 +288,34 @@ def _no_second(ctx: Any, *gradients: Any) -> Any:
 
 recur_backward.register_autograd(_no_second, setup_context=lambda ctx, inputs, output: None)
 recur_backward.register_vmap(_no_vmap)
+
+
+class _TransformedRecur(torch.autograd.Function):
+    """The operator for torch.func, which cannot differentiate registered ones."""
+
+    forward = staticmethod(_forward)
+    backward = staticmethod(_backward)
+    vmap = staticmethod(_no_vmap)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _keep(ctx, inputs, output)
+        ctx.mark_non_differentiable(output[3])
+
+
+class _TransformedGradients(torch.autograd.Function):
+    """Its gradients, which have none."""
+
+    backward = staticmethod(_no_second)
+    vmap = staticmethod(_no_vmap)
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(_gradients_of(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
 
 
 class Stream:
