@@ -5,6 +5,7 @@ Without a working C++ compiler the package installs all the same, without the ba
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
@@ -57,13 +58,12 @@ class BuildKernels(build_ext):
         )
 
 
-HEADERS = ["throughtime.h", "internal.h", "simd.h", "gemm.h", "cells.h", "sequence.h", "team.h", "run.h", "head.h", "step.h"]
 setup(
     ext_modules=[
         Extension(
             "throughtime.kernels._native",
             ["src/cpp/module.cpp", "src/cpp/kernels.cpp"],
-            depends=[f"src/cpp/{name}" for name in HEADERS],
+            depends=sorted(glob.glob("src/cpp/*.h")),
             optional=True,
         )
     ],

@@ -36,7 +36,7 @@ def pair(kind, *args, **kwargs):
 def random_state(layer, batch):
     rows = layer.num_layers * (2 if layer.bidirectional else 1)
     make = lambda: torch.randn(rows, batch, layer.hidden_size, dtype=torch.float64)  # noqa: E731
-    return (make(), make()) if isinstance(layer, nn.LSTM) else make()
+    return (make(), make()) if isinstance(layer, (tt.LSTM, nn.LSTM)) else make()
 
 
 def gradients(module, inputs, outputs):

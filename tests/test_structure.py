@@ -23,6 +23,7 @@ ORDER = (
     "rng",
     "kernels",
     "layers",
+    "accelerated",
     "emissions",
     "data",
     "models",
@@ -57,6 +58,7 @@ ONLY: dict[str, set[str]] = {
     "rng": set(),
     "kernels": {"errors", "state"},
     "layers": {"errors", "state", "kernels"},
+    "accelerated": {"kernels", "layers"},
     "emissions": {"errors"},
     "data": {"errors"},
     "bptt": {"errors", "state"},
@@ -69,6 +71,9 @@ ONLY: dict[str, set[str]] = {
 }
 WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "cli"}
 
+# Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
+KERNELS = ("native", "stack", "reference", "aten", "cpu")
+
 PUBLIC = [
     "Autoregressive",
     "GRU",
@@ -77,6 +82,7 @@ PUBLIC = [
     "RNN",
     "Run",
     "Sequences",
+    "accelerate",
     "bptt",
     "emissions",
     "fit",
@@ -136,6 +142,10 @@ def own(names: set[str]) -> set[str]:
 def test_every_module_has_a_place_in_the_order() -> None:
     assert len(MODULES) > 60
     groups = {group(name) for name in MODULES} - {""}
+    assert {name for name in MODULES if group(name) == "kernels"} == {
+        "throughtime.kernels",
+        *(f"throughtime.kernels.{name}" for name in KERNELS),
+    }
     assert groups == set(ORDER), "give a new module its line in ORDER, take a removed one out"
     assert len(ORDER) == len(set(ORDER))
     assert set(ONLY) | WITHOUT_TORCH <= set(ORDER)
@@ -163,6 +173,17 @@ def test_imports_point_one_way(name: str) -> None:
             assert found <= set(MODULES), f"{module} imports what is not there"
             upward = {other for other in found if group(other) not in allowed}
             assert not upward, f"{module} imports {sorted(upward)}"
+
+
+def test_kernels_know_those_before_them_only() -> None:
+    for place, name in enumerate(KERNELS):
+        found = own(imports(f"throughtime.kernels.{name}", types=False))
+        found = {other for other in found if group(other) == "kernels"}
+        assert found <= {f"throughtime.kernels.{other}" for other in KERNELS[:place]}, name
+    known = own(imports("throughtime.kernels", types=False))
+    assert {f"throughtime.kernels.{name}" for name in KERNELS} - known == {
+        "throughtime.kernels.stack"  # only the backends build on it
+    }
 
 
 def test_no_two_modules_import_each_other() -> None:

@@ -28,7 +28,7 @@ struct Rnn {
     const V zero = {};
     grads[0] = dh;
     if (kind == TT_RNN_TANH) grads[0] = dh * (1 - y * y);
-    if (kind == TT_RNN_RELU) grads[0] = y > zero ? dh : zero;
+    if (kind == TT_RNN_RELU) grads[0] = y <= zero ? zero : dh;  // NaN lets it pass, as in torch
     direct = zero;
   }
 };

@@ -37,6 +37,7 @@ struct Shape {
     Ip = up(I, L);
     const idx work = T_ * B * G * H * (I + H);
     threads = int(work < 100000 ? 1 : s.threads < B ? s.threads : B);
+    if (threads > TT_MAX_THREADS) threads = TT_MAX_THREADS;
     if (threads < 1) threads = 1;
   }
   idx steps(idx rows) const {
@@ -282,7 +283,15 @@ struct Backward : Shape<T, C> {
       zero = restart == nullptr;
       return row_of<T>(restart, row, H);
     }
-    if (step == 0 || (s.reverse && this->frozen(step - 1, row))) return row_of<T>(start, row, H);
+    if (step == 0) return row_of<T>(start, row, H);
+    if (s.reverse && this->frozen(step - 1, row)) {  // nothing has run yet, but it may be reset
+      for (idx past = step - 1; s.reset && past > 0; past--) {
+        if (!this->fresh(past, row)) continue;
+        zero = restart == nullptr;
+        return row_of<T>(restart, row, H);
+      }
+      return row_of<T>(start, row, H);
+    }
     if (kept) *kept = true;
     return all + (earlier * B + row) * width;
   }
@@ -325,7 +334,7 @@ struct Backward : Shape<T, C> {
           slope(step, r.begin + b, {0, Hp}, grads + b * row_size(),
                 at.hidden + (place + b) * (Hp + PAD), at.dh + b * Hp, at.dc + b * Hp, at.blank);
         }
-        if (rows == 1) {
+        if (B == 1) {  // not rows: sums must not depend on how many threads share the batch
           row_product<T, W>(grads + C::RECURRENT * Hp, w_hh, K(), H, at.dh, step % 2);
         } else {
           product<T, W>(grads + C::RECURRENT * Hp, row_size(), rows, w_hh, K(), H, at.dh, Hp, true);
@@ -371,9 +380,9 @@ struct Backward : Shape<T, C> {
           d_hh + k.begin * Hp, Hp);
     outer(at.grads + k.begin, row_size(), some, at.x, Ip + PAD, I, count, d_ih + k.begin * Ip, Ip);
     for (idx n = columns.begin; n < columns.end; n += L) {
-      Vec<T> sum = load(d_b + n);
+      Vec<T> sum = {};
       for (idx row = 0; row < count; row++) sum += load(at.grads + row * row_size() + n);
-      store(d_b + n, sum);
+      store(d_b + n, load(d_b + n) + sum);
     }
   }
 
@@ -403,17 +412,18 @@ struct Backward : Shape<T, C> {
   void slope(idx step, idx row, Range units, T* grads, T* hidden, T* dh, T* dc, const T* blank) const {
     const idx t = this->time(step), earlier = s.reverse ? t + 1 : t - 1;
     const T* y = static_cast<const T*>(s.y);
+    if (this->frozen(step, row)) {
+      for (idx unit = units.begin; unit < units.end; unit += L) {
+        for (int d = 0; d < D; d++) store(grads + d * Hp + unit, Vec<T>{});
+        store(hidden + unit, Vec<T>{});
+      }
+      return;
+    }
     bool zero;
     const T* h = before(s.h0, s.h_restart, y, earlier, H, step, row, zero);
     const idx last = units.end < H ? units.end : H;
     copy(hidden + units.begin, zero || !h ? nullptr : h + units.begin, last - units.begin,
          units.end - units.begin);
-    if (this->frozen(step, row)) {
-      for (idx unit = units.begin; unit < units.end; unit += L) {
-        for (int d = 0; d < D; d++) store(grads + d * Hp + unit, Vec<T>{});
-      }
-      return;
-    }
     const T* dy = s.dy ? static_cast<const T*>(s.dy) + t * s.dy_t + row * s.dy_b : nullptr;
     const T* saved = static_cast<const T*>(s.reserve) + (t * B + row) * Hp * C::SAVED;
     const T* cell = blank;
@@ -433,10 +443,22 @@ struct Backward : Shape<T, C> {
       const Vec<T> after = C::SAVED ? Vec<T>{} : load(y + (t * B + row) * H + unit, left);
       C::backward(s.kind, total, load(hidden + unit), after, saved + unit * C::SAVED, previous, memory,
                   change, direct);
+      if (left < L) {  // an infinite input makes NaN of lanes that are no units
+        for (int d = 0; d < D; d++) change[d] = only(change[d], left);
+        direct = only(direct, left);
+        memory = only(memory, left);
+      }
       for (int d = 0; d < D; d++) store(grads + d * Hp + unit, change[d]);
       store(dh + unit, direct);
       if (C::CELL_STATE) store(dc + unit, memory);
     }
+  }
+
+  // The first lanes, and zeros.
+  static Vec<T> only(Vec<T> v, idx count) {
+    T line[L];
+    store(line, v);
+    return load(line, count);
   }
 
   // Where c before a step is: in the reserve of the step before, interleaved with the gates.

@@ -155,7 +155,7 @@ TT_INLINE Simd<float>::V sigmoid(Simd<float>::V x) {
   t = t < low ? low : t;    // NaN passes both comparisons
   t = t > high ? high : t;  // 2^128 is infinite, so sigmoid(-89) is 0
   Power e = power(t);
-  return 1.0f / (1.0f + (e.scale + e.scale * e.minus_one));
+  return 1.0f / (1.0f + e.scale * (1.0f + e.minus_one));  // never infinity minus infinity
 }
 
 TT_INLINE Simd<float>::V tanh(Simd<float>::V x) {

@@ -132,6 +132,7 @@ template <class T>
 int step_of(const tt_layers& s, const void* x, const void* h, const void* c, void* h_next,
             void* c_next, idx B) {
   const idx gates = s.kind == TT_GRU ? 3 : s.kind == TT_LSTM ? 4 : 1;
+  const int threads = int(s.threads > TT_MAX_THREADS ? TT_MAX_THREADS : s.threads);
   for (idx layer = 0; layer < s.layers; layer++) {
     const T* const* w = reinterpret_cast<const T* const*>(s.weights) + layer * 4;
     const idx I = layer ? s.H : s.I;
@@ -141,7 +142,7 @@ int step_of(const tt_layers& s, const void* x, const void* h, const void* c, voi
       const T* input = layer ? shifted<T>(h_next, place - B * s.H) : shifted<T>(x, b * I);
       StepTeam<T> team{{w[0], w[1], w[2], w[3], input, shifted<T>(h, place), shifted<T>(c, place),
                         shifted<T>(h_next, place), shifted<T>(c_next, place), I, s.H, s.kind},
-                       alone ? 1 : int(s.threads)};
+                       alone ? 1 : threads};
       tt_parallel(team.threads, step_part<T>, &team);
     }
   }

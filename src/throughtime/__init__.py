@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from throughtime import bptt as bptt
     from throughtime import emissions as emissions
     from throughtime import kernels as kernels
+    from throughtime.accelerated import accelerate as accelerate
     from throughtime.data.read import read as read
     from throughtime.data.sequences import Sequences as Sequences
     from throughtime.layers import GRU as GRU
@@ -38,6 +39,7 @@ __all__ = [
     "LatentAutoregressive",
     "Run",
     "Sequences",
+    "accelerate",
     "bptt",
     "emissions",
     "fit",
@@ -54,6 +56,7 @@ _HOME = {
     "LatentAutoregressive": "models.latent",
     "Run": "run",
     "Sequences": "data.sequences",
+    "accelerate": "accelerated",
     "fit": "pipeline",
     "load": "run",
     "read": "data.read",

@@ -6,8 +6,7 @@ comes out, and never lives on the module.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from throughtime import kernels
 from throughtime import state as states
-from throughtime.errors import SettingError
+from throughtime.errors import BackendError, SettingError
 from throughtime.kernels import Spec, cpu
 from throughtime.kernels.stack import layer_state
 from throughtime.state import State
@@ -28,20 +27,22 @@ _CELLS: dict[str, Any] = {
     "lstm": torch.lstm_cell,
 }
 _FEW_ROWS = 8  # more of them are better served by packed weights
-if TYPE_CHECKING:
-    _Base = nn.RNNBase
-else:
-    _Base = object
 
 
-class _Recurrent(_Base):
-    """What the three layers add to their torch.nn parents."""
+class _Recurrent(nn.RNNBase):
+    """What the three layers add to torch.nn's.
 
+    They share torch.nn's base and use its code, but do not inherit from torch.nn.RNN, GRU and LSTM
+    themselves: torch.compile refuses every instance of these (`torch._dynamo.config.allow_rnn`).
+    """
+
+    parent: type[nn.RNNBase]  # torch.nn's
     backend: str
+    weights: str = "float32"
     kind: str
     _stream: cpu.Stream | None = None
 
-    @functools.cached_property
+    @property
     def _names(self) -> tuple[str, ...]:
         """Of the weights, in the order of the kernels."""
         return tuple(name for layer in self._all_weights for name in layer)
@@ -65,7 +66,10 @@ class _Recurrent(_Base):
         backend = self._choose(input)
         plain = reset is None and initial is None
         if plain and backend == "torch":
-            return super().forward(input, hx)
+            return self.parent.forward(self, input, hx)
+        hx = tuple(hx) if isinstance(hx, list) else hx
+        if not self._takes(input, hx):
+            return self._refuse(input, hx)
         if isinstance(input, PackedSequence):
             if not plain:
                 raise SettingError(
@@ -110,7 +114,7 @@ class _Recurrent(_Base):
         Returns the output ``[B, H]`` and the next state. Raises SettingError if bidirectional.
         """
         stream = self._stream
-        if stream is not None and not torch.is_grad_enabled():
+        if stream is not None and not torch.is_grad_enabled() and not cpu.seen_by_torch():
             found = stream.step(self._parameters, x_t, state)
             if found is not None:
                 return found
@@ -118,12 +122,13 @@ class _Recurrent(_Base):
             raise SettingError("a bidirectional layer has no single step: it needs the future")
         if state is None:
             state = self._start(x_t.unsqueeze(0), None)
-        if not torch.is_grad_enabled() and self._can_stream(x_t, state):
+        if not torch.is_grad_enabled() and not cpu.seen_by_torch() and self._can_stream(x_t, state):
             self._stream = cpu.Stream(self._spec(), self._flat(), len(x_t))
             return self.step(x_t, state)
-        if self.proj_size or self.kind not in _CELLS or self._choose(x_t) == "reference":
+        backend = self._choose(x_t)
+        if not self._has_cell(backend):
             y, state = kernels.run(
-                self._spec(), x_t.unsqueeze(0), state, self._flat(), None, None, self.backend
+                self._spec(), x_t.unsqueeze(0), state, self._flat(), None, None, backend
             )
             return y[0], state
         cell, weights = _CELLS[self.kind], self._flat()
@@ -139,12 +144,23 @@ class _Recurrent(_Base):
             return y, (torch.stack([f[0] for f in finals]), torch.stack([f[1] for f in finals]))
         return y, torch.stack(finals)
 
+    def _has_cell(self, backend: str) -> bool:
+        """Whether torch's cell gives the numbers of this backend."""
+        rounded = self.weights != "float32" or torch.is_autocast_enabled("cpu")
+        return (
+            self.kind in _CELLS
+            and not self.proj_size
+            and backend != "reference"
+            and not (rounded and backend == "cpu")
+        )
+
     def _can_stream(self, x_t: Tensor, state: State) -> bool:
         """Whether the native kernel takes single steps of these weights and this input."""
         first, *rest = states.leaves(state)
         weights = self._flat()
         return (
             self._choose(x_t) == "cpu"
+            and self.weights == "float32"
             and not self.proj_size
             and 0 < len(x_t) <= _FEW_ROWS
             and x_t.shape[1] == self.input_size
@@ -156,15 +172,61 @@ class _Recurrent(_Base):
             and weights[0].dtype in cpu.TYPES
         )
 
+    def _takes(self, input: Tensor | PackedSequence, hx: State) -> bool:
+        """Whether the input and the state have the types and shapes of this layer."""
+        if isinstance(input, PackedSequence):
+            x, dims, batch = input.data, [2], [int(input.batch_sizes[0])]
+        else:
+            x, dims = input, [2, 3]
+            batch = [x.shape[0 if self.batch_first else 1]] if x.dim() == 3 else []
+        weight = getattr(self, self._names[0])
+        any_type = torch.is_autocast_enabled(x.device.type)
+        if (
+            x.dim() not in dims
+            or x.shape[-1] != self.input_size
+            or x.device != weight.device
+            or not (any_type or x.dtype == weight.dtype)
+        ):
+            return False
+        if hx is None:
+            return True
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        sizes = [self.proj_size or self.hidden_size]
+        if self.kind == "lstm":
+            sizes.append(self.hidden_size)
+        parts = hx if self.kind == "lstm" and isinstance(hx, tuple) else (hx,)
+        return len(parts) == len(sizes) and all(
+            isinstance(part, Tensor)
+            and part.shape == (rows, *batch, size)
+            and part.device == x.device
+            and (any_type or part.dtype == x.dtype)
+            for part, size in zip(parts, sizes, strict=True)
+        )
+
+    def _refuse(self, input: Tensor | PackedSequence, hx: State) -> Any:
+        """torch.nn says what is wrong, in its own words."""
+        self.parent.forward(self, input, hx)
+        raise SettingError("the input or the state does not have the types and shapes of the layer")
+
     def _choose(self, x: Tensor | PackedSequence) -> str:
         """The backend; what the kernels do not do goes to torch."""
-        if self.backend == "auto" and self.proj_size:
+        if self.proj_size:
+            if self.backend not in ("auto", "torch"):
+                raise BackendError(f"backend '{self.backend}' has no proj_size; use 'torch'")
             return "torch"
-        return kernels.choose(self.kind, self.backend, x[0] if isinstance(x, tuple) else x)
+        chosen = kernels.choose(self.kind, self.backend, x[0] if isinstance(x, tuple) else x)
+        if chosen != "cpu" and self.weights != "float32":
+            raise BackendError(
+                f"weights '{self.weights}' need backend 'cpu' and float32 input; "
+                f"here runs backend '{chosen}'"
+            )
+        return chosen
 
     def _spec(self) -> Spec:
         dropout = float(self.dropout) if self.training else 0.0
-        return Spec(self.kind, self.num_layers, self.bias, self.bidirectional, dropout)
+        return Spec(
+            self.kind, self.num_layers, self.bias, self.bidirectional, dropout, self.weights
+        )
 
     def _flat(self) -> list[Tensor]:
         """The weights by name, so that functional_call and parametrizations are seen."""
@@ -193,6 +255,12 @@ class _Recurrent(_Base):
         return reset
 
 
+def _check_weights(weights: str) -> str:
+    if weights not in ("float32", "bfloat16"):
+        raise SettingError(f"weights '{weights}' are not float32 or bfloat16")
+    return weights
+
+
 def _alike(h: Tensor, c: Tensor) -> bool:
     return c.shape == h.shape and c.dtype == h.dtype and c.is_contiguous()
 
@@ -201,47 +269,63 @@ def _map(state: State, function: Any) -> State:
     return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 
-class RNN(_Recurrent, nn.RNN):
+class RNN(_Recurrent):
     """``S_t = σ(X_t W_x + O_{t-1})``, ``O_t = S_t W_rec``: torch.nn.RNN with reset and step.
 
-    nonlinearity: "tanh", "relu" or "identity" (the linear recurrence).
+    nonlinearity: "tanh", "relu" or "identity" (the linear recurrence). backend: see `kernels`.
+    weights: "bfloat16" rounds them in the products of backend "cpu", see `kernels.Spec`.
     """
 
+    parent = nn.RNN
+
     def __init__(
-        self, *args: Any, nonlinearity: str = "tanh", backend: str = "auto", **kwargs: Any
-    ) -> None:
+        self, *args: Any, nonlinearity: str = "tanh", backend: str = "auto",
+        weights: str = "float32", **kwargs: Any,
+    ) -> None:  # fmt: skip
+        _no_projection(kwargs)
         if len(args) > 3:  # torch.nn's fourth positional argument
             args, nonlinearity = (*args[:3], *args[4:]), args[3]
         if nonlinearity not in ("tanh", "relu", "identity"):
             raise SettingError(f"nonlinearity '{nonlinearity}' is not tanh, relu or identity")
-        known = "relu" if nonlinearity == "relu" else "tanh"
-        positional = (*args[:3], known, *args[3:]) if len(args) > 3 else args
-        if len(args) <= 3:
-            kwargs["nonlinearity"] = known
-        super().__init__(*positional, **kwargs)
+        super().__init__("RNN_RELU" if nonlinearity == "relu" else "RNN_TANH", *args, **kwargs)
         self.nonlinearity = nonlinearity
-        self.backend = kernels.check(backend)
+        self.backend, self.weights = kernels.check(backend), _check_weights(weights)
 
     @property
     def kind(self) -> str:  # type: ignore[override]
         return f"rnn_{self.nonlinearity}"
 
 
-class GRU(_Recurrent, nn.GRU):
-    """torch.nn.GRU with reset and step (Cho et al. 2014)."""
+class GRU(_Recurrent):
+    """torch.nn.GRU with reset and step (Cho et al. 2014); backend and weights as for `RNN`."""
 
+    parent = nn.GRU
     kind = "gru"
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.backend = kernels.check(backend)
+    def __init__(
+        self, *args: Any, backend: str = "auto", weights: str = "float32", **kwargs: Any
+    ) -> None:
+        _no_projection(kwargs)
+        super().__init__("GRU", *args, **kwargs)
+        self.backend, self.weights = kernels.check(backend), _check_weights(weights)
 
 
-class LSTM(_Recurrent, nn.LSTM):
-    """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997)."""
+class LSTM(_Recurrent):
+    """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997); more as for `RNN`."""
 
+    parent = nn.LSTM
     kind = "lstm"
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    check_forward_args = nn.LSTM.check_forward_args  # type: ignore[assignment]
+    permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.backend = kernels.check(backend)
+    def __init__(
+        self, *args: Any, backend: str = "auto", weights: str = "float32", **kwargs: Any
+    ) -> None:
+        super().__init__("LSTM", *args, **kwargs)
+        self.backend, self.weights = kernels.check(backend), _check_weights(weights)
+
+
+def _no_projection(kwargs: dict[str, Any]) -> None:
+    if "proj_size" in kwargs:
+        raise SettingError("proj_size argument is only supported for LSTM, not RNN or GRU")

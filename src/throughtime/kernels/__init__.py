@@ -26,8 +26,9 @@ class Spec:
     """What is recurred: the cell and how its layers are stacked.
 
     kind: "rnn_tanh", "rnn_relu", "rnn_identity", "gru" or "lstm". weights: "float32", or
-    "bfloat16" to use them rounded to 8 bits of precision on backend "cpu" (large layers then fit
-    the cache; outputs differ by about 1 % of their spread).
+    "bfloat16" to use them rounded to 8 bits of precision on backend "cpu": large layers then fit
+    the cache. With torch's initial weights, outputs then differ by less than 1 % of their spread,
+    gradients by less than 5 %.
     """
 
     kind: str
@@ -46,7 +47,7 @@ def backends() -> dict[str, bool]:
 def check(backend: str) -> str:
     """The backend's name if it exists here. Raises BackendError otherwise."""
     if backend == "cpu":
-        native.library()  # says what is missing
+        native.require()  # says what is missing
     elif backend != "auto" and backend not in _BACKENDS:
         known = ", ".join(["auto", *_BACKENDS])
         raise BackendError(f"backend '{backend}' does not run here; choose one of: {known}")

@@ -1,7 +1,8 @@
 """Autograd over the C++ kernels in src/cpp: one operator runs a layer in one direction.
 
-They give first derivatives; `backend="reference"` gives all of them. The operator is registered with
-torch, so torch.compile and torch.func see it; plain eager calls take a shorter way to the same code.
+They give first derivatives; `backend="reference"` gives all of them. The operator is registered
+with torch, so torch.compile and torch.func see it; plain eager calls take a shorter way to the same
+code.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from throughtime.errors import BackendError
+from throughtime import state as states
+from throughtime.errors import BackendError, SettingError
 from throughtime.kernels import native, stack
 from throughtime.state import State
 
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 
 KINDS = {"rnn_tanh": 0, "rnn_relu": 1, "rnn_identity": 2, "gru": 3, "lstm": 4}
 TYPES = {torch.float32: 0, torch.float64: 1}
+GATES = {KINDS["gru"]: 3, KINDS["lstm"]: 4}
 _LSTM = KINDS["lstm"]
 _data_ptr = Tensor.data_ptr
+_dynamo = torch.compiler.is_dynamo_compiling
+_modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
 _AHEAD = 32  # steps of a stream for which there is room
 _ONCE = (
     "backend 'cpu' gives first derivatives only; use backend='reference' for second derivatives, "
@@ -41,14 +46,20 @@ def run(
     initial: State = None,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, State]:
-    """See `kernels.run`. Raises BackendError in forward mode."""
+    """See `kernels.run`. Raises BackendError in forward mode and for what the kernels do not take.
+
+    Under autocast everything is computed in the type of the weights.
+    """
     if torch.autograd.forward_ad._current_level >= 0:
         raise BackendError(_ONCE)
-    if x.dtype != weights[0].dtype and torch.is_autocast_enabled(x.device.type):
-        x = x.to(weights[0].dtype)
     low = spec.weights == "bfloat16"
+    if x.device.type != "cpu":
+        raise BackendError(f"backend 'cpu' runs on the CPU, not on {x.device}; use backend='auto'")
+    if torch.is_autocast_enabled("cpu"):
+        x, state, initial = _cast((x, state, initial), weights[0].dtype)
     if x.dtype not in TYPES or (low and x.dtype != torch.float32):
-        raise BackendError(f"backend 'cpu' computes in float32 and float64, not in {x.dtype}")
+        taken = "float32 only with weights in bfloat16" if low else "float32 and float64"
+        raise BackendError(f"backend 'cpu' computes in {taken}, not in {x.dtype}")
 
     def scan(
         kind: str, x: Tensor, state: State, w: Sequence[Tensor], reset: Tensor | None,
@@ -59,37 +70,73 @@ def run(
     return stack.run(scan, spec, x, state, weights, reset, initial, lengths)
 
 
+def _cast(state: State, dtype: torch.dtype) -> State:
+    return states.apply(lambda part: part.to(dtype), state)
+
+
 def _layer(
     kind: int, x: Tensor, state: State, w: Sequence[Tensor], reset: Tensor | None, initial: State,
     lengths: Tensor | None, reverse: bool, low: bool,
 ) -> tuple[Tensor, State]:  # fmt: skip
     h0, c0 = state if kind == _LSTM else (state, None)
     restart = initial if kind == _LSTM and initial is not None else (initial, None)
+    batch, hidden = x.shape[1], w[1].shape[1]
     rows = [
-        None if part is None else part.to(x.dtype).expand(x.shape[1], -1).contiguous()
+        None if part is None else part.expand(batch, hidden).contiguous()
         for part in (h0, c0, *restart)
     ]
-    w_ih, w_hh = w[0].contiguous(), w[1].contiguous()
-    b_ih, b_hh = w[2:] if len(w) > 2 else (None, None)
+    w_ih, w_hh, b_ih, b_hh = [part.contiguous() for part in w] if len(w) == 4 else [
+        *(part.contiguous() for part in w), None, None
+    ]  # fmt: skip
     if x.stride(-1) != 1:
         x = x.contiguous()
     tensors = [x, *rows, w_ih, w_hh, b_ih, b_hh]
+    _check_sizes(kind, x, tensors, reset, lengths)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    call = recur if _seen_by_torch() else (_Recur.apply if keep else _forward)
+    call: Any = _Recur.apply if keep else _forward
+    if seen_by_torch():
+        call = recur if _recorded() else _TransformedRecur.apply
     y, h, c, _ = call(
         x, *rows, w_ih, w_hh, b_ih, b_hh,
-        None if reset is None else reset.contiguous(), lengths, kind, reverse, low, keep,
+        None if reset is None else reset.contiguous(),
+        None if lengths is None else lengths.contiguous(), kind, reverse, low, keep,
     )  # fmt: skip
     return y, (h, c) if kind == _LSTM else h
 
 
-def _seen_by_torch() -> bool:
-    """Whether something records or transforms the operators that are called."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
+def _check_sizes(
+    kind: int, x: Tensor, tensors: Sequence[Tensor | None], reset: Tensor | None,
+    lengths: Tensor | None,
+) -> None:  # fmt: skip
+    """C reads what it is pointed at: nothing of another size, type or device gets there."""
+    steps, batch, inputs = x.shape
+    w_ih, w_hh, *biases = tensors[5:]
+    hidden = w_hh.shape[1]  # type: ignore[union-attr]
+    gates = GATES.get(kind, 1) * hidden
+    right = (
+        w_ih.shape == (gates, inputs)  # type: ignore[union-attr]
+        and w_hh.shape == (gates, hidden)  # type: ignore[union-attr]
+        and all(b is None or b.shape == (gates,) for b in biases)
+        and (reset is None or (reset.shape == (steps, batch) and reset.dtype == torch.bool))
+        and (lengths is None or (lengths.shape == (batch,) and lengths.dtype == torch.int64))
     )
+    if not right:
+        raise SettingError("weights, reset or lengths do not have the sizes of input and state")
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype != x.dtype:
+            raise SettingError(f"input is {x.dtype}, but a state or weight is {tensor.dtype}")
+    for tensor in (*tensors, reset, lengths):
+        if tensor is not None and tensor.device.type != "cpu":
+            raise SettingError(f"input is on the CPU, but a state or weight on {tensor.device}")
+
+
+def seen_by_torch() -> bool:
+    """Whether something records or transforms the operators that are called."""
+    return _dynamo() or _transforms() or _modes() > 0
+
+
+def _recorded() -> bool:
+    return _dynamo() or _modes() > 0
 
 
 def _forward(
@@ -122,8 +169,8 @@ def _empty(x: Tensor, h0: Tensor, kind: int, keep: bool) -> tuple[Tensor, Tensor
     hidden = h0.shape[1]
     cell = x.new_empty(batch, hidden) if kind == _LSTM else x.new_empty(0)
     size = 0
-    if keep:
-        size = native.library().tt_reserve(kind, TYPES[x.dtype], steps, batch, hidden)
+    if keep:  # steps and batch may be symbols of torch.compile, which C does not know
+        size = steps * batch * native.library().tt_reserve(kind, TYPES[x.dtype], 1, 1, int(hidden))
     return x.new_empty(steps, batch, hidden), x.new_empty(batch, hidden), cell, x.new_empty(size)
 
 
@@ -140,6 +187,10 @@ def _arguments(
     )  # fmt: skip
 
 
+def _no_vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+    raise BackendError(_ONCE)
+
+
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.kind, ctx.reverse, ctx.low, _ = inputs
     y, _h, _c, reserve = output
@@ -149,8 +200,13 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, _: Any) -> Any:
     wanted = [bool(need) for need in ctx.needs_input_grad[:9]]
-    # With gradients of gradients in view, an operator that refuses them; else straight on.
-    call = recur_backward if torch.is_grad_enabled() or _seen_by_torch() else _gradients_of
+    for part in (dy, dh, dc):  # is_grads_batched of torch.autograd.grad, an older kind of vmap
+        if part is not None and torch._C._functorch.is_legacy_batchedtensor(part):
+            raise BackendError(_ONCE)
+    # With gradients of gradients in view, a function that refuses them; else straight on.
+    call: Any = _gradients_of
+    if torch.is_grad_enabled() or seen_by_torch():
+        call = recur_backward if _recorded() else _TransformedGradients.apply
     found = call(
         dy, dh, None if ctx.kind != _LSTM else dc, *ctx.saved_tensors, ctx.kind, ctx.reverse,
         ctx.low, wanted,
@@ -160,6 +216,7 @@ def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None,
 
 
 recur.register_autograd(_backward, setup_context=_keep)
+recur.register_vmap(_no_vmap)
 
 
 class _Recur(torch.autograd.Function):
@@ -225,6 +282,35 @@ def _no_second(ctx: Any, *gradients: Any) -> Any:
 
 
 recur_backward.register_autograd(_no_second, setup_context=lambda ctx, inputs, output: None)
+recur_backward.register_vmap(_no_vmap)
+
+
+class _TransformedRecur(torch.autograd.Function):
+    """The operator for torch.func, which cannot differentiate registered ones."""
+
+    forward = staticmethod(_forward)
+    backward = staticmethod(_backward)
+    vmap = staticmethod(_no_vmap)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _keep(ctx, inputs, output)
+        ctx.mark_non_differentiable(output[3])
+
+
+class _TransformedGradients(torch.autograd.Function):
+    """Its gradients, which have none."""
+
+    backward = staticmethod(_no_second)
+    vmap = staticmethod(_no_vmap)
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(_gradients_of(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
 
 
 class Stream:
@@ -268,6 +354,7 @@ class Stream:
             list(map(_data_ptr, parameters.values())) != self.addresses
             or x.shape != self.x_shape
             or x.dtype is not self.dtype
+            or not x.is_cpu
             or not x.is_contiguous()
             or get_ident() != self.owner
             or torch.get_num_threads() != self.threads
@@ -288,7 +375,7 @@ class Stream:
         for part in (h, c) if self.lstm else (h,):
             if (
                 not isinstance(part, Tensor) or part.shape != self.h_shape
-                or part.dtype is not self.dtype or not part.is_contiguous()
+                or part.dtype is not self.dtype or not part.is_cpu or not part.is_contiguous()
             ):  # fmt: skip
                 return False
         self.arguments.h, self.arguments.c = _address(h), _address(c) if self.lstm else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -62,23 +61,31 @@ class Stream(ctypes.Structure):
     ]
 
 
-def available() -> bool:
-    """Whether the library was built when the package was installed."""
-    return _LIBRARY.exists()
+REMEDY = (
+    "install a C++ compiler (such as g++), then "
+    "pip install --force-reinstall --no-deps --no-cache-dir throughtime"
+)
 
 
-@functools.cache
-def library() -> ctypes.CDLL:
-    """The library, on the process's own threads. Raises BackendError where it does not run."""
-    if not available():
-        raise BackendError(
-            "backend 'cpu' was not built: install a C++ compiler (such as g++), then "
-            "pip install --force-reinstall --no-deps throughtime"
-        )
+_library: ctypes.CDLL | None = None
+_wrong = ""  # what is wrong with it
+
+
+def load(path: Path = _LIBRARY) -> None:
+    """Opens the library, on the process's own threads, or notes what is wrong with it.
+
+    Done on import: torch.compile can read what was found, but not follow how.
+    """
+    global _library, _wrong
+    _library, _wrong = None, ""
+    if not path.exists():
+        _wrong = f"backend 'cpu' was not built: {REMEDY}"
+        return
     try:
-        found = ctypes.CDLL(str(_LIBRARY))
+        found = ctypes.CDLL(str(path))
     except OSError as error:
-        raise BackendError(f"backend 'cpu' cannot be loaded: {error}") from error
+        _wrong = f"backend 'cpu' cannot be loaded ({error}): {REMEDY}"
+        return
     found.tt_reserve.restype = ctypes.c_int64
     found.tt_reserve.argtypes = [ctypes.c_int64] * 5
     found.tt_instructions.restype = ctypes.c_char_p
@@ -87,16 +94,38 @@ def library() -> ctypes.CDLL:
     found.tt_poison.argtypes = [ctypes.c_int64]
     wanted = os.environ.get(FORCE)
     if wanted and found.tt_instructions(wanted.encode()) is None:
-        raise BackendError(f"{FORCE}={wanted}: this machine does not run these instructions")
+        _wrong = f"{FORCE}={wanted}: this machine does not run these instructions"
+        return
     _share_threads(found)
-    return found
+    _library = found
 
 
-@functools.cache
+def available() -> bool:
+    """Whether the library was built when the package was installed, and can be loaded.
+
+    Raises BackendError where it is told to run on instructions that this machine lacks.
+    """
+    if _wrong.startswith(FORCE):
+        raise BackendError(_wrong)
+    return not _wrong
+
+
+def require() -> None:
+    """Raises BackendError where the library does not run."""
+    if _wrong:
+        raise BackendError(_wrong)
+
+
+def library() -> ctypes.CDLL:
+    """The library. Raises BackendError where it does not run."""
+    if _library is None:
+        raise BackendError(_wrong)
+    return _library
+
+
 def stream_step() -> Callable[[int, int], None]:
     """`tt_stream_step`, called without giving up the interpreter's lock: it takes microseconds."""
-    library()
-    step = ctypes.PyDLL(str(_LIBRARY)).tt_stream_step
+    step = ctypes.PyDLL(library()._name).tt_stream_step
     step.argtypes, step.restype = [ctypes.c_void_p] * 2, None
     return step
 
@@ -126,3 +155,6 @@ def check(code: int) -> None:
 def address(tensor: Tensor | None) -> int | None:
     """Where a tensor's numbers are; None for none."""
     return None if tensor is None else tensor.data_ptr()
+
+
+load()
