@@ -440,6 +440,37 @@ def doctor(*, json_: Json = False) -> None:
         say(f"{extra['package']:<12} {state}  ({extra['for']})")
 
 
+@app.command(help_epilogue=epilogue("bench"))
+def bench(
+    *,
+    quick: Annotated[
+        bool, Parameter(help="Fewer rounds: a minute or two.", negative=(), show_default=False)
+    ] = False,
+    only: Annotated[
+        str | None, Parameter(help="Comma-separated: gru, rnn, lstm, step; all if not given.")
+    ] = None,
+    rounds: Annotated[
+        int | None, Parameter(help="Times that each is measured; 15, or 5 if quick.")
+    ] = None,
+    threads: Annotated[int | None, Parameter(help="Of each contender; as torch has them.")] = None,
+    json_: Json = False,
+) -> None:
+    """Check the native kernels and time them beside torch, onnxruntime and JAX, on this machine."""
+    from throughtime.display import Working
+
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.bench import measure
+        from throughtime.bench.table import page
+
+        kinds = None if only is None else only.split(",")
+        found = measure(
+            only=kinds, rounds=rounds, threads=threads, quick=quick, on_progress=working
+        )
+    if not emit(found, json_):
+        for part in page(found):
+            out.print(part, soft_wrap=True)
+
+
 # ------------------------------------------------------------------------------------ in one line
 
 
