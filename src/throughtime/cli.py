@@ -444,14 +444,12 @@ def doctor(*, json_: Json = False) -> None:
 def bench(
     *,
     quick: Annotated[
-        bool, Parameter(help="Fewer rounds: a minute or two.", negative=(), show_default=False)
+        bool, Parameter(help="Fewer rounds.", negative=(), show_default=False)
     ] = False,
     only: Annotated[
-        str | None, Parameter(help="Comma-separated: gru, rnn, lstm, step; all if not given.")
+        str | None, Parameter(help="Comma-separated, of gru, rnn, lstm, step and sample.")
     ] = None,
-    rounds: Annotated[
-        int | None, Parameter(help="Times that each is measured; 15, or 5 if quick.")
-    ] = None,
+    rounds: Annotated[int | None, Parameter(help="Measurements of each; 15, quick 5.")] = None,
     threads: Annotated[int | None, Parameter(help="Of each contender; as torch has them.")] = None,
     json_: Json = False,
 ) -> None:
@@ -462,13 +460,12 @@ def bench(
         from throughtime.bench import measure
         from throughtime.bench.table import page
 
-        kinds = None if only is None else only.split(",")
         found = measure(
-            only=kinds, rounds=rounds, threads=threads, quick=quick, on_progress=working
-        )
+            only=only and only.split(","), rounds=rounds, threads=threads, quick=quick,
+            on_progress=working,
+        )  # fmt: skip
     if not emit(found, json_):
-        for part in page(found):
-            out.print(part, soft_wrap=True)
+        out.print(page(found), soft_wrap=True)
 
 
 # ------------------------------------------------------------------------------------ in one line

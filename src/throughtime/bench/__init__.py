@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from throughtime.bench import gate, machine, peers
@@ -23,12 +24,13 @@ from throughtime.bench.cases import (
     forward,
     work,
 )
+from throughtime.bench.drawing import FORECASTS, TEXTS, Drawing
 from throughtime.bench.timing import Contender, Race, spread
 from throughtime.bench.words import sentence
 from throughtime.errors import SettingError
 from throughtime.kernels import native
 
-KINDS = (*CELLS, "step")
+KINDS = (*CELLS, "step", "sample")
 Progress = Callable[..., None]
 _ROUNDS, _QUICK_ROUNDS = 15, 5
 _LEAST, _QUICK_LEAST = 0.01, 0.005  # seconds of one measurement
@@ -38,11 +40,12 @@ _LEAST, _QUICK_LEAST = 0.01, 0.005  # seconds of one measurement
 class Row:
     """One line of the table: a layer, a size and a task."""
 
-    task: str  # "training" (forward and backward), "forward" or "step"
+    task: str  # "training" (forward and backward), "forward", "step", "sample" or "forecast"
     cell: str
     shape: Shape
-    errors: gate.Errors
     race: Race
+    errors: gate.Errors | None = None
+    p_value: float | None = None  # of the test of what was drawn
     work: int = 0  # operations, where the share of the machine's limit is of interest
     differing: list[str] = field(default_factory=list)  # peers that compute something else
 
@@ -68,8 +71,9 @@ class Row:
             "seconds": seconds,
             "gflops": self.work / seconds / 1e9 if self.work else None,
             "limit": share,
-            "error": self.errors.ours,
-            "torch_error": self.errors.torch,
+            "error": self.errors.ours if self.errors else None,
+            "torch_error": self.errors.torch if self.errors else None,
+            "p_value": self.p_value,
             "peers": against,
         }
 
@@ -83,11 +87,14 @@ def measure(
     on_progress: Progress | None = None,
     shapes: Sequence[Shape] = SHAPES,
     steps: Sequence[Shape] = STEPS,
+    texts: Sequence[tuple[str, Shape]] = TEXTS,
+    forecasts: Sequence[tuple[str, Shape]] = FORECASTS,
 ) -> dict[str, Any]:
     """Checks, then times, the native kernels beside their peers.
 
-    only: of "gru", "rnn", "lstm" and "step"; all if None. rounds: 15, or 5 if quick. threads: as
-    torch has them if None. on_progress: called with what is done, the whole, and what is going on.
+    only: of "gru", "rnn", "lstm", "step" and "sample"; all if None. rounds: 15, or 5 if quick.
+    threads: as torch has them if None. on_progress: called with what is done, the whole, and what
+    is going on. shapes, steps, texts, forecasts: other sizes than those of the published table.
     Returns the fields that docs/commands.md lists for `bench`. Raises BackendError where the
     kernels were not built or compute wrong numbers, SettingError for an option without sense.
     """
@@ -100,6 +107,9 @@ def measure(
     with machine.threads(threads):
         least = _QUICK_LEAST if quick else _LEAST
         jobs = list(_jobs(chosen, shapes, steps, least))
+        if "sample" in chosen:
+            drawn = [("sample", *one) for one in texts] + [("forecast", *one) for one in forecasts]
+            jobs += [partial(_draws, *one, least) for one in drawn]
         rows: list[Row] = []
         for done, job in enumerate(jobs):
             tell(done, len(jobs), "checking the numbers")
@@ -122,15 +132,12 @@ def _jobs(
 ) -> Iterator[Callable[[], Iterator[Row]]]:
     """What makes the rows: a layer and a size each."""
 
-    def of(function: Callable[..., Iterator[Row]], *arguments: Any) -> Callable[[], Iterator[Row]]:
-        return lambda: function(*arguments, least)
-
     for cell in CELLS:
         for shape in shapes if cell in chosen else ():
-            yield of(_sequences, cell, shape)
+            yield partial(_sequences, cell, shape, least)
     for cell in CELLS:
         for shape in steps if "step" in chosen else ():
-            yield of(_steps, cell, shape)
+            yield partial(_steps, cell, shape, least)
 
 
 def _sequences(cell: str, shape: Shape, least: float) -> Iterator[Row]:
@@ -162,6 +169,12 @@ def _steps(cell: str, shape: Shape, least: float) -> Iterator[Row]:
     yield _row("step", case, errors, truth, contenders, found, least)
 
 
+def _draws(task: str, cell: str, shape: Shape, least: float) -> Iterator[Row]:
+    drawing = Drawing(task, cell, shape)
+    p_value = drawing.check()
+    yield Row(task, cell, shape, Race(drawing.contenders(), least), p_value=p_value)
+
+
 def _row(
     task: str,
     case: Case | StepCase,
@@ -186,7 +199,9 @@ def _row(
         contenders.append(machine.limit())
         operations = work(case.cell, case.shape, task == "training")
     race = Race(contenders, least)
-    return Row(task, case.cell, case.shape, errors, race, operations, differing)
+    return Row(
+        task, case.cell, case.shape, race, errors, work=operations, differing=differing
+    )  # fmt: skip
 
 
 def _run(rows: list[Row], rounds: int, tell: Progress) -> None:

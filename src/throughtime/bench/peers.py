@@ -164,11 +164,14 @@ def _repeat(call: Callable[[], object]) -> Callable[[int], None]:
 
 
 def jax_scan(case: Case, training: bool) -> tuple[Contender, Numbers]:
-    """`lax.scan` compiled once; the products with the input are one product before it."""
+    """`lax.scan` compiled once; the products with the input are one product before it.
+
+    Four steps at a time, which is up to twice as fast forward; with gradients it is slower.
+    """
     jax = _jax()
     arrays = [case.x, case.start, list(case.theirs.parameters())]
     x, start, weights = jax.tree.map(_array(jax), arrays, is_leaf=torch.is_tensor)
-    function = _scan(jax, case.cell)
+    function = _scan(jax, case.cell, unroll=1 if training else 4)
     if not training:
         compiled = jax.jit(function)
 
@@ -193,7 +196,7 @@ def jax_scan(case: Case, training: bool) -> tuple[Contender, Numbers]:
     return Contender("jax", _repeat(backward)), numbers
 
 
-def _scan(jax: Any, cell: str) -> Callable[..., Any]:
+def _scan(jax: Any, cell: str, unroll: int) -> Callable[..., Any]:
     nn, np = jax.nn, jax.numpy
 
     def step(state: Any, x: Any, w: Any, b: Any) -> Any:
@@ -219,7 +222,7 @@ def _scan(jax: Any, cell: str) -> Callable[..., Any]:
             return after, after[0]
 
         first = tuple(part[0] for part in start)
-        after, y = jax.lax.scan(body, first, x @ w_ih.T + b_ih)
+        after, y = jax.lax.scan(body, first, x @ w_ih.T + b_ih, unroll=unroll)
         return y, *(part[None] for part in after)
 
     return function

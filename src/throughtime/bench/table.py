@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -13,21 +14,19 @@ from throughtime.bench.words import times
 _TITLES = {
     "training": "{cell}, forward and backward",
     "forward": "{cell}, forward alone",
-    "step": "one step of {cell}",
+    "step": "{cell}, one step",
+    "sample": "{cell}, sampling symbols (B texts of T)",
+    "forecast": "{cell}, forecasting with a Student-t law (B paths of T steps)",
 }
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
-def page(found: dict[str, Any]) -> Iterator[Table | Text]:
-    """Everything that `throughtime bench` prints, part by part."""
-    for line in _heading(found):
-        yield Text(line)
+def page(found: dict[str, Any]) -> Group:
+    """Everything that `throughtime bench` prints."""
+    parts: list[Table | Text] = [Text(line) for line in _heading(found)]
     for table in _tables(found):
-        yield Text()
-        yield table
-    yield Text()
-    for line in (*found["notes"], found["sentence"]):
-        yield Text(line)
+        parts += [Text(), table]
+    return Group(*parts, Text(), *map(Text, (*found["notes"], found["sentence"])))
 
 
 def _heading(found: dict[str, Any]) -> list[str]:
@@ -66,7 +65,7 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
         names = list(dict.fromkeys(peer["name"] for row in rows for peer in row["peers"]))
         table.add_column("B, T, I, H", no_wrap=True, min_width=17)
         table.add_column("ours", justify="right", no_wrap=True, min_width=8)
-        if task != "step":
+        if any(row["limit"] is not None for row in rows):
             table.add_column("of limit", justify="right", no_wrap=True)
         for name in names:
             table.add_column(name, justify="right", no_wrap=True, min_width=11)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _SETTLE = 0.005  # seconds: the threads of other runtimes go on spinning after their work
-_LONG = 0.05  # seconds: a call that long needs no other to warm the caches before it
+_LONG = 0.02  # seconds: a call that long needs no other to warm the caches before it
 
 
 @dataclass(frozen=True)

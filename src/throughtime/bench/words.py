@@ -8,6 +8,8 @@ _TASKS = {
     "training": "forward and backward",
     "forward": "forward alone",
     "step": "one step at a time",
+    "sample": "sampling",
+    "forecast": "forecasting",
 }
 _MOST = 3  # losing cases that the sentence names; the table marks them all
 
@@ -34,7 +36,7 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     if not losses:
         return f"{said}; no peer is faster anywhere."
     named = ", ".join(_named(row, peer) for _, row, peer in losses[:_MOST])
-    which = "in" if len(losses) <= _MOST else f"in {len(losses)} cases, most in"
+    which = "in" if len(losses) <= _MOST else f"in {len(losses)} cases, most of all in"
     return f"{said}; a peer is faster {which} {named}."
 
 
