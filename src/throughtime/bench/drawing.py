@@ -52,8 +52,22 @@ class Drawing:
                 self.cell, self.shape.hidden, emission=emission, embedding_size=self.shape.inputs,
                 backend="cpu",
             )  # fmt: skip
-            self.model.head_weight.data.normal_(std=3 * self.shape.hidden**-0.5)
+            self._sharpen()
         self.model.eval()
+
+    @torch.no_grad()
+    def _sharpen(self) -> None:
+        """Makes the law of each step depend on the past as much as in a model that has learned."""
+        model, steps = self.model, 32
+        if self.task == "sample":
+            model.encoder.embedding.weight.normal_()  # type: ignore[operator, union-attr]
+            previous = torch.randint(SYMBOLS, (steps, 1))
+        else:
+            previous = torch.randn(steps, 1, 1)
+        x = model.encoder(previous, torch.zeros(steps, 1, dtype=torch.bool))
+        y, _ = model.recurrent(x)
+        size = y.norm(dim=-1).mean().item()
+        model.head_weight.normal_(std=(2.0 if self.task == "sample" else 0.5) / size)
 
     def contenders(self) -> list[Contender]:
         """Ours, and a loop of torch's cell, written as well as torch allows."""
@@ -96,12 +110,16 @@ class Drawing:
         layer.load_state_dict(self.model.recurrent.state_dict())
         y, _ = layer.double()(x)
         raw = (y @ self.model.head_weight[0].double().T).transpose(0, 1)
-        law = self.model.emission.distribution(raw + self.model.head_bias[0].double())
+        raw = raw + self.model.head_bias[0].double()
         if self.task == "forecast":
-            return law.cdf(drawn.double()).flatten()
-        share = torch.softmax(raw, -1).gather(-1, drawn[..., None])[..., 0]
+            return self.model.emission.distribution(raw).cdf(drawn.double()).flatten()
+        # Symbols in the order of their chances: too bold or too even a law shows, which it would
+        # not in an order that means nothing. Within its symbol a draw is put anywhere.
+        shares, order = torch.softmax(raw, -1).sort(-1, descending=True)
+        place = (order == drawn[..., None]).long().argmax(-1, keepdim=True)
+        above, share = (part.gather(-1, place)[..., 0] for part in (shares.cumsum(-1), shares))
         within = torch.rand(drawn.shape, generator=torch.Generator().manual_seed(0))
-        return (law.cdf(drawn.double()) - share * within).flatten()
+        return (above - share * within).flatten()
 
     def __str__(self) -> str:
         return f"{self.task} of {self.cell.upper()} at {self.shape}"
