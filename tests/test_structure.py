@@ -38,6 +38,7 @@ ORDER = (
     "peers",
     "wav",
     "doctor",
+    "bench",
     "assess",
     "report",
     "context",
@@ -64,6 +65,7 @@ ONLY: dict[str, set[str]] = {
     "bptt": {"errors", "state"},
     "config": {"errors"},
     "checkpoint": {"errors", "state"},
+    "bench": {"errors", "kernels", "layers", "emissions", "models", "doctor"},
     "report": {"errors"},  # reports read values, they never load models
     "display": set(),
     "plain": set(),

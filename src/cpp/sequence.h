@@ -380,7 +380,7 @@ struct Backward : Shape<T, C> {
           d_hh + k.begin * Hp, Hp);
     outer(at.grads + k.begin, row_size(), some, at.x, Ip + PAD, I, count, d_ih + k.begin * Ip, Ip);
     for (idx n = columns.begin; n < columns.end; n += L) {
-      Vec<T> sum = {};
+      Vec<T> sum = {};  // of the chunk by itself: a running total of all steps would round more
       for (idx row = 0; row < count; row++) sum += load(at.grads + row * row_size() + n);
       store(d_b + n, load(d_b + n) + sum);
     }

@@ -440,6 +440,34 @@ def doctor(*, json_: Json = False) -> None:
         say(f"{extra['package']:<12} {state}  ({extra['for']})")
 
 
+@app.command(help_epilogue=epilogue("bench"))
+def bench(
+    *,
+    quick: Annotated[
+        bool, Parameter(help="Fewer rounds.", negative=(), show_default=False)
+    ] = False,
+    only: Annotated[
+        str | None, Parameter(help="Comma-separated, of gru, rnn, lstm, step and sample.")
+    ] = None,
+    rounds: Annotated[int | None, Parameter(help="Measurements of each; 15, quick 5.")] = None,
+    threads: Annotated[int | None, Parameter(help="Of each contender; as torch has them.")] = None,
+    json_: Json = False,
+) -> None:
+    """Check the native kernels and time them beside torch, onnxruntime and JAX, on this machine."""
+    from throughtime.display import Working
+
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.bench import measure
+        from throughtime.bench.table import page
+
+        found = measure(
+            only=only and only.split(","), rounds=rounds, threads=threads, quick=quick,
+            on_progress=working,
+        )  # fmt: skip
+    if not emit(found, json_):
+        out.print(page(found), soft_wrap=True)
+
+
 # ------------------------------------------------------------------------------------ in one line
 
 

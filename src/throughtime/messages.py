@@ -33,6 +33,10 @@ throughtime sample runs/voices -o new.wav
 throughtime sample runs/prices --paths 100 -o paths.parquet""",
     "report": """
 throughtime report runs/prices""",
+    "bench": """
+throughtime bench --quick
+throughtime bench --only gru,step --threads 1
+throughtime bench --rounds 30 --json""",
     "doctor": """
 throughtime doctor
 throughtime doctor --json""",
@@ -59,7 +63,7 @@ _FLAGS = {"out": "-o", "num_paths": "--paths", "header=False": "--no-header"}
 _OPTIONS = (
     "model|order|hidden|layers|bptt|emission|symbols|time|value|id|covariates|time_format|gaps|"
     "header|lines|text|encoding|rate|kind|valid|test|split|time_limit|steps|seed|name|out|unknown|"
-    "horizon|series|quantiles|num_paths|paths|tolerance|length|prompt|temperature|top_p"
+    "horizon|series|quantiles|num_paths|paths|tolerance|length|prompt|temperature|top_p|rounds|threads|only"
 )
 _PYTHON = re.compile(rf"(?<![\w./])({_OPTIONS})=('[^']*'|[-\w.,%/*]*[\w%*])?")
 

@@ -1,0 +1,97 @@
+"""The figures for people, on 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from throughtime.bench.words import times
+
+_TITLES = {
+    "training": "{cell}, forward and backward",
+    "forward": "{cell}, forward alone",
+    "step": "{cell}, one step",
+    "sample": "{cell}, sampling symbols (B texts of T)",
+    "forecast": "{cell}, forecasting with a Student-t law (B paths of T steps)",
+}
+_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+def page(found: dict[str, Any]) -> Group:
+    """Everything that `throughtime bench` prints."""
+    parts: list[Table | Text] = [Text(line) for line in _heading(found)]
+    for table in _tables(found):
+        parts += [Text(), table]
+    return Group(*parts, Text(), *map(Text, (*found["notes"], found["sentence"])))
+
+
+def _heading(found: dict[str, Any]) -> list[str]:
+    m = found["machine"]
+    lines = [
+        f"{m['cpu']}, {m['instructions']}, {m['threads']} of {m['cores']} cores, float32",
+        f"throughtime {m['throughtime']}, torch {m['torch']}, Python {m['python']}",
+    ]
+    for peer in found["installed"]:
+        lines.append(
+            f"{peer['name']} {peer['version']}"
+            if peer["version"]
+            else f"{peer['name']}: not installed ({peer['install']})"
+        )
+    if found["limit_gflops"]:
+        lines.append(f"limit: {found['limit_gflops']:,.0f} GFLOP/s, a large matrix product")
+    rounds = found["rounds"]
+    lines += [
+        "",
+        "Each peer's time over ours: above 1 ours is faster. Median of "
+        f"{rounds} round{'s' if rounds > 1 else ''},",
+        "± half the width of the middle half of the rounds.",
+    ]
+    return lines
+
+
+def _tables(found: dict[str, Any]) -> Iterator[Table]:
+    """One for each cell and task; cases that lose are red."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found["rows"]:
+        groups.setdefault((row["task"], row["cell"]), []).append(row)
+    for (task, cell), rows in groups.items():
+        title = Text(_TITLES[task].format(cell=cell.upper()), "bold")
+        table = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.title_justify = "left"
+        names = list(dict.fromkeys(peer["name"] for row in rows for peer in row["peers"]))
+        table.add_column("B, T, I, H", no_wrap=True, min_width=17)
+        table.add_column("ours", justify="right", no_wrap=True, min_width=8)
+        if any(row["limit"] is not None for row in rows):
+            table.add_column("of limit", justify="right", no_wrap=True)
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True, min_width=11)
+        for row in rows:
+            table.add_row(*_cells(row, names))
+        yield table
+
+
+def _cells(row: dict[str, Any], names: list[str]) -> Iterator[Text]:
+    yield Text(", ".join(str(row[key]) for key in ("batch", "steps", "inputs", "hidden")))
+    yield Text(duration(row["seconds"]))
+    if row["limit"] is not None:
+        yield Text(f"{100 * row['limit']:.{1 if row['limit'] < 0.0995 else 0}f} %")
+    by_name = {peer["name"]: peer for peer in row["peers"]}
+    for name in names:
+        yield _ratio(by_name[name]) if name in by_name else Text("–")
+
+
+def _ratio(peer: dict[str, Any]) -> Text:
+    half = (peer["high"] - peer["low"]) / 2 / peer["ratio"]
+    said = f"{times(peer['ratio'])} ±{100 * half:.0f} %"
+    return Text(said, "bold red" if peer["ratio"] < 1 else "")
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit: 1.42 ms."""
+    size, unit = next((one for one in _UNITS if seconds >= one[0]), _UNITS[-1])
+    value = seconds / size
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
