@@ -25,8 +25,8 @@ class Tagger(nn.Module):
         self.embed = nn.Embedding(11, 6)
         self.encoder = nn.LSTM(6, 7, 2, batch_first=True, bidirectional=True)
         self.middle = nn.Sequential(nn.Linear(14, 5), nn.ReLU())
-        self.decoder = nn.GRU(5, 9, batch_first=True)
-        self.last = nn.RNN(9, 4, nonlinearity="relu", batch_first=True)
+        self.decoder = nn.GRU(5, 4, batch_first=True)
+        self.last = nn.RNN(4, 4, nonlinearity="relu", batch_first=True)
         self.again = self.last
         self.cell = nn.GRUCell(4, 4)
         self.head = nn.Linear(4, 11)
@@ -70,7 +70,7 @@ def test_names_objects_and_state_stay() -> None:
     tagger = model()
     before = copy.deepcopy(tagger)
     names = [name for name, _ in tagger.named_modules()]
-    modules = {name: part for name, part in tagger.named_modules()}
+    modules = dict(tagger.named_modules())
     parameters = dict(tagger.named_parameters())
     shown = repr(tagger)
     tagger.encoder.eval()
@@ -122,7 +122,7 @@ def test_a_layer_itself(kind: str) -> None:
     same(flat(ours(x[0])), flat(theirs(x[0])))
     packed = nn.utils.rnn.pack_sequence([x[0], x[1, :2]])
     same(flat(ours(packed)), flat(theirs(packed)))
-    with pytest.raises(RuntimeError, match="input.size"):
+    with pytest.raises(RuntimeError, match=r"input\.size"):
         ours(torch.zeros(4, 6, 9, dtype=torch.float64))
 
 

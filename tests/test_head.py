@@ -10,7 +10,9 @@ import throughtime as tt
 from throughtime.errors import BackendError
 from throughtime.kernels import categorical, native
 
-needs_library = pytest.mark.skipif(not native.available(), reason="the native kernels are not built")
+needs_library = pytest.mark.skipif(
+    not native.available(), reason="the native kernels are not built"
+)
 
 
 def problem(rows, hidden, symbols, dtype, seed):
@@ -59,7 +61,9 @@ def test_values_and_gradients_equal_torch(rows, hidden, symbols, threads, dtype,
 def test_rows_apart_and_an_upstream_factor():
     inputs, target, scale = problem(30, 24, 9, torch.float64, 1)
     wide = inputs[0].detach().clone().requires_grad_()
-    found = 3.0 * categorical.nats(wide[:, 8:16], *problem(30, 8, 9, torch.float64, 2)[0][1:], target, scale)
+    found = 3.0 * categorical.nats(
+        wide[:, 8:16], *problem(30, 8, 9, torch.float64, 2)[0][1:], target, scale
+    )
     found.backward()
     other = inputs[0].detach().clone().requires_grad_()
     head = problem(30, 8, 9, torch.float64, 2)[0][1:]
@@ -79,7 +83,7 @@ def test_what_is_refused():
 
 @needs_library
 def test_infinite_outputs_give_nan_as_in_torch():
-    inputs, target, scale = problem(4, 3, 5, torch.float32, 0)
+    inputs, target, _scale = problem(4, 3, 5, torch.float32, 0)
     with torch.no_grad():
         inputs[0][1] = torch.inf
     assert torch.isnan(categorical.nats(*inputs, target, torch.ones(4)))

@@ -74,7 +74,7 @@ ONLY: dict[str, set[str]] = {
 WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "cli"}
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
-KERNELS = ("native", "stack", "reference", "aten", "cpu")
+KERNELS = ("native", "stack", "reference", "aten", "categorical", "cpu")
 
 PUBLIC = [
     "Autoregressive",
@@ -184,7 +184,8 @@ def test_kernels_know_those_before_them_only() -> None:
         assert found <= {f"throughtime.kernels.{other}" for other in KERNELS[:place]}, name
     known = own(imports("throughtime.kernels", types=False))
     assert {f"throughtime.kernels.{name}" for name in KERNELS} - known == {
-        "throughtime.kernels.stack"  # only the backends build on it
+        "throughtime.kernels.stack",  # only the backends build on it
+        "throughtime.kernels.categorical",  # a head, which models choose
     }
 
 

@@ -70,7 +70,7 @@ class _Nats(torch.autograd.Function):
         return y.new_tensor(total.value)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> Any:
         if torch.is_grad_enabled():
             raise BackendError(
                 "the fused head gives first derivatives only; use backend='reference' for more"

@@ -135,7 +135,7 @@ class LatentAutoregressive(SequenceModel):
         rows, target = y.flatten(0, 1), batch.x.flatten()
         scale = batch.weight.flatten() / self.members
         parts = zip(rows.chunk(self.members, -1), self.head_weight, self.head_bias, strict=True)
-        total = [categorical.nats(part, *head, target, scale) for part, *head in parts]
+        total = [categorical.nats(part, w, b, target, scale) for part, w, b in parts]
         return torch.stack(total).sum() if self.members > 1 else total[0], state
 
     def _fused(self) -> bool:
