@@ -74,7 +74,7 @@ ONLY: dict[str, set[str]] = {
 WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "cli"}
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
-KERNELS = ("native", "stack", "reference", "aten", "categorical", "cpu")
+KERNELS = ("native", "stack", "reference", "aten", "categorical", "cpu", "sampling")
 
 PUBLIC = [
     "Autoregressive",

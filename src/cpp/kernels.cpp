@@ -1,7 +1,7 @@
 // Compiled once for each instruction set, with TT_ISA defined as its name.
 #include "head.h"
 #include "run.h"
-#include "step.h"
+#include "sample.h"
 
 namespace TT_ISA {
 namespace {
@@ -24,6 +24,6 @@ int64_t reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H) {
 }  // namespace
 
 extern const tt_table table;
-const tt_table table = {forward, backward, head, step, reserve};
+const tt_table table = {forward, backward, head, step, sample, reserve};
 
 }  // namespace TT_ISA

@@ -167,6 +167,13 @@ int64_t tt_reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H) 
 int tt_forward(const tt_sequence* s) { return current->table->forward(s); }
 int tt_backward(const tt_sequence* s) { return current->table->backward(s); }
 int tt_categorical(const tt_head* s) { return current->table->head(s); }
+int64_t tt_sampler_size(const tt_sampler* s) { return current->table->sample(s, 0); }
+int tt_sampler_pack(const tt_sampler* s) {
+  if (poisoned) memset(s->packed, 0xff, size_t(tt_sampler_size(s)));
+  current->table->sample(s, 1);
+  return 0;
+}
+int tt_sample(const tt_sampler* s) { return int(current->table->sample(s, 2)); }
 int tt_step_layers(const tt_layers* s, const void* x, const void* h, const void* c, void* h_next,
                    void* c_next, int64_t B) {
   return current->table->step(s, x, h, c, h_next, c_next, B);

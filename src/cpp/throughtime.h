@@ -70,6 +70,40 @@ typedef struct {
   void *y_next, *h_next, *c_next; /* the next places in arrays of [B, H] and [layers, B, H] */
 } tt_stream;
 
+/* What the network is shown of the previous element: a code of a symbol, or functions of values. */
+enum { TT_SYMBOLS, TT_REALS, TT_BINARIES, TT_COUNTS };
+enum {
+  TT_CATEGORICAL, TT_BERNOULLI, TT_NORMAL, TT_STUDENT_T, TT_LAPLACE, TT_POISSON,
+  TT_NEGATIVE_BINOMIAL
+};
+
+/* A model that draws paths, and the paths. `members` networks of one shape are averaged. */
+typedef struct {
+  int64_t kind, type, layers, members, H; /* H units of each member */
+  int64_t encoder, symbols, coded;        /* symbols: 0 for values; coded: numbers of the encoder */
+  int64_t covariates, identity;           /* how many more inputs: of each step, of each path */
+  int64_t law, columns, components;       /* components of a mixture of such laws, or 0 */
+  int64_t parameters;                     /* raw numbers of each member's head */
+  int64_t threads, paths;
+  double min_scale, temperature, top_p;
+  const void* const* weights; /* w_ih, w_hh, b_ih, b_hh of each layer of each member */
+  const void* codes;          /* [symbols + 1, coded], the last one before the first symbol */
+  const void *head_w, *head_b; /* [members, parameters, H], [members, parameters] */
+  const void* level;          /* [parameters], optional: of the first step instead of the head's */
+  void* packed;               /* tt_sampler_size() bytes */
+
+  int64_t begin, end;         /* paths to go on with */
+  int64_t step, steps, fresh; /* steps done; steps to do; nothing was drawn before */
+  const int64_t* streams;     /* [paths], of random numbers */
+  const void* covariate;      /* [paths, all steps, covariates], paths covariate_path apart */
+  int64_t covariate_path;
+  const void* identities;     /* [paths, identity] */
+  void* previous;             /* [paths] int64 symbols or [paths, columns]; read and written */
+  void *h, *c;                /* [layers, paths, members * H]; read and written; c for LSTM */
+  void* out;                  /* [paths, steps] int64 or [paths, steps, columns] */
+  int64_t out_path;           /* elements from a path to the next */
+} tt_sampler;
+
 /* Name of the instruction set in use; `wanted` (or null) forces one. Null: it does not run here. */
 const char* tt_instructions(const char* wanted);
 
@@ -87,6 +121,11 @@ void tt_poison(int64_t on);
 int tt_forward(const tt_sequence* s);
 int tt_backward(const tt_sequence* s);
 int tt_categorical(const tt_head* s); /* 2: a target is not a symbol */
+
+/* Bytes of `packed`; 0 after packing the weights there; steps: 0, or 1 for lack of memory. */
+int64_t tt_sampler_size(const tt_sampler* s);
+int tt_sampler_pack(const tt_sampler* s);
+int tt_sample(const tt_sampler* s);
 
 /* One step: x [B, I], states [layers, B, H] (c for LSTM, else null), all contiguous. */
 int tt_step_layers(const tt_layers* s, const void* x, const void* h, const void* c, void* h_next,

@@ -61,6 +61,26 @@ class Stream(ctypes.Structure):
     ]
 
 
+class Sampler(ctypes.Structure):
+    """`tt_sampler` of throughtime.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("kind", "type", "layers", "members", "H")),
+        *((name, ctypes.c_int64) for name in ("encoder", "symbols", "coded")),
+        *((name, ctypes.c_int64) for name in ("covariates", "identity")),
+        *((name, ctypes.c_int64) for name in ("law", "columns", "components", "parameters")),
+        *((name, ctypes.c_int64) for name in ("threads", "paths")),
+        *((name, ctypes.c_double) for name in ("min_scale", "temperature", "top_p")),
+        *((name, ctypes.c_void_p) for name in ("weights", "codes", "head_w", "head_b", "level")),
+        ("packed", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("begin", "end", "step", "steps", "fresh")),
+        *((name, ctypes.c_void_p) for name in ("streams", "covariate")),
+        ("covariate_path", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("identities", "previous", "h", "c", "out")),
+        ("out_path", ctypes.c_int64),
+    ]
+
+
 REMEDY = (
     "install a C++ compiler (such as g++), then "
     "pip install --force-reinstall --no-deps --no-cache-dir throughtime"
@@ -88,6 +108,7 @@ def load(path: Path = _LIBRARY) -> None:
         return
     found.tt_reserve.restype = ctypes.c_int64
     found.tt_reserve.argtypes = [ctypes.c_int64] * 5
+    found.tt_sampler_size.restype = ctypes.c_int64
     found.tt_instructions.restype = ctypes.c_char_p
     found.tt_instructions.argtypes = [ctypes.c_char_p]
     found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3

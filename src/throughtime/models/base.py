@@ -22,6 +22,22 @@ _CHUNK = 512  # steps scored per call: bounds memory, does not change the result
 _LANES = 64
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where sampled paths go on from: what `SequenceModel.sample` takes, a row for each path.
+
+    streams: of random numbers, int64 ``[num_paths]``; previous: None at the start of a sequence.
+    """
+
+    state: State
+    streams: Tensor
+    previous: Tensor | None
+    covariates: Tensor | None
+    series: Tensor | None
+    temperature: float
+    top_p: float
+
+
 class SequenceModel(nn.Module, ABC):
     """A conditional law ``P(X_t | X_1 … X_{t-1})``; the product over t is the exact likelihood.
 
@@ -192,13 +208,12 @@ class SequenceModel(nn.Module, ABC):
                 f"there are covariates for {covariates.shape[-2]} steps; sampling {length} "
                 "steps needs as many"
             )
-        stream = self.stream(
-            state, num_paths, seed, previous=previous, covariates=covariates, series=series,
-            name=name, temperature=temperature, top_p=top_p,
-        )  # fmt: skip
-        drawn = [next(stream) for _ in range(length)]
-        if drawn:
-            return torch.stack(drawn, 1)
+        start = self._start(
+            state, num_paths, seed, previous, covariates, series, name, temperature, top_p
+        )
+        blocks = list(self._draw(start, length))
+        if blocks:
+            return torch.cat(blocks, 1)
         tail = () if self.emission.symbols else (self.emission.columns,)
         return torch.empty(num_paths, 0, *tail)
 
@@ -217,25 +232,58 @@ class SequenceModel(nn.Module, ABC):
         top_p: float = 1.0,
     ) -> Iterator[Tensor]:
         """What `sample` returns, a step ``[num_paths]`` or ``[num_paths, D]`` at a time."""
-        state = self.initial_state(num_paths) if state is None else _widen(state, num_paths)
+        start = self._start(
+            state, num_paths, seed, previous, covariates, series, name, temperature, top_p
+        )
+        for block in self._draw(start, None):
+            yield from block.unbind(1)
+
+    def _start(
+        self,
+        state: State,
+        num_paths: int,
+        seed: int,
+        previous: Tensor | None,
+        covariates: Tensor | None,
+        series: Tensor | None,
+        name: str,
+        temperature: float,
+        top_p: float,
+    ) -> Start:
+        """What `sample` was given, a row for each path. Raises SettingError for what is not valid."""
+        if temperature != 1.0 or top_p != 1.0:  # refused before the first step
+            _shaped(self.emission.distribution(self.level_raw), temperature, top_p)
         if previous is not None and len(previous) != num_paths:
             previous = previous.expand(num_paths, *previous.shape[1:])
-        if series is not None:
-            series = series.expand(num_paths)
-        streams = rng.streams(seed, torch.arange(num_paths), name)
-        step = 0
-        while covariates is None or step < covariates.shape[-2]:
-            now = None if covariates is None else covariates[..., step, :].expand(num_paths, -1)
+        return Start(
+            self.initial_state(num_paths) if state is None else _widen(state, num_paths),
+            rng.streams(seed, torch.arange(num_paths), name),
+            previous,
+            covariates,
+            None if series is None else series.expand(num_paths),
+            temperature,
+            top_p,
+        )
+
+    def _draw(self, start: Start, length: int | None) -> Iterator[Tensor]:
+        """The next steps of paths, ``[num_paths, n]`` or ``[num_paths, n, D]`` at a time.
+
+        length: how many, or None: until the covariates end, if ever.
+        """
+        state, previous, known = start.state, start.previous, start.covariates
+        step, paths = 0, len(start.streams)
+        while (length is None or step < length) and (known is None or step < known.shape[-2]):
+            now = None if known is None else known[..., step, :].expand(paths, -1)
             training = self.training
             self.eval()
-            law, state = self.step(previous, state, now, series)
+            law, state = self.step(previous, state, now, start.series)
             self.train(training)
-            if temperature != 1.0 or top_p != 1.0:
-                law = _shaped(law, temperature, top_p)
-            previous = law.sample(rng.uniforms(streams, step, law.num_uniforms))
+            if start.temperature != 1.0 or start.top_p != 1.0:
+                law = _shaped(law, start.temperature, start.top_p)
+            previous = law.sample(rng.uniforms(start.streams, step, law.num_uniforms))
             if previous.is_floating_point():
                 previous = previous.to(self._dtype())
-            yield previous
+            yield previous.unsqueeze(1)
             step += 1
 
     def extra_tensors(self) -> dict[str, Tensor]:

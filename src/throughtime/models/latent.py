@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Distribution, Emission
 from throughtime.errors import SettingError
 from throughtime.kernels import categorical
-from throughtime.models.base import SequenceModel
+from throughtime.models import drawing
+from throughtime.models.base import SequenceModel, Start
 from throughtime.models.encoding import encoder, known_covariates
 from throughtime.models.predictors import marginal_values
 from throughtime.state import State
@@ -165,6 +167,11 @@ class LatentAutoregressive(SequenceModel):
         if self.levels and bool(start.any()):
             raw = self.level_raw.expand_as(raw)
         return self.emission.distribution(raw), state
+
+    def _draw(self, start: Start, length: int | None) -> Iterator[Tensor]:
+        """As in the base class; whole loops in native code where it knows the law."""
+        native = drawing.sampler(self, start)
+        return super()._draw(start, length) if native is None else native.blocks(length)
 
     def num_parameters(self) -> int:
         masked = sum(

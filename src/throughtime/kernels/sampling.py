@@ -1,0 +1,187 @@
+"""Whole loops of sampling in C++: from what was drawn to the next draw, many paths at once.
+
+The maps from uniforms to draws are those of `throughtime.emissions` and the uniforms those of
+`throughtime.rng`, so a seed gives the paths of the loop in Python up to rounding; and the same bits
+whatever the number of paths, of threads, and of steps drawn at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from throughtime import state as states
+from throughtime.kernels import native
+from throughtime.kernels.cpu import KINDS, TYPES, seen_by_torch
+from throughtime.state import State
+
+ENCODERS = {"symbols": 0, "reals": 1, "binaries": 2, "counts": 3}
+LAWS = {
+    name: number
+    for number, name in enumerate(
+        (
+            "categorical", "bernoulli", "normal", "student_t", "laplace", "poisson",
+            "negative_binomial",
+        )
+    )
+}  # fmt: skip
+_MOST_STEPS = 64  # that a stream is ahead of who reads it
+_MOST_WORK = 1e9  # products between two chances to interrupt: some tenths of a second
+
+
+@dataclass(frozen=True)
+class Law:
+    """What is drawn from and what the network is shown of it.
+
+    kind: of LAWS; encoder: of ENCODERS. symbols: how many, 0 for values; columns: of values.
+    components: of a mixture of such laws in each column, or 0. min_scale: as in the emissions.
+    """
+
+    kind: str
+    encoder: str
+    symbols: int = 0
+    columns: int = 1
+    components: int = 0
+    min_scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """The weights of `members` networks of one shape, all of one type.
+
+    kind: the cell. layers: w_ih, w_hh, b_ih, b_hh of each layer of each member. codes: what the
+    encoder gives for each symbol, the last row for "before the first"; [0, size] for values.
+    head_weight ``[members, parameters, H]``, head_bias ``[members, parameters]``. level: the raw
+    parameters of the first step if the head does not give them.
+    """
+
+    kind: str
+    layers: Sequence[Tensor]
+    codes: Tensor
+    head_weight: Tensor
+    head_bias: Tensor
+    level: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        more = [] if self.level is None else [self.level]
+        return [*self.layers, self.codes, self.head_weight, self.head_bias, *more]
+
+
+def runs(network: Network) -> bool:
+    """Whether the library takes these weights and nothing records what happens to them."""
+    dtype = network.head_weight.dtype
+    return (
+        native.available()
+        and dtype in TYPES
+        and all(t.dtype == dtype and t.device.type == "cpu" for t in network.tensors())
+        and not seen_by_torch()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where paths go on from, and what they are told on their way.
+
+    streams: int64 ``[paths]``. state ``[layers, 1 or paths, members * H]`` (LSTM: two). previous:
+    ``[paths]`` or ``[paths, columns]``; None at the start. covariates ``[steps, C]`` or
+    ``[paths, steps, C]``; identities ``[paths, n]``.
+    """
+
+    streams: Tensor
+    state: State
+    previous: Tensor | None = None
+    covariates: Tensor | None = None
+    identities: Tensor | None = None
+
+
+class Sampler:
+    """A network, its weights packed for drawing, and the paths it draws."""
+
+    def __init__(
+        self, law: Law, network: Network, paths: Paths, temperature: float = 1.0, top_p: float = 1.0
+    ) -> None:
+        dtype, count = network.head_weight.dtype, len(paths.streams)
+        members, parameters, hidden = network.head_weight.shape
+        self.law, self.dtype, self.count = law, dtype, count
+        self.kept = [t.detach().contiguous() for t in network.tensors()]
+        weights = self.kept[: len(network.layers)]
+        self.table = (ctypes.c_uint64 * len(weights))(*(w.data_ptr() for w in weights))
+        codes, head_w, head_b, *level = (t.data_ptr() for t in self.kept[len(weights) :])
+        self._take(paths, law)
+        self.call = native.Sampler(
+            KINDS[network.kind], TYPES[dtype], len(weights) // 4 // members, members, hidden,
+            ENCODERS[law.encoder], law.symbols, network.codes.shape[1],
+            0 if self.covariates is None else self.covariates.shape[-1],
+            0 if self.identities is None else self.identities.shape[-1],
+            LAWS[law.kind], law.columns, law.components, parameters,
+            torch.get_num_threads(), count, law.min_scale, temperature, top_p,
+            ctypes.addressof(self.table), codes, head_w, head_b, level[0] if level else None,
+        )  # fmt: skip
+        self.library, self.place = native.library(), ctypes.byref(self.call)
+        self.packed = torch.empty(
+            self.library.tt_sampler_size(self.place) + 256, dtype=torch.uint8
+        )
+        self.call.packed = -(-self.packed.data_ptr() // 256) * 256
+        self.library.tt_sampler_pack(self.place)
+        products = sum(w.numel() for w in weights if w.dim() == 2) + network.head_weight.numel()
+        self.work = max(1, products)  # of a step of a path
+        self._point(paths)
+
+    def _take(self, paths: Paths, law: Law) -> None:
+        """Copies of what the paths bring along, laid out for C."""
+        self.state = [
+            part.detach().to(self.dtype).expand(-1, self.count, -1).clone(
+                memory_format=torch.contiguous_format
+            )
+            for part in states.leaves(paths.state)
+        ]  # fmt: skip
+        kind = torch.int64 if law.symbols else self.dtype
+        tail = () if law.symbols else (law.columns,)
+        self.previous = torch.zeros(self.count, *tail, dtype=kind)
+        if paths.previous is not None:
+            self.previous.copy_(paths.previous)
+        self.streams = paths.streams.contiguous()
+        known = paths.covariates
+        self.covariates = None if known is None else known.to(self.dtype).contiguous()
+        told = paths.identities
+        self.identities = None if told is None else told.to(self.dtype).contiguous()
+
+    def _point(self, paths: Paths) -> None:
+        call, known = self.call, self.covariates
+        call.fresh = paths.previous is None
+        call.streams, call.identities = self.streams.data_ptr(), native.address(self.identities)
+        call.covariate = native.address(known)
+        call.covariate_path = 0 if known is None or known.dim() == 2 else known.stride(0)
+        call.previous, call.h = self.previous.data_ptr(), self.state[0].data_ptr()
+        call.c = self.state[1].data_ptr() if len(self.state) > 1 else None
+
+    def blocks(self, length: int | None) -> Iterator[Tensor]:
+        """The next `length` steps, ``[paths, n]`` or ``[paths, n, columns]`` at a time.
+
+        None: without end, or as far as there are covariates; blocks then grow from a single step.
+        """
+        ahead, known = (1 if length is None else _MOST_STEPS), self.covariates
+        limit = length if length is not None or known is None else known.shape[-2]
+        rows = max(1, min(self.count, int(_MOST_WORK / self.work)))
+        most = max(1, int(_MOST_WORK / self.work / rows))
+        if length is not None:
+            ahead = most
+        while limit is None or self.call.step < limit:
+            left = ahead if limit is None else limit - self.call.step
+            yield self._steps(min(ahead, most, left), rows)
+            ahead = min(2 * ahead, max(ahead, _MOST_STEPS))
+
+    def _steps(self, steps: int, rows: int) -> Tensor:
+        out = torch.empty(self.count, steps, *self.previous.shape[1:], dtype=self.previous.dtype)
+        call = self.call
+        call.out, call.out_path, call.steps = out.data_ptr(), out.stride(0), steps
+        for begin in range(0, self.count, rows):
+            call.begin, call.end = begin, min(begin + rows, self.count)
+            native.check(self.library.tt_sample(self.place))
+        call.step, call.fresh = call.step + steps, 0
+        return out
