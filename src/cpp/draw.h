@@ -24,6 +24,8 @@ struct Uniforms {
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
     return x ^ (x >> 31);
   }
+  Uniforms(int64_t root, idx path, idx step)
+      : stream(mix(mix(uint64_t(path)) ^ uint64_t(root))), step(uint64_t(step)) {}
   double operator()(idx draw) const {
     const uint64_t bits = mix(stream ^ mix((step << 16) + uint64_t(draw)));
     return (double(int64_t(bits >> 11)) + 0.5) * 0x1p-53;
@@ -186,15 +188,25 @@ __attribute__((noinline)) void draw_values(const tt_sampler& s, const double* ra
 }
 
 // Turns logits [0, n) / temperature, padded to whole vectors, into masses whose largest is 1.
-// Returns their sum.
-TT_INLINE double masses(double* logits, idx n, double temperature) {
+TT_INLINE void masses(double* logits, idx n, double temperature) {
   constexpr idx L = lanes<double>;
-  double most = -INFINITY, sum = 0;
-  for (idx v = 0; v < n; v++) most = logits[v] > most ? logits[v] : most;
-  for (idx v = n; v < up(n, L); v++) logits[v] = most;
+  for (idx v = n; v < up(n, L); v++) logits[v] = -INFINITY;
+  Vec<double> highest = load(logits);
+  for (idx v = L; v < n; v += L) {
+    const Vec<double> some = load(logits + v);
+    highest = some > highest ? some : highest;
+  }
+  double most = highest[0];
+  for (idx i = 1; i < L; i++) most = highest[i] > most ? highest[i] : most;
   const double slope = 1 / temperature;
-  for (idx v = 0; v < n; v += L) store(logits + v, quick_exp((load(logits + v) - most) * slope));
-  for (idx v = 0; v < n; v++) sum += logits[v];
+  for (idx v = 0; v < n; v += L) {
+    store(logits + v, quick_exp((load(logits + v) - most) * slope));
+  }
+}
+
+inline double sum_of(const double* x, idx n) {
+  double sum = 0;
+  for (idx v = 0; v < n; v++) sum += x[v];
   return sum;
 }
 
@@ -207,6 +219,7 @@ struct Likelier {
 
 // Keeps the likeliest symbols, as few as have top_p of the mass together; others get none.
 inline void nucleus(double* mass, idx n, double sum, double top_p, idx* order) {
+  if (std::isnan(sum)) return;
   for (idx v = 0; v < n; v++) order[v] = v;
   const Likelier less{mass};
   std::make_heap(order, order + n, less);
@@ -223,22 +236,22 @@ inline void nucleus(double* mass, idx n, double sum, double top_p, idx* order) {
 __attribute__((noinline)) idx draw_symbol(const tt_sampler& s, double* raw, idx apart, double u,
                                           idx* order) {
   const idx V = s.symbols;
-  double sum = masses(raw, V, s.members > 1 ? 1.0 : s.temperature);
+  masses(raw, V, s.members > 1 ? 1.0 : s.temperature);
   if (s.members > 1) {
-    for (idx v = 0; v < V; v++) raw[v] /= sum;
+    const double first = sum_of(raw, V);
+    for (idx v = 0; v < V; v++) raw[v] /= first;
     for (idx m = 1; m < s.members; m++) {
       double* more = raw + m * apart;
-      const double of_it = masses(more, V, 1.0);
-      for (idx v = 0; v < V; v++) raw[v] += more[v] / of_it;
+      masses(more, V, 1.0);
+      const double sum = sum_of(more, V);
+      for (idx v = 0; v < V; v++) raw[v] += more[v] / sum;
     }
     if (s.temperature != 1.0) {
       for (idx v = 0; v < V; v++) raw[v] = std::log(raw[v]);
       masses(raw, V, s.temperature);
     }
-    sum = 0;
-    for (idx v = 0; v < V; v++) sum += raw[v];
   }
-  if (s.top_p < 1.0 && sum == sum) nucleus(raw, V, sum, s.top_p, order);
+  if (s.top_p < 1.0) nucleus(raw, V, sum_of(raw, V), s.top_p, order);
   for (idx v = 1; v < V; v++) raw[v] += raw[v - 1];
   return below(raw, V, u * raw[V - 1]);
 }

@@ -36,6 +36,7 @@ template <class T>
 struct Matrix {
   static constexpr idx L = lanes<T>;
   static constexpr int WIDEST = 12;
+  static constexpr idx BLOCK = 64;  // rows packed at a time, so that what is written stays in cache
   T* data;
   idx K, N;
   bool one;
@@ -43,14 +44,26 @@ struct Matrix {
   idx size() const { return K * up(N, L); }
   idx tiles() const { return (N + WIDEST * L - 1) / (WIDEST * L); }
 
-  template <class Source>
-  void pack(const Source& source) const {
-    if (!one) return pack_plain<T>(data, K, N, 0, 1, source);
-    for (idx tile = 0; tile < tiles(); tile++) {
-      const Range r = share(up(N, L) / L, tile, tiles());
-      ::TT_ISA::pack<T>(data + r.begin * L * K, K, N - r.begin * L, int(r.end - r.begin), 0, 1,
-                        [&](idx k, idx n) { return source(k, r.begin * L + n); });
+  // column(n): where the K weights of a column are, one after the other; null for zeros.
+  template <class Column>
+  void pack(const Column& column) const {
+    const idx vectors = up(N, L) / L;
+    const idx count = one ? tiles() : (vectors + WIDE<T> - 1) / WIDE<T>;
+    for (idx tile = 0; tile < count; tile++) {
+      const idx first = one ? share(vectors, tile, count).begin : tile * WIDE<T>;
+      const idx last = one ? share(vectors, tile, count).end : std::min(first + WIDE<T>, vectors);
+      const idx width = (last - first) * L;
+      for (idx k = 0; k < K; k += BLOCK) {
+        T* out = data + first * L * K + k * width;
+        for (idx n = 0; n < width; n++) {
+          const T* from = first * L + n < N ? column(first * L + n) : nullptr;
+          transpose(from ? from + k : nullptr, std::min(K - k, BLOCK), out + n, width);
+        }
+      }
     }
+  }
+  static void transpose(const T* from, idx count, T* out, idx apart) {
+    for (idx k = 0; k < count; k++) out[k * apart] = from ? from[k] : T(0);
   }
   // out += a B; rows of out are padded to whole vectors
   void add(const T* a, idx a_stride, idx rows, T* out, idx out_stride) const {
@@ -139,7 +152,7 @@ struct Packed {
       const Slice<T>& cut = heads[i];
       const T* w = static_cast<const T*>(s.head_w) + (i / parts * P + cut.units.begin) * H;
       const T* b = static_cast<const T*>(s.head_b) + i / parts * P + cut.units.begin;
-      cut.inputs.pack([&](idx k, idx n) { return w[n * H + k]; });
+      cut.inputs.pack([&](idx n) { return w + n * H; });
       for (idx n = 0; n < cut.width; n++) cut.start[n] = n < cut.inputs.N ? b[n] : T(0);
     }
   }
@@ -165,13 +178,14 @@ struct Packed {
   void layer(const Slice<T>& cut, const T* const* w, bool first) const {
     const idx width = cut.width, begin = cut.units.begin, count = cut.units.end - begin;
     const idx row_size = first ? I : H, skip = first && tabled ? s.coded : 0;
-    const auto weight = [&](const T* matrix, idx row_length, idx gate, idx n, idx k) {
+    const auto row = [&](const T* matrix, idx length, idx gate, idx n) {
       const idx unit = n % width;
-      return unit < count ? matrix[(gate * H + begin + unit) * row_length + k] : T(0);
+      return unit < count ? matrix + (gate * H + begin + unit) * length : nullptr;
     };
-    cut.inputs.pack([&](idx k, idx n) { return weight(w[0], row_size, input_gate(n / width), n, skip + k); });
-    cut.codes.pack([&](idx k, idx n) { return weight(w[0], row_size, input_gate(n / width), n, k); });
-    cut.states.pack([&](idx k, idx n) { return weight(w[1], H, n / width, n, k); });
+    const auto shown = [&](idx n) { return row(w[0], row_size, input_gate(n / width), n); };
+    cut.codes.pack(shown);
+    cut.inputs.pack([&](idx n) { return shown(n) ? shown(n) + skip : nullptr; });
+    cut.states.pack([&](idx n) { return row(w[1], H, n / width, n); });
     for (idx n = 0; n < cut.columns; n++) {
       const idx place = n / width, unit = n % width;
       T sum = 0;

@@ -216,7 +216,7 @@ struct Sampling : Packed<T, C> {
         const T* raw = level ? level : w.raw + (m * rows + r) * q.raw_apart;
         for (idx p = 0; p < q.P; p++) w.law[m * q.raw_apart + p] = double(raw[p]);
       }
-      const Uniforms u{uint64_t(s.streams[first + r]), uint64_t(s.step + t)};
+      const Uniforms u(s.root, first + r, s.step + t);
       const idx place = (first + r) * s.out_path;
       if (s.symbols) {
         w.symbol[r] = draw_symbol(s, w.law, q.raw_apart, u(0), w.order);

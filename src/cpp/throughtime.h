@@ -94,7 +94,7 @@ typedef struct {
 
   int64_t begin, end;         /* paths to go on with */
   int64_t step, steps, fresh; /* steps done; steps to do; nothing was drawn before */
-  const int64_t* streams;     /* [paths], of random numbers */
+  int64_t root;               /* of the random numbers: those of a path follow from its index */
   const void* covariate;      /* [paths, all steps, covariates], paths covariate_path apart */
   int64_t covariate_path;
   const void* identities;     /* [paths, identity] */

@@ -34,9 +34,13 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
-def streams(seed: int, paths: Tensor, series: str = "") -> Tensor:
-    """One stream (int64) per path index of a named series, ``[...]`` like `paths`."""
-    root = int(torch.tensor(_derive(seed, series)).item())
+def root(seed: int, series: str = "") -> int:
+    """What the streams of all paths of a named series follow from, an int64."""
+    return _derive(seed, series)
+
+
+def streams(root: int, paths: Tensor) -> Tensor:
+    """One stream (int64) per path index, ``[...]`` like `paths`."""
     return _mix(_mix(paths.to(torch.int64)) ^ root)
 
 

@@ -87,12 +87,13 @@ def runs(network: Network) -> bool:
 class Paths:
     """Where paths go on from, and what they are told on their way.
 
-    streams: int64 ``[paths]``. state ``[layers, 1 or paths, members * H]`` (LSTM: two). previous:
+    root: of the random numbers. state ``[layers, 1 or paths, members * H]`` (LSTM: two). previous:
     ``[paths]`` or ``[paths, columns]``; None at the start. covariates ``[steps, C]`` or
     ``[paths, steps, C]``; identities ``[paths, n]``.
     """
 
-    streams: Tensor
+    count: int
+    root: int
     state: State
     previous: Tensor | None = None
     covariates: Tensor | None = None
@@ -105,7 +106,7 @@ class Sampler:
     def __init__(
         self, law: Law, network: Network, paths: Paths, temperature: float = 1.0, top_p: float = 1.0
     ) -> None:
-        dtype, count = network.head_weight.dtype, len(paths.streams)
+        dtype, count = network.head_weight.dtype, paths.count
         members, parameters, hidden = network.head_weight.shape
         self.law, self.dtype, self.count = law, dtype, count
         self.kept = [t.detach().contiguous() for t in network.tensors()]
@@ -145,7 +146,6 @@ class Sampler:
         self.previous = torch.zeros(self.count, *tail, dtype=kind)
         if paths.previous is not None:
             self.previous.copy_(paths.previous)
-        self.streams = paths.streams.contiguous()
         known = paths.covariates
         self.covariates = None if known is None else known.to(self.dtype).contiguous()
         told = paths.identities
@@ -154,7 +154,7 @@ class Sampler:
     def _point(self, paths: Paths) -> None:
         call, known = self.call, self.covariates
         call.fresh = paths.previous is None
-        call.streams, call.identities = self.streams.data_ptr(), native.address(self.identities)
+        call.root, call.identities = paths.root, native.address(self.identities)
         call.covariate = native.address(known)
         call.covariate_path = 0 if known is None or known.dim() == 2 else known.stride(0)
         call.previous, call.h = self.previous.data_ptr(), self.state[0].data_ptr()

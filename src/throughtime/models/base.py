@@ -26,11 +26,12 @@ _LANES = 64
 class Start:
     """Where sampled paths go on from: what `SequenceModel.sample` takes, a row for each path.
 
-    streams: of random numbers, int64 ``[num_paths]``; previous: None at the start of a sequence.
+    root: of the random numbers, see `rng.root`; previous: None at the start of a sequence.
     """
 
+    num_paths: int
+    root: int
     state: State
-    streams: Tensor
     previous: Tensor | None
     covariates: Tensor | None
     series: Tensor | None
@@ -256,8 +257,9 @@ class SequenceModel(nn.Module, ABC):
         if previous is not None and len(previous) != num_paths:
             previous = previous.expand(num_paths, *previous.shape[1:])
         return Start(
+            num_paths,
+            rng.root(seed, name),
             self.initial_state(num_paths) if state is None else _widen(state, num_paths),
-            rng.streams(seed, torch.arange(num_paths), name),
             previous,
             covariates,
             None if series is None else series.expand(num_paths),
@@ -271,16 +273,16 @@ class SequenceModel(nn.Module, ABC):
         length: how many, or None: until the covariates end, if ever.
         """
         state, previous, known = start.state, start.previous, start.covariates
-        step, paths = 0, len(start.streams)
+        step, streams = 0, rng.streams(start.root, torch.arange(start.num_paths))
         while (length is None or step < length) and (known is None or step < known.shape[-2]):
-            now = None if known is None else known[..., step, :].expand(paths, -1)
+            now = None if known is None else known[..., step, :].expand(start.num_paths, -1)
             training = self.training
             self.eval()
             law, state = self.step(previous, state, now, start.series)
             self.train(training)
             if start.temperature != 1.0 or start.top_p != 1.0:
                 law = _shaped(law, start.temperature, start.top_p)
-            previous = law.sample(rng.uniforms(start.streams, step, law.num_uniforms))
+            previous = law.sample(rng.uniforms(streams, step, law.num_uniforms))
             if previous.is_floating_point():
                 previous = previous.to(self._dtype())
             yield previous.unsqueeze(1)

@@ -58,7 +58,7 @@ def sampler(model: LatentAutoregressive, start: Start) -> Sampler | None:
     if model.covariates:
         known = known_covariates(model.covariates, start.covariates, like)
     paths = sampling.Paths(
-        start.streams, start.state, start.previous, known, identities(model, start)
+        start.num_paths, start.root, start.state, start.previous, known, identities(model, start)
     )
     return Sampler(law, network, paths, start.temperature, start.top_p)
 
@@ -89,7 +89,6 @@ def identities(model: LatentAutoregressive, start: Start) -> Tensor | None:
     """The learned vector of each path's series, zeros for an unknown one."""
     if model.identity is None:
         return None
-    rows = len(start.streams)
-    known = torch.full((rows,), -1) if start.series is None else start.series
+    known = torch.full((start.num_paths,), -1) if start.series is None else start.series
     found: Tensor = model.identity(known.clamp(min=0)) * (known >= 0).unsqueeze(-1)
     return found
