@@ -212,7 +212,8 @@ class Workshop:
             transforms=leader.candidate.transforms,
             model={**model.settings(), "names": names},
         )
-        return [self.finished(candidate, model, leader.chain, judged, 0.0)]
+        seconds = sum(one.seconds for one, _ in used)
+        return [self.finished(candidate, model, leader.chain, judged, seconds)]
 
     def begin(
         self, candidate: Candidate, data: Sequences, chain: Chain | None = None
