@@ -304,6 +304,9 @@ class Workshop:
         if plan.natural_predictor(law) == "ngram":
             self.orders = symbol_orders(train, valid, law, max(ladder))
         elif plan.natural_predictor(law) == "linear":
+            if self.settings.order == "auto":
+                most = plan.highest_order(self.parts.train, transforms, max(ladder))
+                ladder = [order for order in ladder if order <= most] or [max(0, most)]
             self.orders = real_orders(train, valid, law, ladder, self.view.differenced)
         else:
             self.orders = []
