@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import ctypes
 import io
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,40 +34,6 @@ needs_library = pytest.mark.skipif(
     not native.available(), reason="the native kernels were not built"
 )
 REFERENCE = "use backend='reference'"
-
-
-# ------------------------------------------------------------------------- without the library
-
-
-@pytest.fixture(params=["absent", "broken"])
-def no_library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The package as it is where no compiler was, or where the library is for another machine."""
-    place = tmp_path / "_native.so"
-    if request.param == "broken":
-        place.write_bytes(b"nothing that can be loaded")
-    native.load(place)
-    yield str(request.param)
-    native.load()
-
-
-def test_without_the_library_auto_is_torch_and_a_named_backend_raises(no_library: str) -> None:
-    assert kernels.backends() == {"cpu": False, "torch": True, "reference": True}
-    wrong = "was not built" if no_library == "absent" else "cannot be loaded"
-    with pytest.raises(BackendError, match=f"backend 'cpu' {wrong}.*C\\+\\+ compiler.*reinstall"):
-        tt.GRU(2, 3, backend="cpu")
-    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
-    for kind in IN_TORCH:
-        assert kernels.choose(kind, "auto", x) == "torch"
-        ours, theirs = pair(kind, 3, 5, backend="auto")
-        compare(ours, theirs, [x], x)
-        with torch.no_grad():
-            state = states.zeros_like(random_state(ours, 2))
-            same([ours.step(x[0], state)[0]], [theirs(x[:1])[0][0]])
-    assert kernels.choose("rnn_identity", "auto", x) == "reference"
-    ours = tt.GRU(3, 5)
-    ours.backend = "cpu"  # as a copied setting would have it
-    with pytest.raises(BackendError, match=wrong):
-        ours(x.float())
 
 
 # ------------------------------------------------------------------------------------ autograd
