@@ -16,7 +16,6 @@ import throughtime as tt
 from throughtime.errors import BackendError
 from throughtime.kernels import native
 
-
 on_each_device = pytest.mark.usefixtures("device")
 
 

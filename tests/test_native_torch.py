@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from native_cases import (
-    IN_TORCH,
     KINDS,
     compare,
     flat,
