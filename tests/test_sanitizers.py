@@ -1,4 +1,4 @@
-"""The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, with no Python around.
+"""The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, no Python around them.
 
 tests/cpp/check.cpp drives every entry of the library over odd sizes and compares with plain loops.
 """
