@@ -125,6 +125,29 @@ def test_the_number_of_threads_does_not_matter(kind: str, dtype: torch.dtype) ->
             assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_threads_of_a_single_row_do_not_matter(
+    kind: str, dtype: torch.dtype, both: bool
+) -> None:
+    """Its units are shared out; a team may also break up on the way, and one thread go on."""
+    hidden = 150 if kind.startswith("rnn") else 90  # from where they are worth sharing
+    module = layer(kind, 20, hidden, bidirectional=both, backend="cpu", dtype=dtype)
+    torch.manual_seed(1)
+    x = torch.randn(300, 1, 20, dtype=dtype, requires_grad=True)
+    state, reset = random_state(module, 1), torch.rand(300, 1) < 0.1
+    found = []
+    for threads in (1, 2, 3, 2, 1):
+        torch.set_num_threads(threads)
+        found.append(everything(module, x, state, reset=reset))
+    for one, other in pairwise(found):
+        for part in (0, 1):
+            assert all(map(torch.equal, one[part], other[part]))
+        for ours, theirs in zip(one[2], other[2], strict=True):
+            assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_does_not_depend_on_the_batch_around_it(kind: str) -> None:
     module = layer(kind, 11, 21, backend="cpu", dtype=torch.float32)

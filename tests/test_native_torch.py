@@ -157,28 +157,31 @@ def test_autocast_computes_in_the_type_of_the_weights(kind: str) -> None:
 
 
 @needs_library
+@pytest.mark.parametrize(
+    ("steps", "batch", "hidden"), [(100, 8, 128), (1000, 1, 64), (40, 4, 512), (60, 8, 16)]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_weights_err_as_little_as_documented(kind: str) -> None:
-    said = " ".join(str(Spec.__doc__).split())
-    assert (
-        "outputs then differ by less than 1 % of their spread, gradients by less than 5 %" in said
-    )
-    exact = layer(kind, 40, 128, backend="cpu", dtype=torch.float32)
-    low = layer(kind, 40, 128, backend="cpu", weights="bfloat16", dtype=torch.float32)
+def test_bfloat16_weights_err_as_little_as_documented(
+    kind: str, steps: int, batch: int, hidden: int
+) -> None:
+    assert "less than 0.3 % and 5 % is tested" in " ".join(str(Spec.__doc__).split())
+    exact = layer(kind, 40, hidden, backend="cpu", dtype=torch.float32)
+    low = layer(kind, 40, hidden, backend="cpu", weights="bfloat16", dtype=torch.float32)
     torch.manual_seed(2)
-    x = torch.randn(100, 8, 40)
+    x = torch.randn(steps, batch, 40)
     outputs, rounded = flat(exact(x)), flat(low(x))
     for one, other in zip(outputs, rounded, strict=True):
         error = (one - other).square().mean().sqrt() / one.std()
-        assert 1e-4 < error < 1e-2
+        assert 1e-4 < error < 3e-3
     truth, found = (
         gradients(out, list(module.parameters()))
         for out, module in ((outputs, exact), (rounded, low))
     )
     for one, other in zip(truth, found, strict=True):
-        assert (one - other).norm() < 5e-2 * one.norm()
+        limit = 5e-2 if kind == "rnn_relu" else 3e-3  # signs change, and slopes with them
+        assert 1e-4 * one.norm() < (one - other).norm() < limit * one.norm()
     with torch.no_grad():
-        state = states.zeros_like(half(random_state(low, 8)))
+        state = states.zeros_like(half(random_state(low, batch)))
         assert torch.equal(low.step(x[0], state)[0], rounded[0][0])
     with pytest.raises(BackendError, match="float32 only"):
         low.double()(x.double())
