@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,22 @@ from small_runs import Fails, SmallRuns
 from throughtime.cli import main
 
 torch.set_num_threads(1)
+
+
+_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=_GPU)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A test that asks for it runs on each device: tensors and modules are made there."""
+    if request.param == "cpu":
+        yield "cpu"
+        return
+    rounded = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # products of 10 bits are no measure of anything
+    with torch.device("cuda"):
+        yield "cuda"
+    torch.backends.cudnn.allow_tf32 = rounded
 
 
 @pytest.fixture(scope="session")

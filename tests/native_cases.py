@@ -63,9 +63,9 @@ def half(state: Any) -> Any:
 
 def cotangents(outputs: list[Tensor]) -> list[Tensor]:
     """Random ones, the same for the same shapes."""
-    generator = torch.Generator().manual_seed(7)
+    generator = torch.Generator("cpu").manual_seed(7)
     return [
-        torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+        torch.randn(out.shape, generator=generator, dtype=torch.float64, device="cpu").to(out)
         for out in outputs
     ]
 

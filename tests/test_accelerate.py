@@ -16,6 +16,8 @@ import throughtime as tt
 from throughtime.errors import BackendError
 from throughtime.kernels import native
 
+on_each_device = pytest.mark.usefixtures("device")
+
 
 class Tagger(nn.Module):
     """A model as people write them."""
@@ -44,6 +46,7 @@ def model() -> Tagger:
     return Tagger().double()
 
 
+@on_each_device
 def test_training_gives_the_same_losses() -> None:
     """With the optimiser made before the swap."""
     found = []
@@ -109,6 +112,7 @@ LAYERS = {
 }
 
 
+@on_each_device
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_layer_itself(kind: str) -> None:
     torch.manual_seed(0)
@@ -227,6 +231,7 @@ def test_weight_norm_by_hooks() -> None:
     same(gradients(found, wanted[0]), gradients(expected, wanted[1]))
 
 
+@on_each_device
 def test_steps_and_resets_are_gained() -> None:
     layer = tt.accelerate(nn.GRU(3, 5))
     x, reset = torch.randn(4, 2, 3), torch.zeros(4, 2, dtype=torch.bool)

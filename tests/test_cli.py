@@ -310,7 +310,7 @@ def test_report_and_doctor(ask: Any, small_runs: SmallRuns, capsys: Capture) -> 
     )
     lines = said(capsys, "doctor")
     assert lines[0] == f"throughtime  {tt.__version__}"
-    assert len(lines) == 7 + len(found["extras"])
+    assert len(lines) == 8 + len(found["extras"])
 
 
 @pytest.mark.parametrize("command", EXAMPLES)

@@ -4,16 +4,22 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
 import throughtime as tt
 from throughtime import kernels
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
+from throughtime.kernels import native
 
+pytestmark = [
+    pytest.mark.usefixtures("device"),
+    # torch's hint about the speed of weights that were replaced one by one
+    pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous"),
+]
 LAYERS = {
     "rnn_tanh": (tt.RNN, nn.RNN, {"nonlinearity": "tanh"}),
     "rnn_relu": (tt.RNN, nn.RNN, {"nonlinearity": "relu"}),
@@ -21,6 +27,12 @@ LAYERS = {
     "lstm": (tt.LSTM, nn.LSTM, {}),
 }
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def needs(backend, device):
+    """Skips what does not run on a device, or not here."""
+    if backend == "cpu" and (device != "cpu" or not native.available()):
+        pytest.skip("the native kernels run on the CPU, where they were built")
 
 
 def pair(kind, *args, **kwargs):
@@ -69,7 +81,8 @@ def stepwise(layer, x, state, reset):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("backend", ["torch", "reference", "cpu"])
-def test_values_and_gradients_equal_torch(kind, layers, bias, bidirectional, backend):
+def test_values_and_gradients_equal_torch(kind, layers, bias, bidirectional, backend, device):
+    needs(backend, device)
     ours, theirs = pair(kind, 3, 5, layers, bias=bias, bidirectional=bidirectional)
     ours.backend = backend
     x = torch.randn(7, 4, 3, dtype=torch.float64, requires_grad=True)
@@ -100,17 +113,22 @@ def test_rnn_equals_the_hand_unrolled_equations():
         torch.testing.assert_close(state[0], s4, **TOLERANCE)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("backend", ["torch", "reference", "cpu", "auto"])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     kind=st.sampled_from(sorted(LAYERS)),
     steps=st.integers(1, 40),
     batch=st.integers(1, 4),
     layers=st.integers(1, 2),
     density=st.sampled_from([0.0, 0.03, 0.3, 1.0]),
-    backend=st.sampled_from(["torch", "reference", "cpu"]),
     seed=st.integers(0, 10**6),
 )
-def test_reset_equals_row_by_row_restarts(kind, steps, batch, layers, density, backend, seed):
+def test_reset_equals_row_by_row_restarts(
+    kind, steps, batch, layers, density, seed, backend, device
+):
+    needs(backend, device)
     ours, theirs = pair(kind, 2, 3, layers)
     ours.backend = backend
     torch.manual_seed(seed)
@@ -125,6 +143,55 @@ def test_reset_equals_row_by_row_restarts(kind, steps, batch, layers, density, b
     torch.testing.assert_close(
         gradients(ours, inputs, outputs), gradients(theirs, inputs, expected), **TOLERANCE
     )
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("backend", ["torch", "reference", "cpu"])
+def test_packed_sequences_equal_torch(kind, ordered, bidirectional, backend, device):
+    needs(backend, device)
+    ours, theirs = pair(kind, 3, 5, 2, bidirectional=bidirectional)
+    ours.backend = backend
+    lengths = [6, 4, 4, 1] if ordered else [4, 1, 6, 4]
+    x = torch.randn(6, 4, 3, dtype=torch.float64, requires_grad=True)
+    state = states.apply(torch.Tensor.requires_grad_, random_state(theirs, 4))
+    inputs, results = [x, *states.leaves(state)], []
+    for module in (ours, theirs):
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=ordered)
+        y, final = module(packed, state)
+        assert isinstance(y, PackedSequence)
+        outputs = [y.data, *states.leaves(final)]
+        results.append((outputs, gradients(module, inputs, outputs)))
+    torch.testing.assert_close(*results, **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [*LAYERS, "rnn_identity"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_everything_is_made_where_the_input_is(kind, bidirectional):
+    """On torch's device without numbers, where a tensor of the CPU's among the others fails."""
+    ours, _, extra = LAYERS.get(kind, (tt.RNN, None, {"nonlinearity": "identity"}))
+    with torch.device("meta"):
+        layer = ours(3, 5, 2, bidirectional=bidirectional, backend="reference", **extra)
+        x, reset = torch.randn(6, 4, 3, requires_grad=True), torch.zeros(6, 4, dtype=torch.bool)
+        order, back = torch.tensor([2, 0, 1]), torch.tensor([1, 2, 0])
+        rows = torch.randn(6, 3)
+    packed = PackedSequence(rows, torch.tensor([3, 2, 1], device="cpu"), order, back)
+    from_afar = torch.zeros(6, 4, dtype=torch.bool, device="cpu")
+    found = [layer(x, reset=reset), layer(packed), layer(x, reset=from_afar)]
+    if not bidirectional:
+        found.append(layer.step(x[0]))
+    layer.backend = "auto"
+    assert kernels.choose(layer.kind, "auto", x) == ("torch" if kind in LAYERS else "reference")
+    found += [layer(x), layer(packed)]
+    if not bidirectional:
+        found.append(layer.step(x[0]))
+    for y, state in found:
+        y = y.data if isinstance(y, PackedSequence) else y
+        assert all(part.is_meta for part in (y, *states.leaves(state)))
+        assert y.shape[-1] == 5 * (2 if bidirectional else 1)
+    found[0][0].sum().backward()
+    assert x.grad.is_meta
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -199,7 +266,7 @@ def test_dropout_between_layers_is_drawn_in_training_only():
 
 
 def test_errors_name_the_remedy():
-    assert kernels.backends() == {"cpu": True, "torch": True, "reference": True}
+    assert kernels.backends() == {"cpu": native.available(), "torch": True, "reference": True}
     with pytest.raises(BackendError, match="backend 'tpu' does not run here; choose one of: auto"):
         tt.GRU(2, 3, backend="tpu")
     layer = tt.RNN(2, 3, nonlinearity="identity", backend="torch")

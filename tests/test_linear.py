@@ -16,7 +16,7 @@ from statsmodels.tsa.ar_model import AutoReg
 from torch import Tensor
 
 from throughtime.errors import DataError, RunError, SettingError
-from throughtime.models.linear import LinearAR, fit_normal, fit_student_t, scan
+from throughtime.models.linear import LinearAR, fit_normal, fit_student_t, highest_order, scan
 
 SERIES = Path(__file__).resolve().parents[2] / "shared" / "data" / "series"
 EXACT = {"atol": 1e-8, "rtol": 1e-8}
@@ -234,6 +234,20 @@ def test_scan_compares_orders_on_the_same_steps(noise: str) -> None:
     assert model.num_parameters == table[-1]["parameters"]
     own = -torch.cat([model.log_prob(s)[6:] for s in z]).mean().item()
     assert nats[-1] == pytest.approx(own, rel=1e-9)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3, 0.6, 0.9, 1.0])
+def test_the_highest_order_is_the_last_that_can_be_fitted(missing: float) -> None:
+    z = simulate(4, 60)
+    z[torch.rand(60, generator=torch.Generator().manual_seed(3)) < missing] = torch.nan
+    series = list(z.split([35, 25]))
+    found = highest_order(z, torch.tensor([0, 35, 60]), 0, 8)
+    for order in range(9):
+        if order <= found:
+            fit_normal(series, order)
+        else:
+            with pytest.raises(DataError, match="observed predecessors"):
+                fit_normal(series, order)
 
 
 def test_scan_with_full_covariance() -> None:

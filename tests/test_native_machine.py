@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -125,6 +126,29 @@ def test_the_number_of_threads_does_not_matter(kind: str, dtype: torch.dtype) ->
             assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_threads_of_a_single_row_do_not_matter(
+    kind: str, dtype: torch.dtype, both: bool
+) -> None:
+    """Its units are shared out; a team may also break up on the way, and one thread go on."""
+    hidden = 150 if kind.startswith("rnn") else 90  # from where they are worth sharing
+    module = layer(kind, 20, hidden, bidirectional=both, backend="cpu", dtype=dtype)
+    torch.manual_seed(1)
+    x = torch.randn(300, 1, 20, dtype=dtype, requires_grad=True)
+    state, reset = random_state(module, 1), torch.rand(300, 1) < 0.1
+    found = []
+    for threads in (1, 2, 3, 2, 1):
+        torch.set_num_threads(threads)
+        found.append(everything(module, x, state, reset=reset))
+    for one, other in pairwise(found):
+        for part in (0, 1):
+            assert all(map(torch.equal, one[part], other[part]))
+        for ours, theirs in zip(one[2], other[2], strict=True):
+            assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_does_not_depend_on_the_batch_around_it(kind: str) -> None:
     module = layer(kind, 11, 21, backend="cpu", dtype=torch.float32)
@@ -159,6 +183,38 @@ print("done")
     assert run_python(code, OMP_THREAD_LIMIT="3").split() == ["done"]
 
 
+def test_no_threads_are_added_to_those_of_torch() -> None:
+    code = """
+import os
+import torch
+from native_cases import *
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+def run():
+    for kind, batch in ((kind, batch) for kind in KINDS for batch in (1, 9)):
+        ours = layer(kind, 20, 150, backend="cpu", dtype=torch.float32)
+        x = torch.randn(60, batch, 20, requires_grad=True)
+        ours(x)[0].sum().backward()
+        with torch.no_grad():
+            ours.step(x[0].detach(), None)
+
+torch.set_num_threads(1)
+begin = count()
+run()
+alone = count()
+torch.set_num_threads(3)
+torch.ones(4_000_000).add(1)
+pool = count()
+run()
+print(alone - begin, pool - alone, count() - pool)
+"""
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("the threads of a process cannot be counted here")
+    assert run_python(code).split() == ["0", "2", "0"]
+
+
 def train(module: Any, x: Tensor) -> list[Tensor]:
     """The weights after some steps."""
     optimiser = torch.optim.Adam(module.parameters(), 0.01)
@@ -169,12 +225,14 @@ def train(module: Any, x: Tensor) -> list[Tensor]:
     return [p.detach().clone() for p in module.parameters()]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_two_python_threads_train_as_one_after_the_other(threads: int) -> None:
+@pytest.mark.parametrize(("threads", "batch", "hidden"), [(1, 12, 40), (2, 12, 40), (2, 1, 130)])
+def test_two_python_threads_train_as_one_after_the_other(
+    threads: int, batch: int, hidden: int
+) -> None:
     torch.set_num_threads(threads)
-    x = torch.randn(30, 12, 6)
+    x = torch.randn(30, batch, 6)
     modules = {
-        kind: layer(kind, 6, 40, 2, backend="cpu", dtype=torch.float32)
+        kind: layer(kind, 6, hidden, 2, backend="cpu", dtype=torch.float32)
         for kind in ("gru", "lstm", "rnn_tanh")
     }
     alone = {kind: train(copy.deepcopy(module), x) for kind, module in modules.items()}

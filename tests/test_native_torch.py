@@ -5,14 +5,11 @@ from __future__ import annotations
 import copy
 import ctypes
 import io
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from native_cases import (
-    IN_TORCH,
     KINDS,
     compare,
     flat,
@@ -36,40 +33,6 @@ needs_library = pytest.mark.skipif(
     not native.available(), reason="the native kernels were not built"
 )
 REFERENCE = "use backend='reference'"
-
-
-# ------------------------------------------------------------------------- without the library
-
-
-@pytest.fixture(params=["absent", "broken"])
-def no_library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The package as it is where no compiler was, or where the library is for another machine."""
-    place = tmp_path / "_native.so"
-    if request.param == "broken":
-        place.write_bytes(b"nothing that can be loaded")
-    native.load(place)
-    yield str(request.param)
-    native.load()
-
-
-def test_without_the_library_auto_is_torch_and_a_named_backend_raises(no_library: str) -> None:
-    assert kernels.backends() == {"cpu": False, "torch": True, "reference": True}
-    wrong = "was not built" if no_library == "absent" else "cannot be loaded"
-    with pytest.raises(BackendError, match=f"backend 'cpu' {wrong}.*C\\+\\+ compiler.*reinstall"):
-        tt.GRU(2, 3, backend="cpu")
-    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
-    for kind in IN_TORCH:
-        assert kernels.choose(kind, "auto", x) == "torch"
-        ours, theirs = pair(kind, 3, 5, backend="auto")
-        compare(ours, theirs, [x], x)
-        with torch.no_grad():
-            state = states.zeros_like(random_state(ours, 2))
-            same([ours.step(x[0], state)[0]], [theirs(x[:1])[0][0]])
-    assert kernels.choose("rnn_identity", "auto", x) == "reference"
-    ours = tt.GRU(3, 5)
-    ours.backend = "cpu"  # as a copied setting would have it
-    with pytest.raises(BackendError, match=wrong):
-        ours(x.float())
 
 
 # ------------------------------------------------------------------------------------ autograd
@@ -194,28 +157,31 @@ def test_autocast_computes_in_the_type_of_the_weights(kind: str) -> None:
 
 
 @needs_library
+@pytest.mark.parametrize(
+    ("steps", "batch", "hidden"), [(100, 8, 128), (1000, 1, 64), (40, 4, 512), (60, 8, 16)]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_weights_err_as_little_as_documented(kind: str) -> None:
-    said = " ".join(str(Spec.__doc__).split())
-    assert (
-        "outputs then differ by less than 1 % of their spread, gradients by less than 5 %" in said
-    )
-    exact = layer(kind, 40, 128, backend="cpu", dtype=torch.float32)
-    low = layer(kind, 40, 128, backend="cpu", weights="bfloat16", dtype=torch.float32)
+def test_bfloat16_weights_err_as_little_as_documented(
+    kind: str, steps: int, batch: int, hidden: int
+) -> None:
+    assert "less than 0.3 % and 5 % is tested" in " ".join(str(Spec.__doc__).split())
+    exact = layer(kind, 40, hidden, backend="cpu", dtype=torch.float32)
+    low = layer(kind, 40, hidden, backend="cpu", weights="bfloat16", dtype=torch.float32)
     torch.manual_seed(2)
-    x = torch.randn(100, 8, 40)
+    x = torch.randn(steps, batch, 40)
     outputs, rounded = flat(exact(x)), flat(low(x))
     for one, other in zip(outputs, rounded, strict=True):
         error = (one - other).square().mean().sqrt() / one.std()
-        assert 1e-4 < error < 1e-2
+        assert 1e-4 < error < 3e-3
     truth, found = (
         gradients(out, list(module.parameters()))
         for out, module in ((outputs, exact), (rounded, low))
     )
     for one, other in zip(truth, found, strict=True):
-        assert (one - other).norm() < 5e-2 * one.norm()
+        limit = 5e-2 if kind == "rnn_relu" else 3e-3  # signs change, and slopes with them
+        assert 1e-4 * one.norm() < (one - other).norm() < limit * one.norm()
     with torch.no_grad():
-        state = states.zeros_like(half(random_state(low, 8)))
+        state = states.zeros_like(half(random_state(low, batch)))
         assert torch.equal(low.step(x[0], state)[0], rounded[0][0])
     with pytest.raises(BackendError, match="float32 only"):
         low.double()(x.double())

@@ -17,7 +17,9 @@ import torch
 from small_runs import QUICK, SmallRuns, days, walk, write_series
 
 import throughtime as tt
-from throughtime import checkpoint
+from throughtime import checkpoint, plan
+from throughtime.config import DataSettings, RunSettings
+from throughtime.data.domain import Domain
 from throughtime.errors import SettingError, VocabularyError
 from throughtime.folder import sweep
 
@@ -201,6 +203,40 @@ def test_other_kinds_of_data() -> None:
     run = tt.fit(parts, model="gru", out="rolls", **QUICK)
     assert run.score(rolls)["steps"] == 180
     assert tt.fit(parts, model="gru", out="rolls", **QUICK).best == run.best
+
+
+def test_gaps_everywhere_leave_what_needs_no_neighbours() -> None:
+    values = [price if i % 2 else "" for i, price in enumerate(walk(120))]
+    write_series(Path("weekly.csv"), values)
+    run = tt.fit("weekly.csv", **QUICK)
+    names = {row["name"]: row for row in run.scores["models"]}
+    assert {"constant", "ar(0)", "gru"} <= set(names)
+    assert "random walk" not in names
+    assert all(row["nats_per_step"] is not None for row in names.values())
+
+
+def test_answers_at_the_end_of_long_covariates() -> None:
+    torch.manual_seed(0)
+    count, steps = 60, 30
+    shown = torch.rand(count, steps, 2, dtype=torch.float64)
+    answers = torch.full((count, steps), torch.nan, dtype=torch.float64)
+    answers[:, -1] = shown[:, 3, 0]
+    domain = Domain("real", columns=("answer",), covariate_columns=("a", "b"))
+    whole = tt.Sequences(
+        answers.flatten().unsqueeze(1),
+        torch.arange(count + 1) * steps,
+        starts=torch.zeros(count, dtype=torch.int64),
+        domain=domain,
+        names=tuple(map(str, range(count))),
+        covariates=shown.flatten(0, 1),
+    )
+    run = tt.fit((whole[:40], whole[40:50], whole[50:]), model="gru", out="answers", **QUICK)
+    gru = next(row for row in run.scores["models"] if row["name"] == "gru")
+    assert gru["nats_per_step"] is not None
+    assert plan.latent_candidates(
+        plan.View((), tt.emissions.Normal()), whole[:40], whole[40:50],
+        RunSettings(data=DataSettings(source="x")),
+    )[0].model["time_scale"] == steps  # fmt: skip
 
 
 def test_what_was_half_written_is_swept_away() -> None:

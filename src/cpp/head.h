@@ -59,7 +59,7 @@ struct Head {
   void run(int part) {
     const idx first = N * part / threads, last = N * (part + 1) / threads;
     T *y = rows[part], *dy = y + ROWS_AT_ONCE * Hp, *logits = dy + ROWS_AT_ONCE * Hp;
-    T *dw = sums[part], *db = dw + V * Hp;
+    T *dw = sums[part], *db = dw ? dw + V * Hp : nullptr;
     if (s.dw) memset(dw, 0, size_t(V * Hp + V) * sizeof(T));
     double total = 0;
     for (idx begin = first; begin < last; begin += ROWS_AT_ONCE) {

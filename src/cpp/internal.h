@@ -7,6 +7,14 @@
 
 #define TT_MAX_THREADS 64
 
+// Under AddressSanitizer the pieces of a workspace lie apart, on ground that nobody may touch.
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define TT_GAP 256
+#else
+#define TT_GAP 0
+#endif
+
 extern "C" {
 // Runs body(context, 0 … threads - 1), on the process's own OpenMP threads where there are some.
 void tt_parallel(int threads, void (*body)(void*, int), void* context);
@@ -42,7 +50,11 @@ struct Arena {
   template <class T>
   T* take(int64_t count) {
     T* found = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += (size_t(count) * sizeof(T) + 255) / 256 * 256;
+    const size_t size = size_t(count) * sizeof(T), whole = (size + 255) / 256 * 256 + TT_GAP;
+#if TT_GAP
+    if (base) ASAN_POISON_MEMORY_REGION(base + used + size, whole - size);
+#endif
+    used += whole;
     return found;
   }
 };

@@ -137,6 +137,9 @@ void* tt_workspace(size_t bytes) {
     if (posix_memalign(&workspace.base, 256, bytes) != 0) return nullptr;
     workspace.size = bytes;
   }
+#if TT_GAP
+  ASAN_UNPOISON_MEMORY_REGION(workspace.base, workspace.size);
+#endif
   if (poisoned && workspace.base) memset(workspace.base, 0xff, workspace.size);  // NaN
   return workspace.base;
 }

@@ -92,7 +92,7 @@ struct Forward : Shape<T, C> {
     for (int t = 0; t < this->threads; t++) {
       const Range r = share(B, t, this->threads);
       const idx rows = r.end - r.begin, chunk = rows * this->steps(rows);
-      work[t] = arena.take<T>(chunk * (width() + I + 1) + rows * Hp * 3);
+      work[t] = arena.take<T>(chunk * width() + up(chunk * I, L) + rows * Hp * 3);
     }
   }
 

@@ -49,6 +49,7 @@ def assess(
                 one.valid,
                 round(one.seconds, 2),
                 round(one.peak_memory_mb, 1),
+                one.passes,
             )
         )
     if parts.test.domain.kind == "real" and version("arch"):

@@ -424,20 +424,13 @@ def report(run: RunFolder, /, *, json_: Json = False) -> None:
 @app.command(help_epilogue=epilogue("doctor"))
 def doctor(*, json_: Json = False) -> None:
     """Say what runs here (torch, backends, threads, extras) and how to get what is missing."""
-    from throughtime.doctor import examine
+    from throughtime.doctor import examine, lines
 
     found = examine()
     if emit(found, json_):
         return
-    for key in ("throughtime", "python", "torch", "cpu"):
-        say(f"{key:<12} {found[key]}")
-    say(f"{'threads':<12} {found['threads']} of {found['cores']} cores")
-    say(f"{'cuda':<12} {'yes' if found['cuda'] else 'no'}")
-    ready = ", ".join(name for name, runs in found["backends"].items() if runs)
-    say(f"{'backends':<12} {ready}")
-    for extra in found["extras"]:
-        state = extra["version"] or f"missing: {extra['install']}"
-        say(f"{extra['package']:<12} {state}  ({extra['for']})")
+    for line in lines(found):
+        say(line)
 
 
 @app.command(help_epilogue=epilogue("bench"))

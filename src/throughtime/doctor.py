@@ -23,7 +23,7 @@ def version(package: str) -> str | None:
 
 
 def examine() -> dict[str, Any]:
-    """Versions, backends, threads and extras; for each missing one the command that installs it."""
+    """Versions, kernels, threads and extras; for each missing one what installs it."""
     import torch
 
     from throughtime import __version__, kernels
@@ -42,5 +42,39 @@ def examine() -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.is_available(),
         "backends": kernels.backends(),
+        "kernels": _native(),
         "extras": extras,
     }
+
+
+def _native() -> dict[str, str | None]:
+    """The C++ kernels: their instruction set, or what is wrong and what changes that."""
+    from throughtime.kernels import native
+
+    problem, remedy = native.problem(), native.REMEDY
+    if problem.startswith(native.FORCE):
+        remedy = f"unset {native.FORCE}"
+    elif problem:
+        problem = f"{problem}, so 'auto' uses torch"
+    return {
+        "instructions": None if problem else native.instructions(),
+        "problem": problem or None,
+        "install": remedy if problem else None,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """What `examine` found, for people."""
+    native, ready = found["kernels"], [name for name, runs in found["backends"].items() if runs]
+    missing = ": ".join(part for part in (native["problem"], native["install"]) if part)
+    said = [(key, found[key]) for key in ("throughtime", "python", "torch", "cpu")]
+    said += [
+        ("threads", f"{found['threads']} of {found['cores']} cores"),
+        ("cuda", "yes" if found["cuda"] else "no"),
+        ("backends", ", ".join(ready)),
+        ("kernels", native["instructions"] or missing),
+    ]
+    for extra in found["extras"]:
+        state = extra["version"] or f"missing: {extra['install']}"
+        said.append((extra["package"], f"{state}  ({extra['for']})"))
+    return [f"{name:<12} {what}" for name, what in said]

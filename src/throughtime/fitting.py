@@ -43,7 +43,7 @@ class Fitted:
     valid_nats: Tensor  # log-probability of each validation step before any refit, [total]
     seconds: float
     peak_memory_mb: float
-    steps: int = 0
+    passes: float | None = None  # through the training data; None for closed forms
 
     @property
     def name(self) -> str:
@@ -139,16 +139,16 @@ class Workshop:
         if candidate.train is None:
             # The held-out figure comes from the training part alone; the final fit uses both.
             model, chain = self.begin(candidate, self.parts.train)
-            nats, steps = self.judge(model, chain), 0
+            nats, passes = self.judge(model, chain), None
             again = chain if self.parts.seen.domain.integer else None  # a vocabulary stays
             model, chain = self.begin(candidate, self.parts.seen, again)
             spent = time.monotonic() - begun
         else:
             with threads(candidate.train.threads):
-                model, chain, nats, steps, spent = self.train(
+                model, chain, nats, passes, spent = self.train(
                     candidate, candidate.train, seconds, place
                 )
-        found = self.finished(candidate, model, chain, nats, spent, steps)
+        found = self.finished(candidate, model, chain, nats, spent, passes)
         if place is not None and self.clock is not None:
             checkpoint.write_json(self.clock, time.monotonic() - self.begun)
             save_fitted(place / "result.safetensors", found)
@@ -166,7 +166,7 @@ class Workshop:
         chain: Chain,
         nats: Tensor,
         seconds: float,
-        steps: int = 0,
+        passes: float | None = None,
     ) -> Fitted:
         """The record of a fitted model; `nats` are those of the validation steps."""
         seen = shown(model, chain, self.held)
@@ -174,7 +174,7 @@ class Workshop:
         steps_held = seen.steps if same else self.held.steps  # of text: characters, not tokens
         valid = -float(nats[seen.scored()].sum()) / max(1, steps_held)
         memory = peak_memory_mb() or 0.0
-        return Fitted(candidate, model.eval(), chain, valid, nats, seconds, memory, steps)
+        return Fitted(candidate, model.eval(), chain, valid, nats, seconds, memory, passes)
 
     def judge(self, model: SequenceModel, chain: Chain) -> Tensor:
         """Log-probability of each validation step, in the data's own units; 0 for the past."""
@@ -212,7 +212,8 @@ class Workshop:
             transforms=leader.candidate.transforms,
             model={**model.settings(), "names": names},
         )
-        return [self.finished(candidate, model, leader.chain, judged, 0.0)]
+        seconds = sum(one.seconds for one, _ in used)
+        return [self.finished(candidate, model, leader.chain, judged, seconds)]
 
     def begin(
         self, candidate: Candidate, data: Sequences, chain: Chain | None = None
@@ -229,8 +230,8 @@ class Workshop:
         wanted: TrainSettings,
         seconds: float | None,
         place: Path | None,
-    ) -> tuple[SequenceModel, Chain, Tensor, int, float]:
-        """A trained network with its chain, the nats of the validation steps, updates, seconds."""
+    ) -> tuple[SequenceModel, Chain, Tensor, float, float]:
+        """A trained network with its chain, the nats of the validation steps, passes, seconds."""
         model, chain = self.begin(candidate, self.parts.train)
         train, valid = (shown(model, chain, p) for p in (self.parts.train, self.parts.valid))
         settings = self.planned(model, train, valid, wanted, seconds, place)
@@ -243,13 +244,14 @@ class Workshop:
 
         chosen = None if place is None else place / "chosen.safetensors"
         if chosen is not None and chosen.exists():
-            tensors, (best_step, before) = checkpoint.read_tensors(chosen)
+            tensors, (best_step, passes, before) = checkpoint.read_tensors(chosen)
             nats = tensors["nats"]
         else:
-            progress = Trainer(model, train, valid, settings, on_event, place).run()
+            trainer = Trainer(model, train, valid, settings, on_event, place)
+            progress, passes = trainer.run(), trainer.passes
             nats, best_step = self.judge(model, chain), progress.best_step or progress.step
             if settings.refit == "no":
-                return model, chain, nats, progress.step, progress.seconds
+                return model, chain, nats, passes, progress.seconds
             before |= {
                 "step": progress.step,
                 "steps": progress.step,
@@ -257,7 +259,7 @@ class Workshop:
             }
             if chosen is not None:
                 tensors = {**model_tensors(model), "nats": nats}
-                checkpoint.write_tensors(chosen, tensors, [best_step, before])
+                checkpoint.write_tensors(chosen, tensors, [best_step, passes, before])
         if settings.refit == "afresh":
             model, chain = self.begin(candidate, self.parts.seen)
             again = settings.model_copy(update={"steps": best_step})
@@ -269,7 +271,7 @@ class Workshop:
         folder = None if place is None else place / "refit"
         refit = Trainer(model, everything, None, again, on_event, folder).run()
         # As the trainers counted them: a run that was killed goes on counting.
-        return model, chain, nats, settings.steps + again.steps, before["seconds"] + refit.seconds
+        return model, chain, nats, passes, before["seconds"] + refit.seconds
 
     def planned(
         self,
@@ -302,6 +304,9 @@ class Workshop:
         if plan.natural_predictor(law) == "ngram":
             self.orders = symbol_orders(train, valid, law, max(ladder))
         elif plan.natural_predictor(law) == "linear":
+            if self.settings.order == "auto":
+                most = plan.highest_order(self.parts.train, transforms, max(ladder))
+                ladder = [order for order in ladder if order <= most] or [max(0, most)]
             self.orders = real_orders(train, valid, law, ladder, self.view.differenced)
         else:
             self.orders = []
@@ -431,7 +436,7 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
         "valid": fitted.valid,
         "seconds": fitted.seconds,
         "peak_memory_mb": fitted.peak_memory_mb,
-        "steps": fitted.steps,
+        "passes": fitted.passes,
     }
     tensors = {**model_tensors(fitted.model), "valid_nats": fitted.valid_nats}
     checkpoint.write_tensors(path, tensors, values)
@@ -449,5 +454,5 @@ def load_fitted(path: Path) -> Fitted:
         tensors["valid_nats"],
         values["seconds"],
         values["peak_memory_mb"],
-        values["steps"],
+        values["passes"],
     )

@@ -101,7 +101,8 @@ class _Recurrent(nn.RNNBase):
             state = self._start(x, None)
         else:
             state = hx if order is None else states.index(hx, order)
-        y, state = kernels.run(self._spec(), x, state, self._flat(), None, None, backend, lengths)
+        ends = lengths.to(x.device)  # those of a PackedSequence are on the CPU
+        y, state = kernels.run(self._spec(), x, state, self._flat(), None, None, backend, ends)
         rows = pack_padded_sequence(y, lengths).data
         return PackedSequence(rows, sizes, order, back), (
             state if back is None else states.index(state, back)
@@ -180,7 +181,7 @@ class _Recurrent(nn.RNNBase):
             x, dims = input, [2, 3]
             batch = [x.shape[0 if self.batch_first else 1]] if x.dim() == 3 else []
         weight = getattr(self, self._names[0])
-        any_type = torch.is_autocast_enabled(x.device.type)
+        any_type = not x.is_meta and torch.is_autocast_enabled(x.device.type)
         if (
             x.dim() not in dims
             or x.shape[-1] != self.input_size
@@ -252,7 +253,7 @@ class _Recurrent(nn.RNNBase):
                 f"reset must be bool {expected} = {list(x.shape[:2])} in time-major order; "
                 f"got {reset.dtype} {list(reset.shape)}"
             )
-        return reset
+        return reset.to(x.device)
 
 
 def _check_weights(weights: str) -> str:

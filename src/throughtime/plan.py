@@ -17,6 +17,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain, Transform, transform_from_json
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
+from throughtime.models import linear
 from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.base import SequenceModel
 from throughtime.models.blend import Blend
@@ -99,7 +100,10 @@ def _best_view(
         if "log" in view and not (positive and wide):
             continue
         chain = [{"kind": name} for name in view] + [{"kind": "standardise"}]
-        model, found = fit_closed(_PROBE_ORDER, law, chain, train)
+        order = highest_order(train, chain, _PROBE_ORDER)
+        if order < 0 and view:
+            continue
+        model, found = fit_closed(max(0, order), law, chain, train)
         nats = [model.step_log_prob(part.transform(found)).sum() for part in (train, valid)]
         handicap = _LEVELS_HANDICAP * ("difference" not in view)
         handicap += _SCALE_HANDICAP * ("log" not in view)
@@ -200,7 +204,8 @@ def references(view: View, train: Sequences) -> list[Candidate]:
     if view.season is not None:
         specs = [{"kind": "difference", "lag": view.season}, {"kind": "standardise"}]
         found.append(_constant("seasonal naive", specs, law))
-    return found
+    first, *others = found
+    return [first] + [one for one in others if highest_order(train, one.transforms, 0) == 0]
 
 
 def _constant(name: str, transforms: list[dict[str, Any]], emission: Emission) -> Candidate:
@@ -212,6 +217,16 @@ def _constant(name: str, transforms: list[dict[str, Any]], emission: Emission) -
         "levels": sum(int(t.get("lag", 1)) for t in transforms if t["kind"] == "difference"),
     }
     return Candidate(name=name, family="reference", transforms=transforms, model=model)
+
+
+def highest_order(train: Sequences, specs: list[dict[str, Any]], most: int) -> int:
+    """The longest order up to `most` of a linear autoregression that gaps in the data leave room
+    for, on a view of them; -1 where hardly anything is left to see.
+    """
+    shown = train.transform(fitted([s for s in specs if s["kind"] != "standardise"], train))
+    count = 0 if shown.covariates is None else shown.covariates.shape[1]
+    z = torch.where(shown.level.unsqueeze(1), torch.nan, shown.values)
+    return linear.highest_order(z, shown.offsets, count, most)
 
 
 def window_law(emission: Emission) -> Emission:

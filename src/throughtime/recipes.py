@@ -15,6 +15,7 @@ from throughtime.errors import SettingError
 
 _BYTES_PER_UNIT = 64  # kept by a recurrent layer for its backward pass, per step and unit
 _MOST_GB = 8.0
+_FEW = 0.1  # of the steps observed: a few answers to long covariates, not a series with gaps
 CONTINUED = 0.6  # of the steps, where training goes on with the validation data
 
 
@@ -43,6 +44,8 @@ def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recip
         found = _quantised(train)
     elif emission.symbols:
         found = _symbols(train, settings.time_limit is not None)
+    elif _observed(train) < _FEW:
+        found = _answers(train)
     else:
         found = _values(train)
     found = _overridden(found, settings)
@@ -174,6 +177,34 @@ def _values(train: Sequences) -> Recipe:
             valid_every=25,
             valid_past=1000,
             refit="afresh",
+            threads=1,
+        ),
+    )
+
+
+def _observed(train: Sequences) -> float:
+    return 1.0 - float(train.missing.double().mean())
+
+
+def _answers(train: Sequences) -> Recipe:
+    """A value here and there after long covariates: one network whose memory spans a sequence."""
+    longest = max(2, int(train.lengths.max()))
+    return Recipe(
+        hidden=64,
+        layers=1,
+        members=1,
+        time_scale=float(longest),
+        train=TrainSettings(
+            steps=2500,
+            lanes=50,
+            bptt=str(longest),
+            learning_rate=1e-2,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            warmup=0.02,
+            average=0.99,
+            valid_every=50,
+            patience=20,
             threads=1,
         ),
     )

@@ -190,6 +190,12 @@ class Trainer:
             fresh = states.detach(self.model.initial_state(self.lanes.num_lanes))
             self.at = Position(self.at.target, fresh, self.at.target, fresh)
 
+    @property
+    def passes(self) -> float:
+        """How often the training data were gone through, the present pass in part."""
+        assert self.lanes is not None
+        return self.progress.epoch + self.at.target / max(1, len(self.lanes))
+
     def exhausted(self) -> bool:
         """Whether validation has stopped improving for as long as the patience allows."""
         patience = self.settings.patience

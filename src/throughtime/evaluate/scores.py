@@ -78,7 +78,8 @@ class Entry:
 
     family: one of `FAMILIES`; a "reference" has a fixed law (of values, changes, ...) and no
     memory beyond it, a "peer" is another package's model. valid: nats per step of validation
-    data, by which everything is chosen. seconds: what fitting took.
+    data, by which everything is chosen. seconds: what fitting took. passes: how often training
+    went through its data, None where nothing is trained step by step.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Entry:
     valid: float
     seconds: float
     peak_memory_mb: float | None = None
+    passes: float | None = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -160,7 +162,7 @@ def comparisons(entries: Sequence[Entry], seed: int = 0) -> dict[str, Any]:
 
     "past": the best model that looks at the past against the best reference; "latent": the best
     latent model against the best finite window; "peer": the best peer against the model of
-    "past". Best is meant by validation.
+    "past". Best is meant by validation. "latent" has the "passes" of its model as well.
     """
     reference, peer = _best(entries, "reference"), _best(entries, "peer")
     window, latent = _best(entries, "autoregressive"), _best(entries, "latent")
@@ -173,9 +175,12 @@ def comparisons(entries: Sequence[Entry], seed: int = 0) -> dict[str, Any]:
         names = {"model": model.name, "against": against.name}
         return names | paired(model.test, against.test, seed)
 
+    state = compared(latent, window)
+    if state is not None and latent is not None:
+        state["passes"] = latent.passes
     return {
         "past": compared(learned, reference),
-        "latent": compared(latent, window),
+        "latent": state,
         "peer": compared(peer, learned),
     }
 

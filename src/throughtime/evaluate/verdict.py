@@ -65,6 +65,12 @@ def _latent(latent: dict[str, Any], step: str) -> str:
             f"; a finite window is not enough: the latent state of {model} adds "
             f"{_amount(latent, step)} over {against}"
         )
+    passes = latent.get("passes")
+    if passes is not None and passes < 1:
+        return (
+            f"; whether a latent state adds to {against} is open: {model} was trained on "
+            f"{100 * passes:.0f} % of the training data only; give it more time"
+        )
     if side == "worse":
         return (
             f"; a finite window is enough: {against} beats the latent state of {model} by "

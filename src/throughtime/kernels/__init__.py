@@ -27,8 +27,9 @@ class Spec:
 
     kind: "rnn_tanh", "rnn_relu", "rnn_identity", "gru" or "lstm". weights: "float32", or
     "bfloat16" to use them rounded to 8 bits of precision on backend "cpu": large layers then fit
-    the cache. With torch's initial weights, outputs then differ by less than 1 % of their spread,
-    gradients by less than 5 %.
+    the cache. With torch's initial weights (16 to 512 units, up to 1,000 steps) outputs then differ
+    by 0.2 % of their spread and gradients by 0.2 % of their norm, for "rnn_relu" by 4 %; less than
+    0.3 % and 5 % is tested.
     """
 
     kind: str
@@ -41,7 +42,7 @@ class Spec:
 
 def backends() -> dict[str, bool]:
     """The kernel backends of this version, and whether each runs here."""
-    return {"cpu": available(), "torch": True, "reference": True}
+    return {"cpu": not native.problem(), "torch": True, "reference": True}
 
 
 def check(backend: str) -> str:

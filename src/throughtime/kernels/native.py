@@ -99,12 +99,12 @@ def load(path: Path = _LIBRARY) -> None:
     global _library, _wrong
     _library, _wrong = None, ""
     if not path.exists():
-        _wrong = f"backend 'cpu' was not built: {REMEDY}"
+        _wrong = "backend 'cpu' was not built"
         return
     try:
         found = ctypes.CDLL(str(path))
     except OSError as error:
-        _wrong = f"backend 'cpu' cannot be loaded ({error}): {REMEDY}"
+        _wrong = f"backend 'cpu' cannot be loaded ({error})"
         return
     found.tt_reserve.restype = ctypes.c_int64
     found.tt_reserve.argtypes = [ctypes.c_int64] * 5
@@ -131,16 +131,20 @@ def available() -> bool:
     return not _wrong
 
 
+def problem() -> str:
+    """Why the library does not run here, without the remedy; empty where it runs."""
+    return _wrong
+
+
 def require() -> None:
     """Raises BackendError where the library does not run."""
-    if _wrong:
-        raise BackendError(_wrong)
+    library()
 
 
 def library() -> ctypes.CDLL:
     """The library. Raises BackendError where it does not run."""
     if _library is None:
-        raise BackendError(_wrong)
+        raise BackendError(_wrong if _wrong.startswith(FORCE) else f"{_wrong}: {REMEDY}")
     return _library
 
 

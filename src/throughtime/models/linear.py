@@ -257,6 +257,19 @@ def fit_student_t(
     )
 
 
+def highest_order(z: Tensor, offsets: Tensor, num_covariates: int, most: int) -> int:
+    """The longest order up to `most` for which enough steps have their predecessors observed.
+
+    z ``[total, D]`` of series with these offsets. -1: too few values even for a constant.
+    """
+    values = z.double().numpy()
+    observed = ~np.isnan(values).any(1)
+    lags = np.where(observed, run_lengths(values, offsets.numpy()), -1)
+    needed = 3 + num_covariates + np.arange(most + 1) * values.shape[1]
+    enough = np.array([(lags >= order).sum() for order in range(most + 1)]) >= needed
+    return most if enough.all() else int(enough.argmin()) - 1
+
+
 def scan(
     z: Sequence[Tensor],
     orders: Sequence[int],
