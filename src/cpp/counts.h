@@ -41,6 +41,14 @@ double bisect(const Cdf& cdf, double u, double low, double high) {
   return high;
 }
 
+// x - log(1 + x), in which the two nearly cancel for small x.
+inline double log_gap(double x) {
+  if (std::fabs(x) > 0.03) return x - std::log1p(x);
+  double sum = 0;
+  for (int n = 12; n >= 2; n--) sum = 1.0 / n - x * sum;
+  return x * x * sum;
+}
+
 // Q(a, x), the regularised upper incomplete gamma function, for a of some hundreds or more and x
 // within a few tenths of it: Temme's uniform expansion (1979, SIAM J. Math. Anal. 10), with the
 // series of its coefficients of DiDonato & Morris (1986, ACM TOMS 12).
@@ -63,7 +71,7 @@ inline double upper_gamma(double a, double x) {
       -0.12760635188618728e-4,    0.34235787340961381e-7,    0.13721957309062933e-5,
       -0.6298992138380055e-6,     0.14280614206064242e-6};
   const double excess = (x - a) / a;
-  const double phi = excess - std::log1p(excess);  // eta^2 / 2
+  const double phi = log_gap(excess);  // eta^2 / 2
   const double eta = x < a ? -std::sqrt(2 * phi) : std::sqrt(2 * phi);
   double c0 = C0[14], c1 = C1[12], c2 = C2[10];
   for (int i = 13; i >= 0; i--) c0 = c0 * eta + C0[i];
@@ -87,38 +95,51 @@ inline double log_gamma(double x) {
   return lgamma_r(x, &sign);
 }
 
-// log(Γ(a + b) / Γ(b)) - a log(a + b), without the cancellation of large numbers.
-inline double log_gamma_rise(double a, double b) {
-  if (b < 100) return log_gamma(a + b) - log_gamma(b) - a * std::log(a + b);
-  const double s = 1 / (a + b), t = 1 / b;
-  return (b - 0.5) * std::log1p(a / b) - a + (s - t) / 12 - (s * s * s - t * t * t) / 360;
+// log Γ(x) - ((x - 1/2) log x - x + log(2 pi) / 2), for x of 100 or more.
+inline double stirling_rest(double x) { return 1 / (12 * x) - 1 / (360 * x * x * x); }
+
+// log of x^a y^b / B(a, b) for x = a / (a + rate), y = 1 - x: what a sum of large numbers that
+// cancel would lose is kept.
+inline double log_beta_front(double a, double b, double rate) {
+  const double rise = b < 100 ? log_gamma(a + b) - log_gamma(b) - a * std::log(a + b)
+                              : (b - 0.5) * std::log1p(a / b) - a + stirling_rest(a + b) -
+                                    stirling_rest(b);
+  const double fall = a < 100 ? a * std::log(a) - log_gamma(a)
+                              : a + 0.5 * std::log(a / 6.283185307179586477) - stirling_rest(a);
+  return rise + fall + a * std::log1p((b - rate) / (a + rate)) - b * std::log1p(a / rate);
 }
 
-// The continued fraction of the incomplete beta function (DLMF 8.17.22), by Lentz's method.
-inline double beta_fraction(double a, double b, double x) {
-  double c = 1, d = 1 / (1 - (a + b) * x / (a + 1)), h = d;
-  for (int m = 1; m < 20000; m++) {
-    double term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
-    d = 1 / (1 + term * d);
-    c = 1 + term / c;
-    h *= d * c;
-    term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
-    d = 1 / (1 + term * d);
-    c = 1 + term / c;
-    h *= d * c;
-    if (std::fabs(d * c - 1) < 1e-15) break;
+// The continued fraction of the incomplete beta function I_x(a, b), y = 1 - x, where excess =
+// a - (a + b) x is positive: every second convergent (Didonato & Morris 1992, ACM TOMS 18).
+inline double beta_fraction(double a, double b, double x, double y, double excess) {
+  const double ratio = b / a, unit = 1 / a + 1, c = excess + 1;
+  double p = 1, s = a + 1, top = 0, bottom = 1, top_next = 1, bottom_next = c / unit;
+  double found = unit / c;
+  for (double n = 1; n < 100000; n++) {
+    const double w = n * (b - n) * x, e = a / s, t = n / a;
+    const double alpha = p * (p + ratio) * e * e * w * x;
+    const double beta = n + w / s + (t + 1) / (unit + t + t) * (c + n * (1 + y));
+    p = t + 1;
+    s += 2;
+    const double new_top = alpha * top + beta * top_next;
+    const double new_bottom = alpha * bottom + beta * bottom_next;
+    const double before = found;
+    found = new_top / new_bottom;
+    if (!(std::fabs(found - before) > 1e-15 * found)) break;
+    top = top_next / new_bottom;
+    bottom = bottom_next / new_bottom;
+    top_next = found;
+    bottom_next = 1;
   }
-  return h;
+  return found;
 }
 
 // P(X <= k) of the negative binomial law: the incomplete beta function at size / (size + rate).
 inline double negative_binomial_cdf(double rate, double size, double k) {
   const double a = size, b = k + 1, x = size / (size + rate), y = rate / (size + rate);
-  const double log_front = log_gamma_rise(a, b) - log_gamma(a) + a * std::log((a + b) * x) -
-                           b * std::log1p(size / rate);
-  const double front = std::exp(log_front);
-  if (x < (a + 1) / (a + b + 2)) return front * beta_fraction(a, b, x) / a;
-  return 1 - front * beta_fraction(b, a, y) / b;
+  const double front = std::exp(log_beta_front(a, b, rate)), excess = x * (rate - b);
+  if (excess >= 0) return front * beta_fraction(a, b, x, y, excess);
+  return 1 - front * beta_fraction(b, a, y, x, -excess);
 }
 
 inline double negative_binomial_quantile(double rate, double size, double u) {

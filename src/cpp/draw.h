@@ -144,13 +144,6 @@ inline double column(idx law, const double* raw, idx apart, double floor, const 
 
 inline bool two_uniforms(idx law) { return law == TT_STUDENT_T; }
 
-// How many entries of a rising array lie below: the inverse of a distribution function.
-inline idx below(const double* cumulative, idx count, double threshold) {
-  idx found = 0;  // NaN: none
-  for (idx i = 0; i < count; i++) found += cumulative[i] < threshold;
-  return found < count ? found : count - 1;
-}
-
 // Which component of a mixture column d takes; logits are [components, columns].
 inline idx component(const tt_sampler& s, const double* logits, idx d, double u) {
   double most = -INFINITY, sum = 0;
@@ -210,6 +203,20 @@ inline double sum_of(const double* x, idx n) {
   return sum;
 }
 
+// The symbol at which the masses added up, in place, reach the share u of their sum.
+TT_INLINE idx reached(double* mass, idx n, double u) {
+  constexpr idx L = lanes<double>;
+  double sum = 0;
+  for (idx v = 0; v < n; v++) mass[v] = sum += mass[v];
+  for (idx v = n; v < up(n, L); v++) mass[v] = INFINITY;
+  const double threshold = u * sum;  // NaN: the first symbol
+  typename Simd<double>::I below = {};
+  for (idx v = 0; v < n; v += L) below -= load(mass + v) < threshold;
+  idx found = 0;
+  for (idx i = 0; i < L; i++) found += below[i];
+  return found;
+}
+
 struct Likelier {
   const double* mass;
   bool operator()(idx a, idx b) const {  // of a heap whose top comes first
@@ -252,8 +259,7 @@ __attribute__((noinline)) idx draw_symbol(const tt_sampler& s, double* raw, idx 
     }
   }
   if (s.top_p < 1.0) nucleus(raw, V, sum_of(raw, V), s.top_p, order);
-  for (idx v = 1; v < V; v++) raw[v] += raw[v - 1];
-  return below(raw, V, u * raw[V - 1]);
+  return reached(raw, V, u);
 }
 
 }  // namespace

@@ -124,9 +124,7 @@ class Sampler:
             ctypes.addressof(self.table), codes, head_w, head_b, level[0] if level else None,
         )  # fmt: skip
         self.library, self.place = native.library(), ctypes.byref(self.call)
-        self.packed = torch.empty(
-            self.library.tt_sampler_size(self.place) + 256, dtype=torch.uint8
-        )
+        self.packed = torch.empty(self.library.tt_sampler_size(self.place) + 256, dtype=torch.uint8)
         self.call.packed = -(-self.packed.data_ptr() // 256) * 256
         self.library.tt_sampler_pack(self.place)
         products = sum(w.numel() for w in weights if w.dim() == 2) + network.head_weight.numel()
