@@ -251,7 +251,7 @@ class SequenceModel(nn.Module, ABC):
         temperature: float,
         top_p: float,
     ) -> Start:
-        """What `sample` was given, a row for each path. Raises SettingError for what is not valid."""
+        """What `sample` was given, a row for each path. Raises SettingError for what is wrong."""
         if temperature != 1.0 or top_p != 1.0:  # refused before the first step
             _shaped(self.emission.distribution(self.level_raw), temperature, top_p)
         if previous is not None and len(previous) != num_paths:
