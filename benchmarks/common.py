@@ -17,17 +17,19 @@ import torch
 import throughtime as tt
 
 
-def arguments(description: str, **extra: Any) -> argparse.Namespace:
-    """--data, --out, --seed, --json, and what a script adds."""
+def arguments(description: str, *, reads: bool = True, **extra: Any) -> argparse.Namespace:
+    """--out, --seed, --json, what a script adds, and --data where it reads any."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of data")
+    if reads:
+        folder = Path("../shared/data")
+        parser.add_argument("--data", type=Path, default=folder, help="folder of data")
     parser.add_argument("--out", type=Path, help="keep the run folders here")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     for name, options in extra.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **options)
     found = parser.parse_args()
-    if not found.data.exists():
+    if reads and not found.data.exists():
         parser.exit(1, f"no data at {found.data}; point --data at them\n")
     return found
 

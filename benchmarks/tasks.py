@@ -1,0 +1,113 @@
+"""The classic tests of long memory, with settings that throughtime finds for itself.
+
+The adding problem (Hochreiter & Schmidhuber 1997): two of T numbers are marked, their sum is asked
+for at the end. Copy memory: ten symbols come first and are asked for again T steps later. Published
+figures are those of Bai, Kolter & Koltun (2018), "An empirical evaluation of generic convolutional
+and recurrent networks for sequence modeling", table 1, and of their networks' sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from common import Timed, arguments, finish
+
+import throughtime as tt
+from throughtime.data.domain import Domain
+
+PUBLISHED = {
+    "adding": {"LSTM, 70K": 0.164, "GRU, 70K": 5.3e-5, "RNN, 70K": 0.177},
+    "copying": {"LSTM, 16K": 0.0204, "GRU, 16K": 0.0197, "RNN, 16K": 0.0202},
+}
+SYMBOLS = 8  # to be remembered; one more is a blank, and one asks for the copy
+
+
+def adding(count: int, length: int, seed: int) -> tt.Sequences:
+    """Sequences of one observed value, the last; numbers and markers are known beforehand."""
+    source = torch.Generator().manual_seed(seed)
+    value = torch.rand(count, length, generator=source, dtype=torch.float64)
+    marker = torch.zeros(count, length, dtype=torch.float64)
+    half, each = length // 2, torch.arange(count)
+    marker[each, torch.randint(0, half, (count,), generator=source)] = 1
+    marker[each, torch.randint(half, length, (count,), generator=source)] = 1
+    asked = torch.full((count, length), math.nan, dtype=torch.float64)
+    asked[:, -1] = (value * marker).sum(1)
+    return tt.Sequences(
+        asked.reshape(-1, 1),
+        torch.arange(count + 1) * length,
+        starts=torch.zeros(count, dtype=torch.long),
+        domain=Domain("real", columns=("sum",), covariate_columns=("value", "marker")),
+        names=tuple(f"{seed}.{i}" for i in range(count)),
+        covariates=torch.stack([value, marker], -1).flatten(0, 1),
+    )
+
+
+def copying(count: int, length: int, seed: int) -> tt.Sequences:
+    """Sequences of ten symbols, blanks, a sign, and the ten symbols again."""
+    source = torch.Generator().manual_seed(seed)
+    symbols = torch.randint(SYMBOLS, (count, 10), generator=source)
+    blanks = torch.full((count, length - 1), SYMBOLS)
+    sign = torch.full((count, 1), SYMBOLS + 1)
+    rows = torch.cat([symbols, blanks, sign, symbols], 1)
+    return tt.Sequences.of(list(rows), Domain("symbols", num_symbols=SYMBOLS + 2))
+
+
+def squared_error(run: tt.Run, test: tt.Sequences) -> float:
+    """Of the predicted sums, in their own units."""
+    scales = [one.std[0][0] for one in run.chain.transforms if one.kind == "standardise"]
+    errors = []
+    for batch, law in run.model.laws(test.transform(run.chain)):
+        asked = batch.weight > 0
+        errors.append((law.mean - batch.x)[asked].square())
+    return float(torch.cat(errors).mean() * math.prod(scales) ** 2)
+
+
+def copied(run: tt.Run, test: tt.Sequences, length: int) -> float:
+    """Nats per step of what can be known, as published: all but the ten symbols to remember."""
+    nats = -float(run.model.log_prob(test.transform(run.chain)).mean())
+    return (nats - 10 * math.log(SYMBOLS)) / (length + 20)
+
+
+def row(task: str, run: tt.Run, seconds: float, error: float) -> dict[str, Any]:
+    """One line of the table."""
+    size = sum(p.numel() for p in run.model.parameters())
+    name = f"throughtime {run.scores['best']}"
+    return {"task": task, "network": name, "parameters": size, "loss": error, "seconds": seconds}
+
+
+def main() -> None:
+    args = arguments(
+        __doc__ or "",
+        reads=False,
+        task={"choices": ["adding", "copying", "both"], "default": "both"},
+        model={"choices": ["gru", "lstm", "rnn"], "default": "gru"},
+        time_limit={"default": None},
+    )
+    rows = []
+    if args.task != "copying":
+        parts = adding(4000, 600, 1), adding(300, 600, 2), adding(1000, 600, 3)
+        run, seconds = Timed(args, "adding").fit(
+            parts, model=args.model, time_limit=args.time_limit
+        )
+        rows.append(row("adding, T = 600", run, seconds, squared_error(run, parts[2])))
+        rows += [
+            {"task": "adding, T = 600", "network": f"published: {name}", "loss": value}
+            for name, value in PUBLISHED["adding"].items()
+        ]
+    if args.task != "adding":
+        parts = copying(2000, 1000, 1), copying(100, 1000, 2), copying(200, 1000, 3)
+        run, seconds = Timed(args, "copying").fit(
+            parts, model=args.model, time_limit=args.time_limit
+        )
+        rows.append(row("copying, T = 1000", run, seconds, copied(run, parts[2], 1000)))
+        rows += [
+            {"task": "copying, T = 1000", "network": f"published: {name}", "loss": value}
+            for name, value in PUBLISHED["copying"].items()
+        ]
+    finish(args, "Long memory: mean squared error, nats per step", rows)
+
+
+if __name__ == "__main__":
+    main()
