@@ -186,6 +186,7 @@ def test_kernels_know_those_before_them_only() -> None:
     assert {f"throughtime.kernels.{name}" for name in KERNELS} - known == {
         "throughtime.kernels.stack",  # only the backends build on it
         "throughtime.kernels.categorical",  # a head, which models choose
+        "throughtime.kernels.sampling",  # whole loops, which models choose
     }
 
 
