@@ -92,7 +92,6 @@ def test_only_the_gradients_that_are_wanted(kind: str) -> None:
 
 
 @needs_library
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_kernel_names_the_reference(kind: str) -> None:
     ours = layer(kind, 2, 3, backend="cpu")
