@@ -8,7 +8,7 @@ import torch
 import throughtime as tt
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.unrolled import Steps, norms, side_by_side
+from throughtime.unrolled import Steps, Window, folded, norms
 
 STEPS, ROWS, INPUTS, HIDDEN = 11, 3, 2, 4
 
@@ -196,13 +196,55 @@ def test_a_state_of_any_shape_and_integers_in_it():
     assert norms(delta).shape == (5,)
 
 
-def test_batches_side_by_side():
-    x = torch.arange(12.0).reshape(1, 3, 4)
-    found = side_by_side([{"a": (x, None)}, {"a": (x + 1, None)}])
-    torch.testing.assert_close(found["a"][0], torch.cat([x, x + 1], 1))
+def test_steps_of_batches_as_rows():
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    batch, one = {"a": (x, None)}, {"a": (x[:1], None)}
+    found = folded(batch, one, slice(None))
+    close(found["a"][0], torch.cat([x[:1], x[1:]], 1))
     assert found["a"][1] is None
-    assert side_by_side(["text", "text"]) is None
-    assert side_by_side([torch.zeros(3), torch.zeros(3)]) is None
+    close(folded(x, x[:1], slice(1, None, 2)), x[1:])
+    assert folded("text", "t", slice(None)) is None
+    assert folded(torch.zeros(3), torch.zeros(1), slice(None)) is None
+    assert folded((x, torch.zeros(2, 2)), (x[:1], torch.zeros(2, 2)), slice(None)) is None
+
+
+def test_a_window_of_a_batch_is_a_batch():
+    window = Window(torch.arange(10), 3, 8)
+    assert len(window) == 5
+    assert window[1:3].tolist() == [4, 5]
+    assert window[0:9].tolist() == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_sweep_is_one_backward_of_the_whole(name):
+    loss, batch, state, params = problem(name)
+    given = [torch.randn_like(leaf) for leaf in states.leaves(state)]
+    before = states.apply(lambda leaf: leaf.clone().requires_grad_(), state)
+    value, after = loss(batch, before)
+    total = value + sum((a * g).sum() for a, g in zip(leaves_of(after), given, strict=True))
+    expected = torch.autograd.grad(total, [*leaves_of(before), *params.values()])
+    for steps in (
+        Steps(loss, batch, state, params),
+        Steps(alone(loss), OneByOneBatch(batch), state, params),
+    ):
+        start, gradients = steps.sweep(given)
+        close([*start, *gradients.values()], list(expected))
+
+
+def test_without_a_state_before_the_first_step():
+    layer = tt.GRU(INPUTS, HIDDEN).double()
+    x = torch.randn(STEPS, ROWS, INPUTS, dtype=torch.float64)
+
+    def loss(batch, state):
+        y, state = layer(batch, state)
+        return y.square().sum(), state
+
+    params = dict(layer.named_parameters())
+    found = Steps(loss, x, None, params)
+    zeros = Steps(loss, x, torch.zeros(1, ROWS, HIDDEN, dtype=torch.float64), params)
+    close(found.immediate()[1], zeros.immediate()[1])
+    close(found.immediate()[0][0][1:], zeros.immediate()[0][0][1:])
+    assert not found.immediate()[0][0][0].any()
 
 
 def test_a_loss_that_is_no_scalar_is_refused():
