@@ -140,7 +140,7 @@ class _Chain:
             checks.scalar(part)
         ends = list(states.leaves(end))
         if not last:
-            self.compare(block, part, ends)
+            self.compare(block, [part.detach(), *states.leaves(states.detach(end))])
         self.depends |= part.requires_grad
         reached = [] if last else list(zip(ends, self.cotangents, strict=True))
         pairs = [(one, two) for one, two in reached if one.requires_grad and two is not None]
@@ -152,10 +152,10 @@ class _Chain:
         self.cotangents = [leaf.grad for leaf in states.leaves(begin)]
         return part.detach(), states.detach(end)
 
-    def compare(self, block: int, part: Tensor, ends: list[Tensor]) -> None:
+    def compare(self, block: int, now: list[Tensor]) -> None:
         """Refuses a block that does not end as it did when it was first run."""
         before = [self.parts[block], *states.leaves(self.after)]
-        if not checks.alike(before, [part, *ends]):
+        if not checks.alike(before, now):
             raise SettingError(
                 f"steps {self.cuts[block]} to {self.cuts[block + 1] - 1} did not give the same "
                 "loss and state when they were run again: a module keeps hidden state inside (pass "

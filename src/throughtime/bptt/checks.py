@@ -150,7 +150,7 @@ def non_finite(
 
 def _first_bad(loss: Loss, batch: Timed, state: State, begin: int, end: int) -> int | None:
     """The first step with a loss that is not finite; None if it does not show again."""
-    piece = isqrt(end - begin - 1) + 1 if end - begin > 1 else 1
+    piece = isqrt(end - begin)
     for t0 in range(begin, end, piece):
         t1 = min(t0 + piece, end)
         part, after = loss(batch[t0:t1], state)
