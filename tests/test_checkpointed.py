@@ -2,6 +2,7 @@
 
 import gc
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import throughtime as tt
-from throughtime import bptt
+from throughtime import bptt, recipes
 from throughtime import state as states
 from throughtime.bptt import budget
 from throughtime.cli import main
@@ -386,3 +387,12 @@ def test_fit_says_what_budget_would_do(here):
     write_series(here / "prices.csv", walk(120))
     with pytest.raises(SettingError, match=r"memory='2kB' cannot hold .*; the least is \d+ kB"):
         tt.fit("prices.csv", bptt="memory=2kB", steps=3, hidden=4, model="gru", out="run")
+
+
+def test_full_bptt_over_too_much_is_pointed_to_a_budget():
+    chosen = SimpleNamespace(hidden=512, members=1, layers=2, train=SimpleNamespace(bptt="full"))
+    train = SimpleNamespace(steps=1_000_000)
+    with pytest.raises(SettingError, match=r"needs about 66 GB; .* such as --bptt memory=2GB"):
+        recipes.check_memory(chosen, train)
+    chosen.train.bptt = "memory=2GB"
+    recipes.check_memory(chosen, train)

@@ -139,8 +139,9 @@ class _Chain:
         if part.dim() != 0:
             checks.scalar(part)
         ends = list(states.leaves(end))
-        if not last:
+        if not last:  # the first time, it was without a graph
             self.compare(block, [part.detach(), *states.leaves(states.detach(end))])
+        self.after = None
         self.depends |= part.requires_grad
         reached = [] if last else list(zip(ends, self.cotangents, strict=True))
         pairs = [(one, two) for one, two in reached if one.requires_grad and two is not None]
