@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from throughtime import bptt
 from throughtime import state as states
-from throughtime.errors import SettingError
+from throughtime.errors import NonFiniteError, SettingError
 
 STEPS, ROWS, SIZE = 13, 2, 3
 
@@ -165,12 +165,20 @@ def test_errors_say_what_to_do():
         bptt.Full().backward(Problem().loss, torch.zeros(0, ROWS, SIZE), None)
     with pytest.raises(SettingError, match="must return a scalar"):
         bptt.Full().backward(lambda batch, state: (batch.sum(0), state), torch.zeros(3, 2), None)
-    with pytest.raises(SettingError, match="--bptt 'many' is not full, K or K1,K2"):
+    with pytest.raises(SettingError, match=r"--bptt 'many' is not full, .* or memory=512MB"):
         bptt.parse("many")
+    with pytest.raises(SettingError, match="memory='much' is not a size like 512MB"):
+        bptt.parse("memory=much")
+    for text in ("slots=", "slots=-1", "slots=x", "full=3"):
+        with pytest.raises(SettingError, match="is not full, K or K1,K2"):
+            bptt.parse(text)
 
 
 def test_methods_read_back_from_their_names():
-    for method in (bptt.Full(), bptt.Truncated(5), bptt.Truncated(5, 9)):
+    methods = [bptt.Full(), bptt.Truncated(5), bptt.Truncated(5, 9)]
+    methods += [bptt.Checkpointed(memory="1.5 GB"), bptt.Checkpointed(memory=5000)]
+    methods += [bptt.Checkpointed(slots=7)]
+    for method in methods:
         assert bptt.parse(bptt.describe(method)) == method
 
 
@@ -184,3 +192,98 @@ def test_clipping_reports_the_norm_and_scales_to_the_limit():
     assert abs(float(p.grad.norm()) - 1.0) < 1e-4
     p.grad = torch.tensor([float("nan"), 1.0])
     assert bptt.clip([p], 1.0)[1] is False
+
+
+METHODS = [bptt.Full(), bptt.Truncated(3, 5), bptt.Checkpointed(slots=3)]
+
+
+class Hidden(torch.nn.Module):
+    """A network that keeps its state to itself."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self.cell, self.cut, self.h = torch.nn.RNN(SIZE, SIZE, dtype=torch.float64), cut, None
+
+    def loss(self, batch, state):
+        y, self.h = self.cell(batch, self.h)
+        if self.cut:
+            self.h = self.h.detach()
+        return y.square().sum(), None
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_module_that_keeps_its_state_inside_is_refused(method, cut):
+    module = Hidden(cut)
+    message = r"the first step gives loss \S+, and \S+ when .* keeps hidden state inside; pass it"
+    for _ in range(2):
+        with pytest.raises(SettingError, match=message):
+            method.backward(module.loss, Problem().batch, None)
+
+
+def test_a_graph_used_twice_is_explained():
+    module, batch = Hidden(cut=False), Problem().batch
+    _, at = bptt.Truncated(4).advance(module.loss, batch, bptt.Position())
+    with pytest.raises(SettingError, match=r"differentiated before: .* keeps hidden state inside"):
+        bptt.Truncated(4).advance(module.loss, batch, at)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dropout_and_own_generators_are_not_mistaken_for_hidden_state(method):
+    problem, mine = Problem(), torch.Generator()
+    calls = []
+
+    def loss(batch, state):
+        calls.append((torch.get_rng_state(), mine.get_state()))
+        noise = torch.rand(1, generator=mine, dtype=torch.float64)
+        total, state = problem.loss(torch.nn.functional.dropout(batch, 0.5), state)
+        return total * noise.squeeze(), state
+
+    before = torch.get_rng_state(), mine.get_state()
+    if isinstance(method, bptt.Checkpointed):
+        method = bptt.Checkpointed(slots=3, generators=(mine,))
+    loss_of_all, _ = method.backward(loss, problem.batch, problem.state)
+    assert torch.isfinite(loss_of_all)
+    run = [call for call in calls if len(call[0])]
+    for begin in (run[0], run[1], run[2]):  # the two trials, and the first step that counts
+        assert all(torch.equal(a, b) for a, b in zip(begin, before, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_that_is_not_a_sum_over_time(method):
+    problem = Problem()
+
+    def mean(batch, state):
+        total, state = problem.loss(batch, state)
+        return total / len(batch), state
+
+    if isinstance(method, bptt.Full):  # never cuts, so any loss will do
+        method.backward(mean, problem.batch, problem.state)
+        return
+    with pytest.raises(SettingError, match=r"not a sum over time: two steps give .* use reduction"):
+        method.backward(mean, problem.batch, problem.state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_is_not_mistaken_for_a_loss_that_is_no_sum(dtype):
+    w = torch.full((3,), 1.1, dtype=dtype, requires_grad=True)
+    batch = torch.linspace(-7.0, 5.0, 60).reshape(20, 3).to(dtype)
+    bptt.Truncated(5).backward(lambda x, state: ((x * w).cumsum(0)[-1].sum(), None), batch, None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_becomes_infinite_or_nan_is_placed(method, bad):
+    problem = Problem()
+    factor = torch.ones(STEPS, ROWS, 1, dtype=torch.float64)
+    factor[7] = bad
+    batch = torch.cat([problem.batch, factor], -1)
+
+    def loss(batch, state):
+        total, state = problem.loss(batch[..., :-1], state)
+        return total * batch[..., -1].prod(), state
+
+    begin = 6 if isinstance(method, bptt.Truncated) else 0
+    message = rf"infinite or NaN in steps {begin} to \d+, first in step 7; look"
+    with pytest.raises(NonFiniteError, match=message):
+        method.backward(loss, batch, problem.state)

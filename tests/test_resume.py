@@ -38,6 +38,8 @@ class Fragile(Trainer):
 RUNS: dict[str, dict[str, Any]] = {
     "full": {"bptt": "full", "segment": 12, "lanes": 4},
     "truncated": {"bptt": "8,20"},
+    "checkpointed": {"bptt": "slots=3", "segment": 12, "lanes": 4},
+    "budget": {"bptt": "memory=150kB", "precision": "bfloat16"},
     "bfloat16": {"bptt": "8,20", "precision": "bfloat16"},
 }
 

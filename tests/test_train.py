@@ -26,7 +26,7 @@ from throughtime.train import Trainer, affordable_steps, validation_nats
 # What training does
 
 
-@pytest.mark.parametrize("bptt", ["full", "8", "8,20"])
+@pytest.mark.parametrize("bptt", ["full", "8", "8,20", "memory=50kB"])
 def test_the_loss_goes_down(bptt: str) -> None:
     events: list[dict[str, Any]] = []
     settings = {"steps": 60, "learning_rate": 3e-2, "bptt": bptt, "valid_every": 20}
@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert not same(everything(one)["weights"], everything(other)["weights"])
 
 
-@pytest.mark.parametrize(("bptt", "steps"), [("full", None), ("8", 8)])
+@pytest.mark.parametrize(("bptt", "steps"), [("full", None), ("slots=4", None), ("8", 8)])
 def test_the_gradient_is_that_of_the_mean_over_scored_steps(bptt: str, steps: int | None) -> None:
     run = trainer({"bptt": bptt, "clip": 1e9}, model=small_model())
     run.epoch(0)

@@ -67,7 +67,11 @@ def fit(
     hidden: Annotated[int | None, Parameter(help="Units of each network.", group=_models)] = None,
     layers: Annotated[int | None, Parameter(help="Layers of each network.", group=_models)] = None,
     bptt: Annotated[
-        str, Parameter(help="Gradient through time: auto, full, K or K1,K2 steps.", group=_models)
+        str,
+        Parameter(
+            help="Gradient through time: auto, full, K or K1,K2 steps, or memory=512MB.",
+            group=_models,
+        ),
     ] = "auto",
     emission: Annotated[
         str, Parameter(help="Law of a step: auto, student_t, normal, poisson, …", group=_models)

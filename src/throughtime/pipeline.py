@@ -53,11 +53,12 @@ def fit(
 
     data: a path, a folder, "demo:prices", a frame, an array, a `Sequences`, or the tuple
     (train, valid, test) of `Sequences` where the split is given. model: "auto" or one of ar, rnn,
-    gru, lstm. order: of the autoregression. hidden, layers: of the networks. bptt: "full", "K" or
-    "K1,K2". emission: a kind of `tt.emissions` or "auto". symbols: of text, "characters", "bytes"
-    or "tokens". transforms: descriptions instead of the ones chosen by likelihood. valid, test:
-    fractions held out. name: what to call the data. time_limit: seconds, or "90s", "5m", "1h".
-    steps: updates of each network. read_options go to `tt.read`.
+    gru, lstm. order: of the autoregression. hidden, layers: of the networks. bptt: "full", "K",
+    "K1,K2" or "memory=512MB" (see `tt.bptt`). emission: a kind of `tt.emissions` or "auto".
+    symbols: of text, "characters", "bytes" or "tokens". transforms: descriptions instead of the
+    ones chosen by likelihood. valid, test: fractions held out. name: what to call the data.
+    time_limit: seconds, or "90s", "5m", "1h". steps: updates of each network. read_options go to
+    `tt.read`.
 
     Everything is kept in the folder `out` (default runs/NAME). The same call on an interrupted run
     goes on where it stopped; on a finished one it returns it. Settings are checked before any data

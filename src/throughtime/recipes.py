@@ -259,7 +259,8 @@ def check_memory(chosen: Recipe, train: Sequences) -> None:
     if needed > _MOST_GB:
         raise SettingError(
             f"full BPTT over {train.steps:,} steps needs about {needed:.0f} GB; "
-            "give a truncation, such as --bptt 200"
+            "give a truncation, such as --bptt 200, or keep the gradient exact inside a budget, "
+            "such as --bptt memory=2GB"
         )
 
 

@@ -6,17 +6,24 @@ and are tested against each other and against hand-built graphs.
 
     base        what every method is, and where a pass over a batch stands
     windows     Full, Truncated
+    checkpointed    Checkpointed: the exact gradient in a declared amount of memory
+    schedule    which states it keeps
+    budget      what a tape and a state cost, and how to cut time
+    replay      running a loss again with the same random numbers
+    checks      losses that are refused
     names       "full", "64,128": how settings name methods
     clipping    gradients kept to a joint norm
 """
 
 from throughtime.bptt.base import GradientMethod, Position, Update
+from throughtime.bptt.checkpointed import Checkpointed
 from throughtime.bptt.clipping import clip
 from throughtime.bptt.names import describe, parse
 from throughtime.bptt.windows import Full, Truncated
 from throughtime.unrolled import Loss, Timed
 
 __all__ = [
+    "Checkpointed",
     "Full",
     "GradientMethod",
     "Loss",

@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from throughtime import state as states
+from throughtime.bptt import checks
+from throughtime.bptt.replay import Generators
 from throughtime.errors import SettingError
 from throughtime.state import State
 from throughtime.unrolled import Loss, Timed
@@ -40,6 +44,9 @@ class Position:
 class GradientMethod(ABC):
     """A way to differentiate a loss through time."""
 
+    cuts: ClassVar[bool] = True  # whether the loss is taken in pieces, as only a sum can be
+    generators: Generators = ()  # beside torch's own, those that the loss draws from
+
     @abstractmethod
     def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
         """One update's worth: adds the gradient of the next steps' losses to ``.grad``.
@@ -54,13 +61,21 @@ class GradientMethod(ABC):
 
         state: before the batch's first step; gradients do not flow into it.
         Returns the summed loss (detached) and the state after the last step (detached).
-        Raises SettingError for an empty batch or a loss that is not a scalar with a gradient.
+        Raises SettingError for an empty batch, a loss that is not a scalar with a gradient or not
+        a sum over time, and a module that keeps hidden state inside; NonFiniteError for a loss that
+        is infinite or NaN (``.grad`` is of no use then).
         """
         if len(batch) == 0:
             raise SettingError("the batch has no time steps; nothing to differentiate")
         total, at = None, Position.start(state)
+        checks.first_steps(loss, batch, at.state, self.cuts, self.generators)
         while at.target < len(batch):
-            part, at = self.advance(loss, batch, at)
+            before = at
+            part, at = self.advance(loss, batch, before)
+            if not bool(torch.isfinite(part)):
+                raise checks.non_finite(
+                    loss, batch, before.state, before.target, at.target, self.generators
+                )
             total = part if total is None else total + part
             if on_update is not None:
                 on_update(part)
@@ -70,10 +85,6 @@ class GradientMethod(ABC):
 
 def differentiate(total: Tensor) -> Tensor:
     """Adds the gradient of a summed loss to ``.grad``; returns its value."""
-    if total.dim() != 0 or not total.requires_grad:
-        raise SettingError(
-            "loss(batch, state) must return a scalar that depends on the parameters, "
-            f"then the state; got shape {list(total.shape)}, requires_grad={total.requires_grad}"
-        )
-    total.backward()
+    checks.scalar(total)
+    checks.backward([total], [None])
     return total.detach()

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from throughtime.bptt.base import GradientMethod
+from throughtime.bptt.checkpointed import Checkpointed
 from throughtime.bptt.windows import Full, Truncated
 from throughtime.errors import SettingError
 
 
 def parse(text: str) -> GradientMethod:
-    """The method that a command line names: "full", "K" or "K1,K2"."""
+    """The method that a command line names: "full", "K", "K1,K2", "memory=512MB" or "slots=32"."""
     if text == "full":
         return Full()
+    name, _, amount = text.partition("=")
+    if name == "memory":
+        return Checkpointed(memory=amount)
+    if name == "slots" and amount.isdecimal():
+        return Checkpointed(slots=int(amount))
     try:
         steps = [int(part) for part in text.split(",")]
     except ValueError:
         steps = []
     if len(steps) not in (1, 2):
-        raise SettingError(f"--bptt {text!r} is not full, K or K1,K2 (for example 64 or 64,128)")
+        raise SettingError(
+            f"--bptt {text!r} is not full, K or K1,K2 (for example 64 or 64,128), or memory=512MB"
+        )
     return Truncated(*steps)
 
 
@@ -24,4 +32,7 @@ def describe(method: GradientMethod) -> str:
     """What `parse` reads back."""
     if isinstance(method, Truncated):
         return f"{method.k1},{method.reach}"
+    if isinstance(method, Checkpointed):
+        kept = method.slots
+        return f"memory={method.memory}" if kept is None else f"slots={kept}"
     return "full"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from throughtime.unrolled import Loss, Timed
 @dataclass(frozen=True)
 class Full(GradientMethod):
     """Backpropagation through the whole batch (Werbos 1990): exact; memory grows with T."""
+
+    cuts: ClassVar[bool] = False
 
     def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
         total, state = loss(batch[at.target : len(batch)], at.state)

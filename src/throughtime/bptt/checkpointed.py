@@ -1,0 +1,165 @@
+"""The exact gradient in a declared amount of memory: states are kept now and then, the rest redone.
+
+Time is cut into blocks. A block is run with a graph and differentiated at once, the last one first;
+the gradient that reaches its beginning is handed to the block before. Where a block begins is kept,
+or found again from the last kept state, in the order of `schedule`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from throughtime import state as states
+from throughtime.bptt import budget, checks, replay, schedule
+from throughtime.bptt.base import GradientMethod, Position
+from throughtime.bptt.budget import Plan
+from throughtime.bptt.replay import Generators, Randomness
+from throughtime.errors import SettingError
+from throughtime.state import State
+from throughtime.unrolled import Loss, Timed
+
+
+@dataclass(frozen=True)
+class Checkpointed(GradientMethod):
+    """Backpropagation through the whole batch inside a budget: the gradient of `Full`, exactly.
+
+    memory: "512MB", "1.5GB" or bytes: what may be kept for the backward pass (see `budget`); the
+    tape of a step and the size of a state are measured on the first steps. slots: instead, how many
+    states may be kept at once; blocks are about as many steps. T steps take one pass forward more
+    than `Full` while T <= slots², two while T <= slots³ / 2, and so on (Griewank & Walther 2000).
+
+    A block is run more than once, with the same numbers each time: the states of torch's
+    generators, and of the given `generators`, are kept with each state, and stand at the end where
+    one forward pass leaves them. Raises SettingError if the budget cannot be met, and if a block
+    does not end as it did before.
+    """
+
+    memory: str | int | None = None
+    slots: int | None = None
+    generators: Generators = ()
+
+    def __post_init__(self) -> None:
+        if (self.memory is None) == (self.slots is None):
+            raise SettingError("Checkpointed takes memory='512MB' or slots=32: give one of them")
+        if self.slots is not None and self.slots < 1:
+            raise SettingError(f"slots={self.slots}: at least one state must be kept")
+        if self.memory is not None:
+            budget.size(self.memory)
+            text = f"{self.memory}B" if isinstance(self.memory, int) else self.memory
+            object.__setattr__(self, "memory", text.replace(" ", ""))
+        object.__setattr__(self, "generators", tuple(self.generators))
+
+    def plan(self, loss: Loss, batch: Timed, state: State, begin: int = 0) -> Plan:
+        """How the steps from `begin` on are cut, and how many states are kept."""
+        steps = len(batch) - begin
+        if self.memory is not None:
+            cost = budget.measure(loss, batch, begin, state, self.generators)
+            return budget.choose(cost, steps, self.memory)
+        assert self.slots is not None
+        blocks = -(-steps // self.slots)
+        return Plan(-(-steps // blocks), self.slots)
+
+    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
+        with replay.uncached():
+            plan = self.plan(loss, batch, at.state, at.target)
+            cuts = [*range(at.target, len(batch), plan.block), len(batch)]
+            total, state = _Chain(loss, batch, cuts, self.generators).run(at.state, plan.slots)
+        return total, Position(len(batch), state, len(batch), state)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    block: int
+    state: State
+    random: Randomness
+
+
+class _Chain:
+    """The blocks of a batch, gone through once from the end."""
+
+    def __init__(self, loss: Loss, batch: Timed, cuts: list[int], given: Generators) -> None:
+        self.loss, self.batch, self.cuts, self.given = loss, batch, cuts, given
+        self.parts: dict[int, Tensor] = {}  # the losses of blocks that were advanced over
+        self.after: State = None  # the state after the block to differentiate, as it was used
+        self.cotangents: list[Tensor | None] = []  # the gradient that reaches it
+        self.depends = False
+
+    def run(self, state: State, slots: int) -> tuple[Tensor, State]:
+        """Adds the gradient to ``.grad``; returns the summed loss and the last state."""
+        kept = [_Kept(0, state, replay.take(self.given))]
+        here: _Kept | None = kept[0]
+        blocks = len(self.cuts) - 1
+        total, last, end = None, None, kept[0].random
+        for move in schedule.moves(blocks, slots):
+            if here is not kept[-1]:
+                replay.put(kept[-1].random, self.given)
+            state = kept[-1].state
+            for block in range(move.begin, move.end):
+                state = self.advanced(block, state)
+            if not move.tape:
+                here = _Kept(move.end, states.clone(state), self.random(kept[-1].random))
+                kept.append(here)
+                continue
+            part, state = self.taped(move.end, state, last=move.end == blocks - 1)
+            if move.end == blocks - 1:
+                last, end = state, replay.take(self.given)
+            total = part if total is None else part + total
+            here = None
+            if kept[-1].block == move.end:
+                kept.pop()
+        replay.put(end, self.given)
+        assert total is not None
+        if not self.depends:
+            checks.scalar(total)
+        return total, last
+
+    def random(self, before: Randomness) -> Randomness:
+        """Where the generators stand; the same value if nothing was drawn, which takes no room."""
+        now = replay.take(self.given)
+        return before if before.equals(now) else now
+
+    def steps(self, block: int) -> slice:
+        return slice(self.cuts[block], self.cuts[block + 1])
+
+    @torch.no_grad()
+    def advanced(self, block: int, state: State) -> State:
+        """The state after a block, found without a graph."""
+        part, state = self.loss(self.batch[self.steps(block)], state)
+        self.parts[block] = part.detach()
+        return states.detach(state)
+
+    def taped(self, block: int, state: State, last: bool) -> tuple[Tensor, State]:
+        """Differentiates a block; returns its loss and the state after it, both detached."""
+        begin = budget.leaf(state) if block else states.detach(state)
+        with torch.enable_grad():
+            part, end = self.loss(self.batch[self.steps(block)], begin)
+        if part.dim() != 0:
+            checks.scalar(part)
+        ends = list(states.leaves(end))
+        if not last:  # the first time, it was without a graph
+            self.compare(block, [part.detach(), *states.leaves(states.detach(end))])
+        self.after = None
+        self.depends |= part.requires_grad
+        reached = [] if last else list(zip(ends, self.cotangents, strict=True))
+        pairs = [(one, two) for one, two in reached if one.requires_grad and two is not None]
+        if part.requires_grad:
+            pairs.insert(0, (part, torch.ones_like(part)))
+        if pairs:
+            checks.backward([one for one, _ in pairs], [two for _, two in pairs])
+        self.after = begin
+        self.cotangents = [leaf.grad for leaf in states.leaves(begin)]
+        return part.detach(), states.detach(end)
+
+    def compare(self, block: int, now: list[Tensor]) -> None:
+        """Refuses a block that does not end as it did when it was first run."""
+        before = [self.parts[block], *states.leaves(self.after)]
+        if not checks.alike(before, now):
+            raise SettingError(
+                f"steps {self.cuts[block]} to {self.cuts[block + 1] - 1} did not give the same "
+                "loss and state when they were run again: a module keeps hidden state inside (pass "
+                "it in and out as `state`) or draws from a generator of its own (give it to "
+                "Checkpointed as generators=(…,))"
+            )
