@@ -6,6 +6,8 @@ and are tested against each other and against hand-built graphs.
 
     base        what every method is, and where a pass over a batch stands
     windows     Full, Truncated
+    randomized  Randomized
+    online      Online
     names       "full", "64,128": how settings name methods
     clipping    gradients kept to a joint norm
 """
@@ -13,6 +15,8 @@ and are tested against each other and against hand-built graphs.
 from throughtime.bptt.base import GradientMethod, Position, Update
 from throughtime.bptt.clipping import clip
 from throughtime.bptt.names import describe, parse
+from throughtime.bptt.online import Online
+from throughtime.bptt.randomized import Randomized
 from throughtime.bptt.windows import Full, Truncated
 from throughtime.unrolled import Loss, Timed
 
@@ -20,7 +24,9 @@ __all__ = [
     "Full",
     "GradientMethod",
     "Loss",
+    "Online",
     "Position",
+    "Randomized",
     "Timed",
     "Truncated",
     "Update",
