@@ -10,10 +10,12 @@ import pytest
 import scipy.stats
 import torch
 from torch import Tensor
+from training_cases import everything, same, trainer
 
 from throughtime import bptt
 from throughtime.bptt import randomized
 from throughtime.errors import SettingError
+from throughtime.train import Trainer
 
 
 class Problem:
@@ -184,6 +186,36 @@ def test_a_pass_taken_up_again_with_its_generator_is_the_same_pass():
         _, at = method.advance(problem.loss, problem.batch, at)
     found = torch.cat([p.grad.flatten() for p in problem.parameters])
     assert torch.equal(found, whole)
+
+
+def test_training_resumes_with_the_same_bits(tmp_path):
+    """The trainer saves torch's generator between two updates, and so the cuts to come."""
+
+    class Random(Trainer):
+        left = 0
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.method = bptt.Randomized(6, every=2)
+
+        def save(self) -> None:
+            super().save()
+            self.left -= 1
+            if self.left == 0:
+                raise InterruptedError
+
+    settings = {"steps": 20, "checkpoint_seconds": 0}
+    whole = trainer(settings, kind=Random)
+    whole.run()
+    first = trainer(settings, tmp_path, Random)
+    first.left = 7
+    with pytest.raises(InterruptedError):
+        first.run()
+    torch.manual_seed(99)
+    second = trainer(settings, tmp_path, Random)
+    second.run()
+    assert second.progress.step == 20
+    assert same(everything(whole), everything(second))
 
 
 def test_what_is_refused():
