@@ -28,8 +28,6 @@ def scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
 
 
 class _Scan(torch.autograd.Function):
-    """The adjoint ``λ_t = g_t + a_{t+1} λ_{t+1}`` is a scan too, from the end to the beginning."""
-
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
         h = values(a, b, start)
@@ -41,43 +39,71 @@ class _Scan(torch.autograd.Function):
         a, start, h = ctx.saved_tensors
         if len(a) == 0:
             return a, a, torch.zeros_like(start)
-        later = torch.cat([a[1:], torch.zeros_like(a[:1])])
-        adjoint = scan(later.flip(0), grad.flip(0), torch.zeros_like(start)).flip(0)
+        adjoint = _Adjoint.apply(a, grad)
         before = torch.cat([start.unsqueeze(0), h[:-1]])
         return adjoint * before, adjoint, a[0] * adjoint[0]
 
 
+class _Adjoint(torch.autograd.Function):
+    """``λ_t = g_t + a_{t+1} λ_{t+1}``: a scan from the end, whose own adjoint is `scan`."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, grad: Tensor) -> Tensor:
+        found = torch.empty_like(grad)
+        found[-1] = grad[-1]
+        fill(found[:-1], a[1:], grad[:-1], grad[-1], backwards=True)
+        ctx.save_for_backward(a, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        a, adjoint = ctx.saved_tensors
+        back = scan(a, cotangent, torch.zeros_like(a[0]))
+        return torch.cat([torch.zeros_like(a[:1]), back[:-1] * adjoint[1:]]), back
+
+
 def values(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
-    """`scan` without its derivatives, the fastest way for the sizes at hand."""
+    """`scan` without its derivatives."""
+    found = torch.empty_like(b)
+    fill(found, a, b, start)
+    return found
+
+
+def fill(found: Tensor, a: Tensor, b: Tensor, start: Tensor, backwards: bool = False) -> None:
+    """Writes every h_t, the fastest way for the sizes at hand; backwards: from the last step."""
     step = start.numel() * start.element_size()
     if len(b) <= _FEW or step >= _WIDE:
-        return loop(a, b, start)
-    found = torch.empty_like(b)
+        loop(found, a, b, start, backwards)
+        return
     size = max(_FEW, _BLOCK // max(step, 1))
-    for part, x, y in zip(found.split(size), a.split(size), b.split(size), strict=True):
-        pairs(x, y, start, part)
-        start = part[-1]
-    return found
+    blocks = list(zip(found.split(size), a.split(size), b.split(size), strict=True))
+    for part, x, y in reversed(blocks) if backwards else blocks:
+        if backwards:
+            turned = torch.empty_like(y)
+            pairs(turned, x.flip(0), y.flip(0), start)
+            part.copy_(turned.flip(0))
+        else:
+            pairs(part, x, y, start)
+        start = part[0 if backwards else -1]
 
 
-def loop(a: Tensor, b: Tensor, start: Tensor, found: Tensor | None = None) -> Tensor:
+def loop(found: Tensor, a: Tensor, b: Tensor, start: Tensor, backwards: bool = False) -> None:
     """Step by step: the definition."""
-    found = torch.empty_like(b) if found is None else found
-    for x, y, h in zip(a.unbind(), b.unbind(), found.unbind(), strict=True):
+    steps = list(zip(found.unbind(), a.unbind(), b.unbind(), strict=True))
+    for h, x, y in reversed(steps) if backwards else steps:
         start = torch.addcmul(y, x, start, out=h)
-    return found
 
 
-def pairs(a: Tensor, b: Tensor, start: Tensor, found: Tensor) -> None:
+def pairs(found: Tensor, a: Tensor, b: Tensor, start: Tensor) -> None:
     """Merges steps 2i and 2i + 1, scans the half as many, and fills in the even steps."""
     if len(b) <= _FEW:
-        loop(a, b, start, found)
+        loop(found, a, b, start)
         return
     even = len(b) // 2 * 2
     first, second = a[0:even:2], a[1:even:2]
     merged = torch.addcmul(b[1:even:2], second, b[0:even:2])
     odd = torch.empty_like(merged)
-    pairs(second * first, merged, start, odd)
+    pairs(odd, second * first, merged, start)
     found[1::2] = odd
     before = torch.cat([start.unsqueeze(0), odd])[: len(b) - even // 2]
     torch.addcmul(b[0::2], a[0::2], before, out=found[0::2])
