@@ -140,6 +140,24 @@ def test_layouts_are_those_of_torch():
     assert names == {name for name in peer if "_ih_" in name}
 
 
+@pytest.mark.parametrize(("steps", "rows"), [(60, 2), (3, 400)])
+def test_every_device_gives_the_same(device, steps, rows):
+    layer = tt.MinGRU(3, 4).double()
+    x, state = random(steps, rows, 3).requires_grad_(), random(1, rows, 4)
+    reset = torch.rand(steps, rows) < 0.1
+    weight, bias = layer.weight_ih_l0, layer.bias_ih_l0
+    (grad,) = torch.autograd.grad(layer(x, state, reset)[0].square().sum(), x)
+    assert grad.device.type == device
+    with torch.device("cpu"):
+        peer = tt.MinGRU(3, 4).double()
+        peer.load_state_dict({"weight_ih_l0": weight.cpu(), "bias_ih_l0": bias.cpu()})
+        expected = by_hand(peer, x.cpu(), state.cpu(), reset.cpu())
+        found = tuple(part.cpu() for part in layer(x, state, reset))
+        torch.testing.assert_close(found, expected, **EXACT)
+        (same,) = torch.autograd.grad(expected[0].square().sum(), x)
+        torch.testing.assert_close(grad.cpu(), same.cpu(), **EXACT)
+
+
 def test_no_steps_leave_the_state():
     layer, state = tt.MinGRU(3, 4, 2).double(), random(2, 5, 4)
     y, last = layer(random(0, 5, 3), state)

@@ -189,6 +189,18 @@ def test_a_whole_model_on_ragged_sequences(k1):
         torch.testing.assert_close(found[0], found[1], **EXACT)
 
 
+def test_products_in_bfloat16_leave_the_traces_in_full_precision():
+    layer, x = tt.MinGRU(3, 4), torch.randn(6, 2, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, state = layer(x, layer.traced(batch_size=2))
+        (layer(x, state)[0].sum() + y.sum()).backward()
+    _, exact = layer(x, layer.traced(batch_size=2))
+    for found, expected in zip(state, exact, strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05)
+    assert layer.weight_ih_l0.grad.dtype == torch.float32
+
+
 def kept(problem: Problem, method: Any, state: Any) -> int:
     """The most bytes that autograd holds before any one update."""
     sizes, most = [0], [0]

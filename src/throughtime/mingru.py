@@ -83,7 +83,7 @@ class MinGRU(nn.Module):
         (``[L, H]`` unbatched), or what `traced` makes; zeros (or `initial`) when None. reset: bool
         ``[T, B]`` (``[B, T]`` if batch_first; ``[T]`` unbatched): True restarts that row before
         step t. initial: the state that rows restart from, ``[L, 1 or B, H]``; zeros when None.
-        Returns the output ``[T, B, H]`` and the state after the last step.
+        Returns the output, laid out as the input, and the state after the last step.
         """
         if not isinstance(input, Tensor) or input.dim() not in (2, 3):
             raise SettingError(
@@ -116,7 +116,8 @@ class MinGRU(nn.Module):
 
         It is ``(h, by_weights, by_initial)``: h ``[1, B, H]`` as in `state` (zeros when None),
         ``dh_j / d(row j of W_z, W_h)`` ``[2, B, H, I + 1]`` (the bias last, if there is one) and
-        ``dh_j / d initial_j`` ``[1, B, H]``. The past before it counts as given.
+        ``dh_j / d initial_j`` ``[1, B, H]``. The past before it counts as given. Weights and
+        `initial` must be the same functions of the parameters in every call: no dropout on them.
         Raises SettingError for more than one layer: the lower one changes what the upper one sees,
         and those derivatives are not element-wise.
         """
@@ -183,7 +184,7 @@ class MinGRU(nn.Module):
         layer = _Layer(self, 0, x, reset, start)
         h = _Past.apply(h[0].detach(), by_weights, by_initial[0], layer.weight, layer.bias, start)
         y = layer.outputs(h)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             by_weights, by_initial = layer.traces(h, y, by_weights, by_initial)
             last = (y[-1:] if len(y) else h.unsqueeze(0)).detach()
         return y, Traced((last, by_weights, by_initial))
