@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from throughtime.layers import GRU as GRU
     from throughtime.layers import LSTM as LSTM
     from throughtime.layers import RNN as RNN
+    from throughtime.mingru import MinGRU as MinGRU
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
     from throughtime.pipeline import fit as fit
@@ -38,6 +39,7 @@ __all__ = [
     "RNN",
     "Autoregressive",
     "LatentAutoregressive",
+    "MinGRU",
     "Run",
     "Sequences",
     "accelerate",
@@ -54,6 +56,7 @@ _HOME = {
     "GRU": "layers",
     "LSTM": "layers",
     "RNN": "layers",
+    "MinGRU": "mingru",
     "Autoregressive": "models.autoregressive",
     "LatentAutoregressive": "models.latent",
     "Run": "run",

@@ -16,12 +16,32 @@ from torch import Tensor
 State: TypeAlias = Any  # Tensor | tuple[State, ...] | None; recursive aliases are beyond mypy here
 
 
+class Traced(tuple[Any, ...]):
+    """A state that carries its own past: ``(h, *traces)``, traces being dh / d(parameters).
+
+    A layer that takes one treats h as a constant whose gradient goes into the parameters through
+    the traces, and returns the traces of what comes after (see `mingru` and `bptt.Online`).
+    """
+
+
+def traced(state: State) -> bool:
+    """Whether every tensor of the state belongs to one that carries its own past."""
+    if isinstance(state, tuple) and not isinstance(state, Traced):
+        return bool(state) and all(map(traced, state))
+    return isinstance(state, Traced)
+
+
+def _like(state: tuple[Any, ...]) -> type[tuple[Any, ...]]:
+    return Traced if isinstance(state, Traced) else tuple
+
+
 def apply(function: Callable[..., Tensor], state: State, *others: State) -> State:
     """The state with `function` applied to each tensor (and the matching ones of `others`)."""
     if state is None:
         return None
     if isinstance(state, tuple):
-        return tuple(apply(function, *leaves) for leaves in zip(state, *others, strict=True))
+        parts = (apply(function, *leaves) for leaves in zip(state, *others, strict=True))
+        return _like(state)(parts)
     return function(state, *others)
 
 
@@ -77,5 +97,6 @@ def concatenate(states: list[State], dim: int = 1) -> State:
     if first is None:
         return None
     if isinstance(first, tuple):
-        return tuple(concatenate([s[i] for s in states], dim) for i in range(len(first)))
+        parts = (concatenate([s[i] for s in states], dim) for i in range(len(first)))
+        return _like(first)(parts)
     return torch.cat(states, dim)

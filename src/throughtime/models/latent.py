@@ -15,22 +15,24 @@ from throughtime import state as states
 from throughtime.data.batch import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Distribution, Emission
-from throughtime.errors import SettingError
+from throughtime.errors import BackendError, SettingError
 from throughtime.kernels import categorical
+from throughtime.mingru import MinGRU
 from throughtime.models import drawing
 from throughtime.models.base import SequenceModel, Start
 from throughtime.models.encoding import encoder, known_covariates
 from throughtime.models.predictors import marginal_values
-from throughtime.state import State
+from throughtime.state import State, Traced
 
-CELLS = ("rnn", "rnn_relu", "rnn_identity", "gru", "lstm")
+CELLS = ("rnn", "rnn_relu", "rnn_identity", "gru", "lstm", "mingru")
 
 
 class LatentAutoregressive(SequenceModel):
-    """A recurrent state summarises the whole past (RNN, GRU or LSTM under an emission head).
+    """A recurrent state summarises the whole past (RNN, GRU, LSTM, MinGRU under an emission head).
 
-    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru" or "lstm". hidden_size: per member.
-    members: independent networks trained side by side in one block-diagonal recurrence; their
+    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm" or "mingru" (element-wise, trained
+    by a parallel scan). hidden_size: per member. members: independent networks trained side by
+    side in one block-diagonal recurrence; their
     laws are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between layers and
     before the head; input_dropout: on what the network is shown; recurrent_dropout: on the
     recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale:
@@ -80,6 +82,12 @@ class LatentAutoregressive(SequenceModel):
             self.recurrent: Any = layers.RNN(
                 width, hidden, num_layers, nonlinearity=kind, dropout=between, backend=backend
             )
+        elif cell == "mingru":
+            if recurrent_dropout:
+                raise SettingError("mingru has no recurrent matrix for recurrent_dropout to thin")
+            if backend not in ("auto", MinGRU.backend):
+                raise BackendError(f"mingru runs on backend '{MinGRU.backend}', not '{backend}'")
+            self.recurrent = MinGRU(width, hidden, num_layers, dropout=between)
         else:
             layer = {"gru": layers.GRU, "lstm": layers.LSTM}[cell]
             self.recurrent = layer(width, hidden, num_layers, dropout=between, backend=backend)
@@ -200,7 +208,9 @@ class LatentAutoregressive(SequenceModel):
         self, x: Tensor, state: State, reset: Tensor, initial: State
     ) -> tuple[Tensor, State]:
         restart = reset if bool(reset.any()) else None
-        arguments = (x, state, restart, initial if restart is not None else None)
+        if restart is None and not isinstance(state, Traced):
+            initial = None
+        arguments = (x, state, restart, initial)
         if self.members == 1 and not (self.training and self.recurrent_dropout):
             return self.recurrent(*arguments)
         weights = {
@@ -261,20 +271,26 @@ class LatentAutoregressive(SequenceModel):
                         nn.init.orthogonal_(block)
         self.head_weight.normal_(std=0.1 * size**-0.5)
         for layer in range(self.num_layers):
-            self._gate_bias(getattr(self.recurrent, f"bias_hh_l{layer}"))
+            side = "ih" if self.cell == "mingru" else "hh"
+            self._gate_bias(getattr(self.recurrent, f"bias_{side}_l{layer}"))
 
     def _gate_bias(self, bias: Tensor) -> None:
         """Chrono initialisation: memories of 1 … time_scale steps, spread over each member."""
-        if self.cell not in ("gru", "lstm"):
+        if self.cell.startswith("rnn"):
             return
         gates = bias.split(self.hidden_size * self.members)
         if self.time_scale is None:
-            gates[1].fill_(1.0)  # LSTM forget gate, GRU update gate: remember a little by default
+            # Remember a little by default: LSTM's forget gate, GRU's update gate, MinGRU's new part
+            if self.cell == "mingru":
+                gates[0].fill_(-1.0)
+            else:
+                gates[1].fill_(1.0)
             return
         spread = torch.linspace(
             math.log(1.0), math.log(max(self.time_scale, 2.0)), self.hidden_size
         )
         keep = torch.log(spread.exp().clamp(min=1.05) - 0.05).repeat(self.members)
-        gates[1].copy_(keep)
-        if self.cell == "lstm":
+        if self.cell != "mingru":
+            gates[1].copy_(keep)
+        if self.cell != "gru":
             gates[0].copy_(-keep)
