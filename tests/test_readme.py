@@ -1,5 +1,7 @@
 """The README's Python and its commands are what the package does."""
 
+import contextlib
+import io
 import re
 import shlex
 from pathlib import Path
@@ -14,15 +16,27 @@ def blocks(path, language):
     return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
 
 
+def programs(path):
+    """Each Python block, and what stands right after it as printed by it."""
+    text = path.read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", text, re.S)
+
+
 def test_the_python_in_each_document_runs_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ran = 0
+    ran = shown = 0
     for document in DOCUMENTS:
         names = {}
-        for block in blocks(document, "python"):
-            exec(compile(block, str(document), "exec"), names)
+        for block, printed in programs(document):
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                exec(compile(block, str(document), "exec"), names)
             ran += 1
+            if printed:
+                assert said.getvalue() == printed, document.name
+                shown += 1
     assert ran >= 2
+    assert shown >= 3
 
 
 def commands():

@@ -35,6 +35,7 @@ ORDER = (
     "config",
     "checkpoint",
     "train",
+    "demo",
     "evaluate",
     "recipes",
     "plan",

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from throughtime import bptt, gradflow, rng
-from throughtime import state as states
 from throughtime.layers import GRU, LSTM, RNN
 from throughtime.state import State
 from throughtime.train import threads
@@ -56,9 +55,9 @@ NETWORKS = (
 class Recaller(nn.Module):
     """A recurrent layer and a read-out of one number.
 
-    start: "torch" leaves torch's own; "orthogonal" recurrent weights neither grow nor shrink a state
-    (Saxe et al. 2014), with inputs halved so that tanh stays steep; "chrono" spreads the memories of
-    the gates over 1 … LAG steps (Tallec & Ollivier 2018).
+    start: "torch" leaves torch's own; "orthogonal" recurrent weights neither grow nor shrink a
+    state (Saxe et al. 2014), with inputs halved so that tanh stays steep; "chrono" spreads the
+    memories of the gates over 1 … LAG steps (Tallec & Ollivier 2018).
     """
 
     def __init__(self, cell: str, start: str) -> None:
@@ -103,7 +102,9 @@ def recall(seed: int, number: int, rows: int = ROWS) -> Tensor:
     return batch
 
 
-def gradients(seed: int = 0, on_progress: Progress = lambda done, total, about: None) -> dict[str, Any]:
+def gradients(
+    seed: int = 0, on_progress: Progress = lambda done, total, about: None
+) -> dict[str, Any]:
     """Measures and trains every network of the picture; plain values.
 
     "lag", "updates", "guess" (nats of an answer that knows nothing) and "networks": each "name",
@@ -152,11 +153,10 @@ def _measured(network: Network, seed: int, on_update: Callable[[int], None]) -> 
     }
 
 
-def _trained(
-    model: Recaller, k: int, seed: int, on_update: Callable[[int], None]
-) -> list[float]:
+def _trained(model: Recaller, k: int, seed: int, on_update: Callable[[int], None]) -> list[float]:
     """Nats of an answer over each tenth of the training."""
-    method, parameters = bptt.Truncated(k), list(model.parameters())
+    method = bptt.Truncated(k)
+    parameters: list[Tensor] = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     losses = []
     for update in range(UPDATES):

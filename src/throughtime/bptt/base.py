@@ -47,6 +47,10 @@ class GradientMethod(ABC):
     cuts: ClassVar[bool] = True  # whether the loss is taken in pieces, as only a sum can be
     generators: Generators = ()  # beside torch's own, those that the loss draws from
 
+    def start(self, state: State) -> Position:
+        """Before the first step of a batch. Raises SettingError for a state it cannot start from."""
+        return Position.start(state)
+
     @abstractmethod
     def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
         """One update's worth: adds the gradient of the next steps' losses to ``.grad``.
@@ -67,7 +71,7 @@ class GradientMethod(ABC):
         """
         if len(batch) == 0:
             raise SettingError("the batch has no time steps; nothing to differentiate")
-        total, at = None, Position.start(state)
+        total, at = None, self.start(state)
         checks.first_steps(loss, batch, at.state, self.cuts, self.generators)
         while at.target < len(batch):
             before = at

@@ -29,10 +29,12 @@ def parse(text: str) -> GradientMethod:
 
 
 def describe(method: GradientMethod) -> str:
-    """What `parse` reads back."""
+    """What `parse` reads back. Raises SettingError for a method that settings cannot name."""
     if isinstance(method, Truncated):
         return f"{method.k1},{method.reach}"
     if isinstance(method, Checkpointed):
         kept = method.slots
         return f"memory={method.memory}" if kept is None else f"slots={kept}"
-    return "full"
+    if isinstance(method, Full):
+        return "full"
+    raise SettingError(f"{type(method).__name__} has no name in settings; use it from Python")

@@ -9,6 +9,7 @@ from torch import Tensor
 from throughtime import state as states
 from throughtime.bptt.base import GradientMethod, Position, differentiate
 from throughtime.errors import SettingError
+from throughtime.state import State
 from throughtime.unrolled import Loss, Timed
 
 
@@ -33,13 +34,16 @@ class Online(GradientMethod):
         if self.k1 < 1:
             raise SettingError(f"k1 must be at least 1, got {self.k1}")
 
-    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
-        """k1 steps. Raises SettingError for a state, before or after, that has no traces."""
-        stop = min(at.target + self.k1, len(batch))
-        if not states.traced(at.state):
+    def start(self, state: State) -> Position:
+        if not states.traced(state):
             raise SettingError(
                 "Online needs a state that carries its own past: pass layer.traced(...) of a MinGRU"
             )
+        return super().start(state)
+
+    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
+        """k1 steps. Raises SettingError for a state that comes back without traces."""
+        stop = min(at.target + self.k1, len(batch))
         total, state = loss(batch[at.target : stop], at.state)
         if not states.traced(state):
             raise SettingError(
