@@ -48,7 +48,7 @@ class GradientMethod(ABC):
     generators: Generators = ()  # beside torch's own, those that the loss draws from
 
     def start(self, state: State) -> Position:
-        """Before the first step of a batch. Raises SettingError for a state it cannot start from."""
+        """Before the first step. Raises SettingError for a state it cannot start from."""
         return Position.start(state)
 
     @abstractmethod
