@@ -8,7 +8,9 @@ and recurrent networks for sequence modeling", table 1, and of their networks' s
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,11 +19,15 @@ from common import Timed, arguments, finish
 import throughtime as tt
 from throughtime.data.domain import Domain
 
+Row = dict[str, Any]
+Parts = tuple[tt.Sequences, tt.Sequences, tt.Sequences]  # train, valid, test
+Measure = Callable[[tt.Run, tt.Sequences], float]
 PUBLISHED = {
     "adding": {"LSTM, 70K": 0.164, "GRU, 70K": 5.3e-5, "RNN, 70K": 0.177},
     "copying": {"LSTM, 16K": 0.0204, "GRU, 16K": 0.0197, "RNN, 16K": 0.0202},
 }
-SYMBOLS = 8  # to be remembered; one more is a blank, and one asks for the copy
+SYMBOLS = 8  # differ; one more is a blank, and one asks for the copy
+KEPT = 10  # of them are to be remembered
 
 
 def adding(count: int, length: int, seed: int) -> tt.Sequences:
@@ -44,16 +50,17 @@ def adding(count: int, length: int, seed: int) -> tt.Sequences:
     )
 
 
-def copying(count: int, length: int, seed: int) -> tt.Sequences:
-    """Sequences of ten symbols, blanks, a sign, and the ten symbols again."""
+def copying(count: int, length: int, seed: int, kept: int = KEPT) -> tt.Sequences:
+    """Sequences of some symbols, blanks, a sign, and the same symbols again."""
     source = torch.Generator().manual_seed(seed)
-    symbols = torch.randint(SYMBOLS, (count, 10), generator=source)
+    symbols = torch.randint(SYMBOLS, (count, kept), generator=source)
     blanks = torch.full((count, length - 1), SYMBOLS)
     sign = torch.full((count, 1), SYMBOLS + 1)
     rows = torch.cat([symbols, blanks, sign, symbols], 1)
     return tt.Sequences.of(list(rows), Domain("symbols", num_symbols=SYMBOLS + 2))
 
 
+@torch.no_grad()
 def squared_error(run: tt.Run, test: tt.Sequences) -> float:
     """Of the predicted sums, in their own units."""
     scales = [one.std[0][0] for one in run.chain.transforms if one.kind == "standardise"]
@@ -64,17 +71,27 @@ def squared_error(run: tt.Run, test: tt.Sequences) -> float:
     return float(torch.cat(errors).mean() * math.prod(scales) ** 2)
 
 
-def copied(run: tt.Run, test: tt.Sequences, length: int) -> float:
-    """Nats per step of what can be known, as published: all but the ten symbols to remember."""
+def copied(run: tt.Run, test: tt.Sequences, kept: int = KEPT) -> float:
+    """Nats per step of what can be known, as published: all but the symbols to remember."""
     nats = -float(run.model.log_prob(test.transform(run.chain)).mean())
-    return (nats - 10 * math.log(SYMBOLS)) / (length + 20)
+    return (nats - kept * math.log(SYMBOLS)) / int(test.lengths[0])
 
 
-def row(task: str, run: tt.Run, seconds: float, error: float) -> dict[str, Any]:
-    """One line of the table."""
-    size = sum(p.numel() for p in run.model.parameters())
-    name = f"throughtime {run.scores['best']}"
-    return {"task": task, "network": name, "parameters": size, "loss": error, "seconds": seconds}
+def solved(args: argparse.Namespace, task: str, parts: Parts, measure: Measure) -> list[Row]:
+    """The lines of a task: each network asked for, and the published ones."""
+    rows: list[Row] = []
+    for model in args.model:
+        run, seconds = Timed(args, f"{task}-{model}").fit(
+            parts, model=model, time_limit=args.time_limit
+        )
+        size = run.model.num_parameters()
+        name = f"throughtime {run.best}, {size:,}"
+        loss = f"{measure(run, parts[2]):.3g}"
+        rows.append({"network, parameters": name, "loss": loss, "seconds": round(seconds)})
+    published = PUBLISHED[task].items()
+    return rows + [
+        {"network, parameters": f"published {k}", "loss": f"{v:.2g}"} for k, v in published
+    ]
 
 
 def main() -> None:
@@ -82,31 +99,15 @@ def main() -> None:
         __doc__ or "",
         reads=False,
         task={"choices": ["adding", "copying", "both"], "default": "both"},
-        model={"choices": ["gru", "lstm", "rnn"], "default": "gru"},
+        model={"choices": ["gru", "lstm", "rnn"], "default": ["gru"], "nargs": "+"},
         time_limit={"default": None},
     )
-    rows = []
     if args.task != "copying":
-        parts = adding(4000, 600, 1), adding(300, 600, 2), adding(1000, 600, 3)
-        run, seconds = Timed(args, "adding").fit(
-            parts, model=args.model, time_limit=args.time_limit
-        )
-        rows.append(row("adding, T = 600", run, seconds, squared_error(run, parts[2])))
-        rows += [
-            {"task": "adding, T = 600", "network": f"published: {name}", "loss": value}
-            for name, value in PUBLISHED["adding"].items()
-        ]
+        parts = adding(10_000, 600, 1), adding(300, 600, 2), adding(1000, 600, 3)
+        finish(args, "Adding, T = 600: squared error", solved(args, "adding", parts, squared_error))
     if args.task != "adding":
-        parts = copying(2000, 1000, 1), copying(100, 1000, 2), copying(200, 1000, 3)
-        run, seconds = Timed(args, "copying").fit(
-            parts, model=args.model, time_limit=args.time_limit
-        )
-        rows.append(row("copying, T = 1000", run, seconds, copied(run, parts[2], 1000)))
-        rows += [
-            {"task": "copying, T = 1000", "network": f"published: {name}", "loss": value}
-            for name, value in PUBLISHED["copying"].items()
-        ]
-    finish(args, "Long memory: mean squared error, nats per step", rows)
+        parts = copying(4000, 1000, 1), copying(100, 1000, 2), copying(1000, 1000, 3)
+        finish(args, "Copying, T = 1000: nats per step", solved(args, "copying", parts, copied))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from throughtime.config import RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission
@@ -16,6 +18,8 @@ from throughtime.errors import SettingError
 _BYTES_PER_UNIT = 64  # kept by a recurrent layer for its backward pass, per step and unit
 _MOST_GB = 8.0
 _FEW = 0.1  # of the steps observed: a few answers to long covariates, not a series with gaps
+_QUIET = 0.5  # of the steps one and the same symbol: events in a silence, not a text
+_MANY, _WHOLE = 100, 4000  # sequences, and steps of the longest, from and to which they stay whole
 CONTINUED = 0.6  # of the steps, where training goes on with the validation data
 
 
@@ -42,6 +46,8 @@ def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recip
         found = _sound(train)
     elif emission.symbols and train.domain.kind not in ("text", "symbols"):
         found = _quantised(train)
+    elif train.domain.kind == "symbols" and _quiet(train):
+        found = _events(train)
     elif emission.symbols:
         found = _symbols(train, settings.time_limit is not None)
     elif _observed(train) < _FEW:
@@ -81,6 +87,44 @@ def _symbols(train: Sequences, limited: bool) -> Recipe:
             valid_every=100,
             refit="continue",
             precision="bfloat16",
+        ),
+    )
+
+
+def _quiet(train: Sequences) -> bool:
+    """Whether one symbol fills most of many sequences that are short enough to be taken whole."""
+    most = int(torch.bincount(train.values.flatten()).max())
+    whole = len(train) >= _MANY and int(train.lengths.max()) <= _WHOLE
+    return whole and most > _QUIET * len(train.values)
+
+
+def _events(train: Sequences) -> Recipe:
+    """Symbols among silence: what matters may be anywhere before, so memory spans a sequence.
+
+    The gradient is taken through whole sequences, and the gates begin with memories of up to their
+    length (Tallec & Ollivier 2018). Few steps carry anything to learn from, and a long plateau
+    comes before a network finds what to keep: many units and a high rate get over it soonest,
+    sixteen sequences at a time; nothing is thinned out, because one
+    symbol forgotten cannot be guessed.
+    """
+    longest = max(2, int(train.lengths.max()))
+    return Recipe(
+        hidden=128,
+        layers=1,
+        members=1,
+        embedding=16,
+        time_scale=float(longest),
+        train=TrainSettings(
+            steps=2000,
+            lanes=16,
+            bptt=str(longest),
+            learning_rate=2e-2,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            warmup=0.05,
+            average=0.99,
+            valid_every=50,
+            threads=1,
         ),
     )
 
