@@ -144,7 +144,7 @@ def _after_restart(model: SequenceModel, data: Sequences, rows: Ints, steps: int
 
 
 def _stretch(data: Sequences, begin: Tensor, count: int, first: Tensor, restart: bool) -> Batch:
-    """`count` steps from `begin` on, a lane for each; a lane begins afresh where its sequence does."""
+    """`count` steps from `begin` on, a lane each; it begins afresh where its sequence does."""
     at = begin + torch.arange(count).unsqueeze(1)
     start = at == first
     reset = start.clone()

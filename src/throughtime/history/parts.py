@@ -17,10 +17,11 @@ Ints = NDArray[np.int64]
 class Part:
     """Targets of a span of sequences, and the steps before them.
 
-    values: int64 ``[total]`` or float64 ``[total, D]`` (NaN: missing). log_det ``[total]``: what the
-    transforms add to each step's log-likelihood, so that nats are in the data's own units. first, int64 ``[total]``:
-    where the sequence of each step begins. rows, int64 ``[n]``: the targets. anchors, int64
-    ``[n]``: the step whose past each target is given; its own, unless they are shuffled.
+    values: int64 ``[total]`` or float64 ``[total, D]`` (NaN: missing). log_det ``[total]``: what
+    the transforms add to each step's log-likelihood, so that nats are in the data's own units.
+    first, int64 ``[total]``: where the sequence of each step begins. rows, int64 ``[n]``: the
+    targets. anchors, int64 ``[n]``: the step whose past each target is given; its own, unless they
+    are shuffled.
     """
 
     values: np.ndarray

@@ -1,4 +1,4 @@
-"""What a certificate is made from: data to learn from, to choose by and to judge by, in one view."""
+"""What a certificate is made from: data to learn from, to choose by, to judge by, in one view."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def study(
             raise DataError(f"there are no observed values to {name}; give more data")
     whole = learn.steps
     raw = tuple(_latest(span, most).limit_past(PAST) for span in spans.values())
-    notes = ()
+    notes: tuple[str, ...] = ()
     if raw[0].steps < whole:
         notes = (f"measured on {raw[0].steps:,} of {whole:,} steps, as many as the time allows",)
     chosen = view or settled_view(raw[0], raw[1], settings)
