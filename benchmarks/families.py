@@ -101,12 +101,13 @@ def seasonal(seed: int, length: int = LENGTH) -> Sample:
 
 
 def hidden_markov(seed: int, length: int = LONGER) -> Sample:
-    """Two hidden states that last 100 steps on average; each favours one of two symbols."""
+    """Three hidden states that last 20 steps on average, with laws over six symbols each."""
     draw = np.random.default_rng([seed, 6])
-    stay, clear = 0.99, draw.uniform(0.65, 0.75)
-    state = np.cumsum(draw.uniform(size=length) > stay) % 2
-    x = np.where(draw.uniform(size=length) < clear, state, 1 - state)
-    return Sample(_symbols(x, 2), None, True, f"clear {clear:.2f}")
+    laws = draw.dirichlet(np.full(6, 1.0), size=3)
+    jumps = draw.uniform(size=length) > 0.95
+    state = np.cumsum(jumps * draw.integers(1, 3, length)) % 3
+    x = [int(draw.choice(6, p=laws[s])) for s in state]
+    return Sample(_symbols(np.array(x), 6), None, True, "three states")
 
 
 def garch(seed: int, length: int = LONGER) -> Sample:

@@ -12,11 +12,12 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
 from throughtime.history import latent as latents
 from throughtime.history.latent import LatentGain
+from throughtime.history.networks import CELL, settings_of
 from throughtime.history.order import OrderMatters, order_matters
 from throughtime.history.settings import Settings, recommended
 from throughtime.history.study import Event, Study, study
 from throughtime.history.verdict import verdict
-from throughtime.history.windows import Point, Pool, curve, explore
+from throughtime.history.windows import Point, Pool, Tick, curve, explore
 from throughtime.loading import label_of, load, plain_options, seconds
 from throughtime.plain import finite
 
@@ -160,7 +161,7 @@ def measured(
         on_event({"event": "history", "about": about, "seconds": spent, "limit": time_limit})
 
     tick("choosing how to look at the data")
-    asked = settings or latents.settings_of(seed)
+    asked = settings or settings_of(seed)
     case = study(learn, choose, judge, asked, round(_STEPS_PER_SECOND * time_limit), view)
     pool = _windows(case, time_limit, tick)
     window = pool.best()
@@ -173,7 +174,7 @@ def measured(
     points, needed = curve(pool, seed)
     windows = Lags(needed if order else 0, latents.named(window), tuple(points))
     lags = windows
-    latent = LatentGain(False, 0.0, None, latents.CELL.upper(), latents.named(window), tried=False)
+    latent = LatentGain(False, 0.0, None, CELL.upper(), latents.named(window), tried=False)
     if order:
         few = 10.0 + case.raw[0].steps * _SECONDS_FOR
         left = max(1.0, 0.85 * time_limit - (time.monotonic() - begun))
@@ -201,7 +202,7 @@ def measured(
     )
 
 
-def _windows(case: Study, time_limit: float, tick: latents.Tick) -> Pool:
+def _windows(case: Study, time_limit: float, tick: Tick) -> Pool:
     """The kind of window law that predicts the data to choose by best, with all its windows."""
     work = _FLOATS_PER_SECOND * _SHARES["windows"] * time_limit
     pools = [explore(*family, tick) for family in case.families(work)]

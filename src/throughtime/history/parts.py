@@ -62,6 +62,10 @@ class Part:
         """The last so many targets."""
         return replace(self, rows=self.rows[-most:], anchors=self.anchors[-most:])
 
+    def only(self, chosen: Ints) -> Part:
+        """Some of the targets."""
+        return replace(self, rows=self.rows[chosen], anchors=self.anchors[chosen])
+
     def with_past_of(self, order: Ints) -> Part:
         """Target i is given the past of target ``order[i]``."""
         return replace(self, anchors=self.rows[order])

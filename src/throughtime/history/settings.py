@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from throughtime import bptt, recipes
 from throughtime.bptt import Truncated
-from throughtime.history.latent import settings_of
+from throughtime.history.networks import settings_of
 from throughtime.history.study import Study
 
 

@@ -44,26 +44,27 @@ class ValueLaw:
     shape: str
     columns: tuple[Column, ...]
 
-    def residuals(self, part: Part) -> tuple[Floats, Floats]:
-        """(x - location) / scale and the logarithm of the scale of every target, ``[n, D]``."""
+    def residuals(self, part: Part) -> Floats:
+        """(x - location) / scale of every target, ``[n, D]``."""
         x = part.values[part.rows]
-        location, scale = np.empty_like(x), np.empty_like(x)
+        found = np.empty_like(x)
         for i, column in enumerate(self.columns):
             f, g = designs(part, self.lags, self.shape, i)
-            location[:, i], scale[:, i] = f @ column.location, g @ column.scale
-        scale = scale.clip(*_SCALES)
-        return (x - location) / np.exp(scale), scale
+            scale = (g @ column.scale).clip(*_SCALES)
+            found[:, i] = (x[:, i] - f @ column.location) / np.exp(scale)
+        return found
 
     def nats(self, part: Part) -> Floats:
         """Nats of every target in the data's own units, ``[n]``."""
-        residual, scale = self.residuals(part)
-        df = np.array([column.df for column in self.columns])
-        found: Floats = (scale - stats.t.logpdf(residual, df)).sum(1) - part.log_det[part.rows]
-        return found
+        laws = []
+        for i, column in enumerate(self.columns):
+            f, g = designs(part, self.lags, self.shape, i)
+            laws.append((f @ column.location, g @ column.scale, column.df))
+        return law_nats(part, laws)
 
     def scores(self, part: Part) -> Floats:
         """Residuals as normal scores and their squares, less 1: ``[n, 2 D]``."""
-        residual, _ = self.residuals(part)
+        residual = self.residuals(part)
         df = np.array([column.df for column in self.columns])
         z = stats.norm.ppf(stats.t.cdf(residual, df).clip(1e-6, 1 - 1e-6)).clip(-3, 3)
         return np.concatenate([z, z**2 - 1], 1)
@@ -84,7 +85,7 @@ class Values:
     @property
     def most(self) -> int:
         """The longest window in which every lag is used."""
-        columns = _seen(self.learn) * (1 if self.shape == "linear" else 4)
+        columns = seen_columns(self.learn) * (1 if self.shape == "linear" else 4)
         longest = int((self.learn.rows - self.learn.first[self.learn.rows]).max(initial=0))
         return max(0, min(40, len(self.learn) // (10 * columns), longest // 4))
 
@@ -92,11 +93,13 @@ class Values:
         """The law given the last `dense` values and those at the lags `sparse`."""
         lags = (*range(1, dense + 1), *(lag for lag in sparse if lag > dense))
         d = self.learn.values.shape[1]
-        width = d * (1 + len(lags) * _seen(self.learn) * (1 if self.shape == "linear" else 4))
+        width = d * (
+            1 + len(lags) * seen_columns(self.learn) * (1 if self.shape == "linear" else 4)
+        )
         part = self.learn.thinned(max(1000, int(self.work) // width))
         x = part.values[part.rows]
         found = [
-            _most_likely(*designs(part, lags, self.shape, column), x[:, column])
+            most_likely(*designs(part, lags, self.shape, column), x[:, column])
             for column in range(d)
         ]
         return ValueLaw(lags, self.shape, tuple(found))
@@ -111,16 +114,21 @@ class Values:
         return part, self.fit(dense, sparse).scores(part)
 
 
-def designs(part: Part, lags: tuple[int, ...], shape: str, column: int) -> tuple[Floats, Floats]:
+def designs(
+    part: Part, lags: tuple[int, ...], shape: str, column: int, steps: int | None = None
+) -> tuple[Floats, Floats]:
     """What location and scale of a column are linear in, the constant first.
 
-    ``[n, P]`` and ``[n, Q]``. Of many columns each has only its own past.
+    ``[n, P]`` and ``[n, Q]``. Of many columns each has only its own past. steps: lags beyond it
+    count as unknown.
     """
     ones = np.ones((len(part), 1))
     if not lags:
         return ones, ones
-    values = part.values if _seen(part) > 1 else part.values[:, column : column + 1]
+    values = part.values if seen_columns(part) > 1 else part.values[:, column : column + 1]
     place, begun = part.before(np.array(lags))
+    if steps is not None:
+        begun = begun & (np.array(lags) <= steps)
     seen = _features(values, shape)[place] * begun[..., None]
     f = np.concatenate([ones, seen.reshape(len(part), -1)], 1)
     if shape == "linear":
@@ -129,7 +137,17 @@ def designs(part: Part, lags: tuple[int, ...], shape: str, column: int) -> tuple
     return f, np.concatenate([ones, seen[..., d : 2 * d].reshape(len(part), -1)], 1)
 
 
-def _seen(part: Part) -> int:
+def law_nats(part: Part, laws: list[tuple[Floats, Floats, float]]) -> Floats:
+    """Nats of every target in the data's own units, from location, log-scale, df of each column."""
+    x = part.values[part.rows]
+    total = -part.log_det[part.rows]
+    for i, (location, log_scale, df) in enumerate(laws):
+        scale = log_scale.clip(*_SCALES)
+        total += scale - stats.t.logpdf((x[:, i] - location) / np.exp(scale), df)
+    return total
+
+
+def seen_columns(part: Part) -> int:
     """How many columns the law of each is given."""
     columns = part.values.shape[1]
     return columns if columns <= _COUPLED else 1
@@ -144,7 +162,7 @@ def _features(values: Floats, shape: str) -> Floats:
     return np.concatenate([x, np.abs(near) - 0.8, near**2 - 1], 1)
 
 
-def _most_likely(f: Floats, g: Floats, y: Floats) -> Column:
+def most_likely(f: Floats, g: Floats, y: Floats) -> Column:
     """Location, scale and df of one column by maximum likelihood, with a ridge."""
     n, p, q = len(y), f.shape[1], g.shape[1]
     # In coordinates in which the design is white, L-BFGS needs few steps.

@@ -52,7 +52,7 @@ def _latent(latent: LatentGain, step: str) -> str:
             f"A finite window is not enough: the latent state of a {latent.model} adds {amount} "
             f"to the best window, the {latent.against}."
         )
-    if latent.passes < 1:
+    if latent.passes is not None and latent.passes < 1:
         return (
             f"Whether a latent state adds to that is open: the {latent.model} saw "
             f"{100 * latent.passes:.0f} % of the data in the time it had and differs from the "
