@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from throughtime import bptt as bptt
     from throughtime import emissions as emissions
     from throughtime import gradflow as gradflow
+    from throughtime import history as history
     from throughtime import kernels as kernels
     from throughtime.accelerated import accelerate as accelerate
     from throughtime.data.read import read as read
@@ -47,6 +48,7 @@ __all__ = [
     "emissions",
     "fit",
     "gradflow",
+    "history",
     "kernels",
     "load",
     "read",

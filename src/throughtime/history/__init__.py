@@ -1,0 +1,31 @@
+"""The history certificate: how much of the past data need, with the evidence.
+
+    cert = tt.history.certificate("sales.csv", value="sold")
+    print(cert.verdict)
+
+`certificate` reads and splits data as `tt.fit` does; `certificate_of` works from parts that a fit
+has already. Four answers: does order matter at all, how many lags are needed, does a latent state
+beat every window, and what to set.
+"""
+
+from throughtime.history.certificate import (
+    Certificate,
+    Lags,
+    certificate,
+    certificate_of,
+)
+from throughtime.history.latent import LatentGain
+from throughtime.history.order import OrderMatters
+from throughtime.history.settings import Settings
+from throughtime.history.windows import Point
+
+__all__ = [
+    "Certificate",
+    "Lags",
+    "LatentGain",
+    "OrderMatters",
+    "Point",
+    "Settings",
+    "certificate",
+    "certificate_of",
+]

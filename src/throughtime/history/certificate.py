@@ -1,0 +1,217 @@
+"""The history certificate: how much of the past the data need, with the evidence."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from throughtime import plan
+from throughtime.config import RunSettings
+from throughtime.data.sequences import Sequences
+from throughtime.errors import SettingError
+from throughtime.history import latent as latents
+from throughtime.history.latent import LatentGain
+from throughtime.history.networks import CELL, settings_of
+from throughtime.history.order import OrderMatters, order_matters
+from throughtime.history.settings import Settings, recommended
+from throughtime.history.study import Event, Study, study
+from throughtime.history.verdict import verdict
+from throughtime.history.windows import Point, Pool, Tick, curve, explore
+from throughtime.loading import label_of, load, plain_options, seconds
+from throughtime.plain import finite
+
+SCHEMA = 1
+_LIMIT = 120.0
+_HELD = 0.2  # of the data to choose by, and as many to judge by
+_SHARES = {"windows": 0.35, "order": 0.1, "latent": 0.4}  # of the time; the rest is for restarts
+_STEPS_PER_SECOND = 3000  # of the limit: how many steps are looked at
+_FLOATS_PER_SECOND = 120_000  # in the design of one window law
+_LEAST_SECONDS = 2.0
+_SECONDS_FOR = 1 / 200  # seconds per step that networks are trained for, where the limit allows
+
+
+@dataclass(frozen=True)
+class Lags:
+    """How many lags are needed, and held-out nats as a function of how many may be seen.
+
+    needed: the smallest window whose loss lies within the interval of the best. model: what it was
+    measured with; a latent model's state was restarted so many steps before each target.
+    """
+
+    needed: int
+    model: str
+    curve: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Four answers about the memory of data, with their evidence; `verdict` says them in words.
+
+    step: what one step is called. steps: how many were learned from, chosen by and judged by.
+    windows: the curve of finite windows, `lags` that of the model that won.
+    """
+
+    order_matters: OrderMatters
+    lags: Lags
+    windows: Lags
+    latent_gain: LatentGain
+    settings: Settings
+    verdict: str
+    step: str
+    steps: tuple[int, int, int]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, as docs/commands.md lists them; None where there is no interval."""
+        learn, choose, judge = self.steps
+        found: dict[str, Any] = finite(
+            {
+                "schema": SCHEMA,
+                "step": self.step,
+                "steps": {"learn": learn, "choose": choose, "judge": judge},
+                "order_matters": asdict(self.order_matters),
+                "lags": _plain_lags(self.lags),
+                "windows": _plain_lags(self.windows),
+                "latent_gain": asdict(self.latent_gain),
+                "settings": {
+                    **asdict(self.settings),
+                    "bptt": self.settings.bptt,
+                    "beyond_default": self.settings.beyond_default,
+                },
+                "verdict": self.verdict,
+                "seconds": round(self.seconds, 3),
+                "notes": list(self.notes),
+            }
+        )
+        return found
+
+
+def _plain_lags(lags: Lags) -> dict[str, Any]:
+    points = [{**asdict(point), "gain": lags.curve[0].nats - point.nats} for point in lags.curve]
+    return {"needed": lags.needed, "model": lags.model, "curve": points}
+
+
+def certificate(
+    data: Any,
+    time_limit: float | str | None = "2m",
+    seed: int = 0,
+    on_event: Event = lambda event: None,
+    *,
+    split: str = "auto",
+    **read_options: Any,
+) -> Certificate:
+    """How much of the past these data need: measured, with intervals, within a time limit.
+
+    data: as `tt.fit` takes them; the tuple (learn, choose, judge) of `Sequences` where the split is
+    given. time_limit: seconds, or "90s", "2m"; small data take a few seconds. split: as in
+    `Sequences.split`: three fifths are learned from, a fifth each chosen and judged by.
+    read_options go to `tt.read`. on_event gets progress. Raises what `tt.fit` raises for bad data.
+    """
+    limit = seconds(time_limit)
+    label = label_of(data)
+    begun = time.monotonic()
+    _, spans = load(data, label, _HELD, _HELD, split, plain_options(read_options), on_event)
+    limit = _LIMIT if limit is None else limit
+    left = max(_LEAST_SECONDS, limit - (time.monotonic() - begun)) if limit > 0 else limit
+    return measured(*spans, time_limit=min(limit, left), seed=seed, on_event=on_event)
+
+
+def certificate_of(
+    parts: Any,
+    settings: RunSettings | None = None,
+    *,
+    view: plan.View | None = None,
+    time_limit: float = _LIMIT,
+    seed: int = 0,
+    on_event: Event = lambda event: None,
+) -> Certificate:
+    """The certificate from the parts that a fit has, without a look at its test part.
+
+    parts: anything with `train` and `valid`, raw `Sequences`: the validation part judges, and the
+    end of the training part chooses. settings, view: of the fit, if it has any already.
+    """
+    learn, choose, _ = parts.train.split(valid=0.15, test=0.0)
+    return measured(learn, choose, parts.valid, settings, view, time_limit, seed, on_event)
+
+
+def measured(
+    learn: Sequences,
+    choose: Sequences,
+    judge: Sequences,
+    settings: RunSettings | None = None,
+    view: plan.View | None = None,
+    time_limit: float = _LIMIT,
+    seed: int = 0,
+    on_event: Event = lambda event: None,
+) -> Certificate:
+    """The certificate from three spans of raw data: to learn from, to choose by, to judge by.
+
+    Fits, choices and judgements are each made on their own span. Raises SettingError, DataError.
+    """
+    if not time_limit >= _LEAST_SECONDS:
+        raise SettingError(
+            f"time_limit={time_limit:g}: a certificate takes {_LEAST_SECONDS:g} s or more"
+        )
+    begun = time.monotonic()
+
+    def tick(about: str) -> None:
+        spent = time.monotonic() - begun
+        on_event({"event": "history", "about": about, "seconds": spent, "limit": time_limit})
+
+    tick("choosing how to look at the data")
+    asked = settings or settings_of(seed)
+    case = study(learn, choose, judge, asked, round(_STEPS_PER_SECOND * time_limit), view)
+    pool = _windows(case, time_limit, tick)
+    window = pool.best()
+    tick("whether order matters")
+    tested = pool.best(least=1)  # a law that sees nothing has nothing to lose
+    order = order_matters(
+        tested.law(), tested.reach, tested.held[1], latents.named(tested), seed,
+        _SHARES["order"] * time_limit,
+    )  # fmt: skip
+    points, needed = curve(pool, seed)
+    windows = Lags(needed if order else 0, latents.named(window), tuple(points))
+    lags = windows
+    latent = LatentGain(False, 0.0, None, CELL.upper(), latents.named(window), tried=False)
+    if order:
+        few = 10.0 + case.raw[0].steps * _SECONDS_FOR
+        left = max(1.0, 0.85 * time_limit - (time.monotonic() - begun))
+        worth = points[0].nats - min(point.nats for point in points)
+        latent, model = latents.compare(case, window, worth, seed, min(few, left), tick)
+        if latent.wins:
+            steps, memory = latents.restarted(case, model, seed, tick)
+            lags = Lags(memory, latent.model, tuple(steps))
+    advice = recommended(case, windows.needed, lags.needed)
+    shown = _view_in_words(case)
+    said = verdict(
+        case.step, order, lags.needed, lags.curve, lags.model, latent, advice, shown
+    )  # fmt: skip
+    return Certificate(
+        order_matters=order,
+        lags=lags,
+        windows=windows,
+        latent_gain=latent,
+        settings=advice,
+        verdict=said,
+        step=case.step,
+        steps=(len(case.parts[0]), len(case.parts[1]), len(case.parts[2])),
+        seconds=time.monotonic() - begun,
+        notes=(*case.notes, *learn.notes),
+    )
+
+
+def _windows(case: Study, time_limit: float, tick: Tick) -> Pool:
+    """The kind of window law that predicts the data to choose by best, with all its windows."""
+    work = _FLOATS_PER_SECOND * _SHARES["windows"] * time_limit
+    pools = [explore(*family, tick) for family in case.families(work)]
+    return min(pools, key=lambda pool: pool.score)
+
+
+def _view_in_words(case: Study) -> str:
+    """How the data are looked at, where that is not plain."""
+    kinds = [spec["kind"] for spec in case.view.transforms]
+    if "difference" not in kinds:
+        return ""
+    return f", seen as changes of the {'logarithm' if 'log' in kinds else 'value'}"

@@ -1,0 +1,169 @@
+"""Does a latent state beat every window? Each of several is tried, and judged against the best.
+
+The rivals are the windows of every kind: the laws of `values` and `symbols`, a network over a
+window, and the constant law with the emission of the networks. The states are the smallest that
+can be fitted by maximum likelihood (`hidden`, `leaky`) and a recurrent network. On both sides the
+best is chosen on data that are then not used for judging, so the one comparison is a fair one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from throughtime.evaluate.bootstrap import mean_interval
+from throughtime.history import hidden, leaky, networks
+from throughtime.history.parts import Floats, Ints, Part
+from throughtime.history.study import Study
+from throughtime.history.symbols import Symbols
+from throughtime.history.values import Values
+from throughtime.history.windows import Point, Tick, Window, compared, sufficient
+from throughtime.models.autoregressive import Autoregressive
+
+WORTH = 0.01  # of what the past is worth: a latent state that adds less is not worth its training
+LEAST = 0.001  # nats per step: less than that is within what training networks anew varies by
+WINDOW_SHARE = 1 / 3  # of the time, for the network over a window
+RESTARTS = (1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 320, 500)
+_TARGETS = 500  # before which the state is restarted
+_ALPHABET = 64  # symbols of which a hidden Markov chain is tried
+
+Restart = Callable[[Part, Ints, int], Floats]
+
+
+@dataclass(frozen=True)
+class LatentGain:
+    """What a latent state adds to the best window: nats per step, with its 95 % interval.
+
+    wins: the interval lies above zero and the gain is worth having (`WORTH`, `LEAST`). model: the
+    latent model; against: the best window. passes: how often the training of a network went
+    through its data, None for a closed form. tried: False where order does not matter, so that
+    there is nothing for a state to hold.
+    """
+
+    wins: bool
+    nats: float
+    interval: tuple[float, float] | None
+    model: str
+    against: str
+    passes: float | None = None
+    tried: bool = True
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model in the comparison: nats per step of the data to choose by, and of all judged."""
+
+    name: str
+    choose: float
+    judge: Floats
+    part: Part  # what it is judged by, as it sees it
+    restarted: Restart | None = None  # how well it does from a state begun so many steps before
+    passes: float | None = None
+
+
+def compare(
+    study: Study, window: Window, worth: float, seed: int, seconds: float, tick: Tick
+) -> tuple[LatentGain, Entrant]:
+    """The best latent model against the best window. worth: nats of the past in all, per step."""
+    begun = time.monotonic()
+    rivals, states = [_constant(study)], []
+    if study.comparable:
+        law = window.law()
+        choose, judge = window.held
+        name = named(window)
+        rivals.append(Entrant(name, float(law.nats(choose).mean()), law.nats(judge), judge))
+        tick("small latent states")
+        states = _closed(window, seed)
+    if study.raw[0].domain.kind != "text":
+        tick("a network over a window")
+        lags = window.dense if study.comparable else min(window.reach, 20)
+        share = WINDOW_SHARE * seconds
+        rivals.append(_entrant(networks.over_window(study, lags, seed, share), study))
+    tick(f"a {networks.CELL.upper()}")
+    left = max(1.0, seconds - (time.monotonic() - begun))
+    states.append(_entrant(networks.recurrent(study, seed, left), study))
+    best = min(rivals, key=lambda entrant: entrant.choose)
+    latent = min(states, key=lambda entrant: entrant.choose)
+    nats, interval = mean_interval(best.judge - latent.judge, study.parts[2].bounds, seed)
+    wins = interval is not None and interval[0] > 0 and nats > max(LEAST, WORTH * worth)
+    return LatentGain(wins, nats, interval, latent.name, best.name, latent.passes), latent
+
+
+def restarted(study: Study, latent: Entrant, seed: int, tick: Tick) -> tuple[list[Point], int]:
+    """Nats against the steps that the state has seen since it was restarted; those needed."""
+    assert latent.restarted is not None
+    part = latent.part
+    age = part.rows - part.first[part.rows]
+    longest = max(1, min(RESTARTS[-1], int(age.max())))
+    old = np.flatnonzero(age >= min(longest, int(np.quantile(age, 0.5))))
+    chosen = old[np.linspace(0, len(old) - 1, min(_TARGETS, len(old))).astype(np.int64)]
+    bounds = np.searchsorted(part.rows[chosen], part.offsets)
+    nats = {0: _constant(study).judge[chosen]}
+
+    def judge(steps: int) -> None:
+        tick(f"the state restarted {steps} steps before")
+        nats[steps] = latent.restarted(part, chosen, steps)  # type: ignore[misc]
+
+    for steps in (k for k in RESTARTS if k <= longest):
+        judge(steps)
+    while True:
+        points = compared(nats, bounds, seed)
+        needed = sufficient(points)
+        below = max((p.lags for p in points if p.lags < needed), default=needed)
+        if needed - below <= max(1, needed // 8):
+            return points, needed
+        judge((below + needed) // 2)
+
+
+def _closed(window: Window, seed: int) -> list[Entrant]:
+    """The latent models that are fitted by maximum likelihood."""
+    choose, judge = window.held
+    family = window.family
+    laws: list[hidden.HiddenChain | leaky.LeakyLaw] = []
+    if isinstance(family, Symbols) and family.num_symbols <= _ALPHABET:
+        laws += [
+            hidden.fitted(family.learn, family.num_symbols, states, seed)
+            for states in hidden.STATES
+        ]
+    elif isinstance(family, Values):
+        laws += [
+            leaky.fitted(family, dense, window.sparse)
+            for dense in sorted({min(1, window.dense), window.dense})
+        ]
+    return [
+        Entrant(law.name, float(law.nats(choose).mean()), law.nats(judge), judge, law.restarted)
+        for law in laws
+    ]
+
+
+def _entrant(network: networks.Network, study: Study) -> Entrant:
+    _, choose, judge = study.parts
+    return Entrant(
+        network.name,
+        float(network.nats(0, choose).mean()),
+        network.nats(1, judge),
+        judge,
+        network.restarted,
+        network.passes,
+    )
+
+
+def _constant(study: Study) -> Entrant:
+    """The memoryless law with the emission of the networks."""
+    model = Autoregressive(
+        0, emission=study.view.emission, predictor="constant", levels=study.view.differenced
+    )
+    model.begin(study.shown[0])
+    return _entrant(networks.Network("constant law", model, study.shown[1:], 0.0), study)
+
+
+def named(window: Window) -> str:
+    """What to call a window law."""
+    lags = f"{window.dense} lag{'' if window.dense == 1 else 's'}"
+    if not window.sparse:
+        return f"{window.family.name} of {lags}"
+    far = f"lag{'s' * (len(window.sparse) > 1)} {', '.join(map(str, window.sparse))}"
+    return f"{window.family.name} of {far if window.dense == 0 else f'{lags} and {far}'}"

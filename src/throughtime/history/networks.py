@@ -1,0 +1,140 @@
+"""The networks of a certificate: one with a recurrent state, one over a window; trained briefly."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from throughtime import plan, recipes
+from throughtime.config import Candidate, DataSettings, RunSettings, TrainSettings
+from throughtime.data.batch import Batch
+from throughtime.data.sequences import Sequences
+from throughtime.evaluate.scores import shown as shown_to
+from throughtime.history.parts import Floats, Ints, Part
+from throughtime.history.study import Study
+from throughtime.models.base import SequenceModel
+from throughtime.train import Trainer, affordable_steps, threads
+
+CELL = "gru"
+FEW = 30_000  # steps of data up to which a network of half the width is trained
+HIDDEN = 64  # units of the network, all members together: enough to tell, and quick
+UPDATES, WINDOW_UPDATES = 300, 600  # of the recurrent network, at least; of the other, at most
+_CHUNK = 50  # steps run at once
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network on the judging span: how well it does, and from a restarted state."""
+
+    name: str
+    model: SequenceModel
+    shown: tuple[Sequences, Sequences]  # the spans to choose by and to judge by, as it sees them
+    passes: float
+
+    def nats(self, span: int, part: Part) -> Floats:
+        """Nats of the targets of a span (0: to choose by, 1: to judge by), in own units ``[n]``."""
+        found = self.model.step_log_prob(self.shown[span])[torch.from_numpy(part.rows)]
+        return -np.asarray(found.numpy())
+
+    @torch.no_grad()
+    def restarted(self, part: Part, chosen: Ints, steps: int) -> Floats:
+        """Nats of some targets to judge by, from a state that began `steps` steps before."""
+        data = self.shown[1]
+        targets = torch.from_numpy(part.rows[chosen])
+        first = torch.from_numpy(part.first[part.rows[chosen]])
+        state = self.model.initial_state(len(targets))
+        for back in range(steps, 0, -_CHUNK):
+            count = min(_CHUNK, back)
+            batch = _stretch(data, targets - back + 1, count, first, back == steps)
+            law, state = self.model(batch, state)
+        last = law.log_prob(batch.x)[-1].double() + data.log_det[targets]
+        return -np.asarray(last.numpy())
+
+
+def settings_of(seed: int, hidden: int | None = None) -> RunSettings:
+    """The settings of a fit that asks for nothing special."""
+    return RunSettings(data=DataSettings(source=""), model=CELL, seed=seed, hidden=hidden)
+
+
+def recurrent(study: Study, seed: int, seconds: float) -> Network:
+    """The recurrent network of the recipe for such data, no wider than `HIDDEN`."""
+    usual = recipes.recipe(study.raw[0], study.view.emission, settings_of(seed))
+    width = HIDDEN if study.raw[0].steps > FEW else HIDDEN // 2
+    hidden = max(1, min(usual.hidden, width // usual.members))
+    asked = settings_of(seed, hidden)
+    candidate = plan.latent_candidates(study.view, study.raw[0], study.raw[1], asked)[0]
+    training = candidate.train
+    assert training is not None
+    training = training.model_copy(update={"steps": max(training.steps, UPDATES)})
+    return _trained(study, CELL.upper(), candidate, training, seconds)
+
+
+def over_window(study: Study, lags: int, seed: int, seconds: float) -> Network:
+    """A network over so many lags, or a few more."""
+    train = study.shown[0]
+    width = plan.window_width(train, max(1, lags), "auto")
+    model = {
+        "kind": "autoregressive",
+        "order": width,
+        "emission": study.view.emission.to_json(),
+        "predictor": "mlp",
+        "covariates": 0 if train.covariates is None else train.covariates.shape[1],
+        "levels": study.view.differenced,
+    }
+    training = recipes.window_training(study.raw[0], study.view.emission, settings_of(seed))
+    steps = min(training.steps, WINDOW_UPDATES)
+    training = training.model_copy(update={"steps": steps})
+    name = f"network over {width} lags"
+    candidate = Candidate(name=name, family="autoregressive", model=model, train=training)
+    return _trained(study, name, candidate, training, seconds)
+
+
+def _trained(
+    study: Study, name: str, candidate: Candidate, training: TrainSettings, seconds: float
+) -> Network:
+    """A network trained for so many seconds at most, stopped by the data to choose by."""
+    begun = time.monotonic()
+    torch.manual_seed(training.seed)
+    model = plan.build(candidate.model)
+    learn, choose, judge = (shown_to(model, study.chain, raw) for raw in study.raw)
+    model.begin(learn)
+    with threads(training.threads or 1):
+        left = seconds - (time.monotonic() - begun)
+        planned = affordable_steps(model, learn, choose, training, left)
+        trainer = Trainer(model, learn, choose, planned)
+        trainer.run()
+    return Network(name, model.eval(), (choose, judge), trainer.passes)
+
+
+def _stretch(data: Sequences, begin: Tensor, count: int, first: Tensor, restart: bool) -> Batch:
+    """`count` steps from `begin` on, a lane each; it begins afresh where its sequence does."""
+    at = begin + torch.arange(count).unsqueeze(1)
+    start = at == first
+    reset = start.clone()
+    if restart:
+        reset[0] = True
+    at = torch.maximum(at, first)  # steps before the sequence, which the reset forgets
+    rows = torch.searchsorted(data.offsets, at, right=True) - 1
+    known = bool((data.identity >= 0).any())
+    return Batch(
+        x=_values(data, at, torch.zeros_like(start)),
+        previous=_values(data, (at - 1).clamp(min=0), at == first),
+        start=start,
+        reset=reset,
+        weight=torch.ones(at.shape),
+        covariates=None if data.covariates is None else data.covariates[at].nan_to_num().float(),
+        series=data.identity[rows] if known else None,
+        index=at,
+        level=data.level[at] if bool(data.level.any()) else None,
+    )
+
+
+def _values(data: Sequences, at: Tensor, nothing: Tensor) -> Tensor:
+    found = data.values[at]
+    if not found.is_floating_point():
+        return found.masked_fill(nothing, 0)
+    return found.nan_to_num().float().masked_fill(nothing.unsqueeze(-1), 0.0)

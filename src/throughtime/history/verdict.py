@@ -1,0 +1,114 @@
+"""What a certificate says, in one paragraph."""
+
+from __future__ import annotations
+
+import math
+
+from throughtime.history.latent import LatentGain
+from throughtime.history.order import OrderMatters
+from throughtime.history.settings import Settings
+from throughtime.history.windows import Point
+
+
+def verdict(
+    step: str, order: OrderMatters, lags: int, curve: tuple[Point, ...], model: str,
+    latent: LatentGain, settings: Settings, shown: str,
+) -> str:  # fmt: skip
+    """The four answers for people. step: what a step is called; shown: how the data are viewed."""
+    if not order:
+        return (
+            f"Order does not matter in these data{shown}: the past of a {step} says nothing about "
+            f"it that a shuffled past would not (p = {order.p_value:.2g}, "
+            f"{_amount(order.gain, order.interval, step)}). A constant law is all there is to "
+            "learn; a recurrent model would only fit noise."
+        )
+    sentences = [
+        f"Order matters{shown}: the true past of a {step} is worth "
+        f"{_amount(order.gain, order.interval, step)} over a shuffled one "
+        f"(p = {order.p_value:.2g}).",
+        _lags(lags, curve, model, step),
+        _latent(latent, step),
+        _settings(settings, latent, step),
+    ]
+    return " ".join(sentences)
+
+
+def _lags(lags: int, curve: tuple[Point, ...], model: str, step: str) -> str:
+    first = curve[0].nats
+    best = min(point.nats for point in curve)
+    at = next(point.nats for point in curve if point.lags == lags)
+    share = 100 * (first - at) / (first - best) if first > best else 100.0
+    carried = f"{min(share, 100):.0f} % of what the past is worth"
+    if lags == 0:
+        return f"No window of lags makes use of it beyond its error (measured with {model})."
+    many = "One lag carries" if lags == 1 else f"{lags} lags carry"
+    return f"{many} {carried} (measured with {model})."
+
+
+def _latent(latent: LatentGain, step: str) -> str:
+    amount = _signed(latent.nats, latent.interval, step)
+    if latent.wins:
+        return (
+            f"A finite window is not enough: the latent state of a {latent.model} adds {amount} "
+            f"to the best window, the {latent.against}."
+        )
+    if latent.passes is not None and latent.passes < 1:
+        return (
+            f"Whether a latent state adds to that is open: the {latent.model} saw "
+            f"{100 * latent.passes:.0f} % of the data in the time it had and differs from the "
+            f"{latent.against} by {amount}; give it more time."
+        )
+    if latent.interval is not None and latent.interval[1] < 0:
+        return (
+            f"A finite window is enough: the {latent.against} is better than the latent state of "
+            f"a {latent.model} by {_signed(-latent.nats, _turned(latent.interval), step)}."
+        )
+    return (
+        f"A finite window is enough: the latent state of a {latent.model} differs from the "
+        f"{latent.against} by {amount}, nothing that pays."
+    )
+
+
+def _settings(settings: Settings, latent: LatentGain, step: str) -> str:
+    if settings.beyond_default:
+        return (
+            f"The memory of {settings.warmup} {step}s is longer than the default truncation of "
+            f"{settings.default_reach}: train with --bptt {settings.bptt}, or nothing that old "
+            f"reaches the weights; warm up for {settings.warmup} {step}s before use."
+        )
+    if latent.wins:
+        return (
+            f"Train with --bptt {settings.bptt} and warm up for {settings.warmup} {step}s before "
+            "use."
+        )
+    return f"Use --model ar --order {settings.order}; for a network, --bptt {settings.bptt}."
+
+
+def _turned(interval: tuple[float, float]) -> tuple[float, float]:
+    return -interval[1], -interval[0]
+
+
+def _amount(value: float, interval: tuple[float, float] | None, step: str) -> str:
+    if interval is None:
+        return f"{value:.3f} nats per {step}, too few data for an interval"
+    places = _places(interval)
+    low, high = interval
+    return (
+        f"{value:.{places}f} nats per {step} (95 % interval {low:.{places}f} to {high:.{places}f})"
+    )
+
+
+def _signed(value: float, interval: tuple[float, float] | None, step: str) -> str:
+    if interval is None:
+        return f"{value:+.3f} nats per {step} (too few data for an interval)"
+    places = _places(interval)
+    low, high = interval
+    return (
+        f"{value:+.{places}f} nats per {step} "
+        f"(95 % interval {low:+.{places}f} to {high:+.{places}f})"
+    )
+
+
+def _places(interval: tuple[float, float]) -> int:
+    width = interval[1] - interval[0]
+    return min(6, max(3, 1 - math.floor(math.log10(width)))) if width > 0 else 3
