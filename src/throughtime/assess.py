@@ -61,6 +61,7 @@ def assess(
     best = next(one for one in fitted if one.name == scores["best"])
     transforms = [t["kind"] for t in best.candidate.transforms]
     scores |= {"data": summary | {"transforms": transforms}, "orders": workshop.orders}
+    scores["history"] = workshop.history
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
     test = _few_laws(parts.test)
     season = workshop.view.season

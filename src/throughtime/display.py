@@ -133,6 +133,14 @@ class FitDisplay:
             self._say(textwrap.fill(note, 80, initial_indent="  note: ", subsequent_indent=" " * 8))
         self.status = "choosing how to look at the data"
 
+    def _on_history(self, event: dict[str, Any]) -> None:
+        if event["about"] != self.status:
+            self.status = event["about"]
+            self._say_plainly(self.status)
+
+    def _on_uncertified(self, event: dict[str, Any]) -> None:
+        self._say(f"  how much of the past matters cannot be told: {event['why']}")
+
     def _on_finished(self, event: dict[str, Any]) -> None:
         self._say(f"{event['run']} holds this run already; give another folder to fit it again")
 

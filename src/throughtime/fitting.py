@@ -18,7 +18,9 @@ from throughtime.config import Candidate, RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
 from throughtime.emissions import Emission
+from throughtime.errors import DataError
 from throughtime.evaluate.scores import peak_memory_mb, reset_peak_memory, shown
+from throughtime.history import certificate_of
 from throughtime.models import linear
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
@@ -27,6 +29,7 @@ from throughtime.models.ngram import NGram
 from throughtime.train import Trainer, affordable_steps, threads
 
 Event = Callable[[dict[str, Any]], None]
+_CERTIFICATE_SECONDS, _LEAST_SECONDS = 30.0, 2.0  # for the history certificate
 PAST = 10_000  # steps read before what is judged: enough for any state, and bounded in time
 SHARE = {"rnn": 1.0, "gru": 2.0, "lstm": 3.0}  # of the time left, where it is limited
 SYMBOL_SHARE = {"rnn": 0.5, "gru": 1.0, "lstm": 12.0}  # a wide LSTM learns text best, and slowly
@@ -94,6 +97,7 @@ class Workshop:
         self.view = plan.natural_view(parts.train, parts.valid, settings)
         self.held = parts.valid.limit_past(PAST)
         self.orders: list[dict[str, Any]] = []
+        self.history: dict[str, Any] | None = None  # the certificate of the data, as JSON
         self.clock = None if folder is None else folder / "checkpoint" / "clock.json"
         spent = self.clock is not None and self.clock.exists()
         earlier = checkpoint.read_json(self.clock) if spent and self.clock else 0.0
@@ -101,15 +105,51 @@ class Workshop:
 
     def run(self) -> list[Fitted]:
         """Every candidate: the naive references, the autoregressions, the recurrent networks."""
+        self.history = self.remembered()
         fitted = [self.fit(candidate) for candidate in plan.references(self.view, self.parts.train)]
         if self.settings.model in ("auto", "ar"):
             fitted.extend(self.autoregressions())
         latent = plan.latent_candidates(
-            self.view, self.parts.train, self.parts.valid, self.settings
+            self.view, self.parts.train, self.parts.valid, self.settings, self.advice
         )
         for i, candidate in enumerate(latent):
             fitted.append(self.fit(candidate, self.seconds_for(latent[i:])))
         return fitted + self.blend(fitted)
+
+    def remembered(self) -> dict[str, Any] | None:
+        """The history certificate of the training and validation data, as JSON.
+
+        None where models or truncation are given, and where the data are too few to tell.
+        """
+        if self.settings.model != "auto" or self.settings.bptt != "auto":
+            return None
+        path = None if self.folder is None else self.folder / "checkpoint" / "history.json"
+        if path is not None and path.exists():
+            kept: dict[str, Any] = checkpoint.read_json(path)
+            return kept
+        limit = _CERTIFICATE_SECONDS
+        if self.settings.time_limit is not None:
+            limit = max(_LEAST_SECONDS, min(limit, self.settings.time_limit / 8))
+        try:
+            found = certificate_of(
+                self.parts, self.settings, time_limit=limit, seed=self.settings.seed,
+                on_event=self.on_event,
+            ).to_json()  # fmt: skip
+        except DataError as error:  # what is too little to certify may be enough to fit
+            self.on_event({"event": "uncertified", "why": str(error)})
+            return None
+        if path is not None:
+            path.parent.mkdir(exist_ok=True)
+            checkpoint.write_json(path, found)
+        return found
+
+    @property
+    def advice(self) -> recipes.Advice | None:
+        """What the certificate recommends."""
+        if self.history is None:
+            return None
+        told = self.history["settings"]
+        return recipes.Advice(told["order"], told["k1"], told["k2"], told["time_scale"])
 
     def seconds_for(self, left: list[Candidate]) -> float | None:
         """The next candidate's share of the time left; a sixth is kept for the evaluation."""
@@ -297,7 +337,8 @@ class Workshop:
     def autoregressions(self) -> list[Fitted]:
         """The finite windows: the best order in closed form, and a network over the window."""
         law = plan.window_law(self.view.emission)
-        ladder = plan.orders(law, self.parts.train, self.settings.order)
+        advised = None if self.advice is None else self.advice.order
+        ladder = plan.orders(law, self.parts.train, self.settings.order, advised)
         transforms = list(self.view.transforms)
         chain = plan.fitted(transforms, self.parts.train)
         train, valid = self.parts.train.transform(chain), self.parts.valid.transform(chain)

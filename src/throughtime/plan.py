@@ -22,13 +22,14 @@ from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.base import SequenceModel
 from throughtime.models.blend import Blend
 from throughtime.models.latent import LatentAutoregressive
-from throughtime.recipes import recipe
+from throughtime.recipes import Advice, recipe
 
 MODELS = ("auto", "ar", "rnn", "gru", "lstm")
 SEASONS = {"hour": 24, "day": 7, "business day": 5, "week": 52, "month": 12, "quarter": 4}
 _VIEWS: tuple[tuple[str, ...], ...] = ((), ("log",), ("difference",), ("log", "difference"))
 _LEVELS_HANDICAP, _SCALE_HANDICAP = 0.02, 0.05  # nats per step
 _PROBE_ORDER = 3  # the quick autoregression that chooses between views
+_LONGEST_ORDER = 200  # that is tried on advice
 MAX_ORDER = {"text": 10, "sound": 3, "real": 40}  # of the ladder that --order auto tries
 
 
@@ -240,8 +241,13 @@ def window_law(emission: Emission) -> Emission:
     return emission
 
 
-def orders(emission: Emission, train: Sequences, asked: int | str) -> list[int]:
-    """The orders τ to try: the one asked for, or a ladder up to what the data can carry."""
+def orders(
+    emission: Emission, train: Sequences, asked: int | str, advised: int | None = None
+) -> list[int]:
+    """The orders τ to try: the one asked for, or a ladder up to what the data can carry.
+
+    advised: one more step of the ladder, where it fits.
+    """
     shortest_useful = int(train.lengths.max()) - 1
     if isinstance(asked, int):
         if asked > shortest_useful:
@@ -255,6 +261,8 @@ def orders(emission: Emission, train: Sequences, asked: int | str) -> list[int]:
         ladder = list(range(1, MAX_ORDER["sound" if few else "text"] + 1))
     else:
         ladder = [1, 2, 3, 5, 8, 13, 20, 30, MAX_ORDER["real"]]
+        if advised:
+            ladder = sorted({*ladder, min(advised, _LONGEST_ORDER)})
     return [k for k in ladder if k <= max(1, shortest_useful // 4)] or [1]
 
 
@@ -267,13 +275,17 @@ def window_width(train: Sequences, order: int, asked: int | str) -> int:
 
 
 def latent_candidates(
-    view: View, train: Sequences, valid: Sequences, settings: RunSettings
+    view: View,
+    train: Sequences,
+    valid: Sequences,
+    settings: RunSettings,
+    advice: Advice | None = None,
 ) -> list[Candidate]:
     """RNN, GRU and LSTM, or the one asked for."""
     cells = ("rnn", "gru", "lstm") if settings.model == "auto" else (settings.model,)
     if settings.model == "ar":
         return []
-    chosen = recipe(train, view.emission, settings)
+    chosen = recipe(train, view.emission, settings, advice)
     covariates = 0 if train.covariates is None else train.covariates.shape[1]
     identities = _identities(train, valid)
     found = []

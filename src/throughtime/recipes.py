@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from throughtime import bptt
 from throughtime.config import RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission
@@ -20,6 +21,7 @@ _MOST_GB = 8.0
 _FEW = 0.1  # of the steps observed: a few answers to long covariates, not a series with gaps
 _QUIET = 0.5  # of the steps one and the same symbol: events in a silence, not a text
 _MANY, _WHOLE = 100, 4000  # sequences, and steps of the longest, from and to which they stay whole
+_WINDOWS = 4  # of the gradient in a piece that is run without a restart
 CONTINUED = 0.6  # of the steps, where training goes on with the validation data
 
 
@@ -38,8 +40,23 @@ class Recipe:
     time_scale: float | None = None
 
 
-def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recipe:
-    """The defaults for a kind of data, found by experiment (docs/results.md), as overridden."""
+@dataclass(frozen=True)
+class Advice:
+    """What a history certificate recommends, in steps: see `history.Settings`."""
+
+    order: int
+    k1: int
+    k2: int
+    time_scale: float
+
+
+def recipe(
+    train: Sequences, emission: Emission, settings: RunSettings, advice: Advice | None = None
+) -> Recipe:
+    """The defaults for a kind of data, found by experiment (docs/results.md), as overridden.
+
+    advice: where the data are known to remember more than the defaults reach, they reach further.
+    """
     if emission.kind == "bernoulli":
         found = _rolls(train)
     elif emission.symbols and train.domain.kind == "sound":
@@ -54,9 +71,26 @@ def recipe(train: Sequences, emission: Emission, settings: RunSettings) -> Recip
         found = _answers(train)
     else:
         found = _values(train)
+    if advice is not None:
+        found = _reaching(found, advice)
     found = _overridden(found, settings)
     check_memory(found, train)
     return found
+
+
+def _reaching(found: Recipe, advice: Advice) -> Recipe:
+    """A recipe whose gradient and gates reach as far back as the data remember."""
+    method = bptt.parse(found.train.bptt)
+    if not isinstance(method, bptt.Truncated) or advice.k2 <= method.reach:
+        return found
+    changes: dict[str, Any] = {"bptt": f"{advice.k1},{advice.k2}"}
+    if found.train.segment is not None:  # a restart in the middle of what matters would hide it
+        changes["segment"] = max(found.train.segment, _WINDOWS * advice.k2)
+    return replace(
+        found,
+        time_scale=max(found.time_scale or 0.0, advice.time_scale),
+        train=found.train.model_copy(update=changes),
+    )
 
 
 def _updates(train: Sequences, lanes: int, steps: int, epochs: float, most: int) -> int:
