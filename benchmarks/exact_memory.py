@@ -69,7 +69,8 @@ class Kept:
     def __init__(self, problem: Problem) -> None:
         self.known = {t.untyped_storage().data_ptr() for t in problem.parameters}
         self.known.add(problem.data.untyped_storage().data_ptr())
-        self.problem, self.holders, self.saved, self.states, self.most = problem, {}, 0, 0, 0
+        self.problem, self.holders, self.living = problem, {}, {}
+        self.saved = self.states = self.most = 0
 
     def hold(self, tensor: Tensor) -> Held:
         return Held(self, tensor)
@@ -77,9 +78,9 @@ class Kept:
     def loss(self, batch: Tensor, state: Any) -> tuple[Tensor, Any]:
         shapes = {part.shape for part in states.leaves(state)}
         living = (t for t in gc.get_objects() if type(t) is Tensor and t.shape in shapes)
-        storages = {t.untyped_storage().data_ptr(): t.nbytes for t in living}
-        held = {address for address, count in self.holders.items() if count}
-        self.states = sum(storages[address] for address in storages.keys() - held)
+        self.living = {t.untyped_storage().data_ptr(): t.nbytes for t in living}
+        apart = self.living.keys() - {at for at, count in self.holders.items() if count}
+        self.states = sum(self.living[address] for address in apart)
         return self.problem.loss(batch, state)
 
     def by(self, method: bptt.GradientMethod) -> int:
@@ -95,7 +96,8 @@ class Held:
     def __init__(self, kept: Kept, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         self.kept, self.tensor, self.address = kept, tensor, storage.data_ptr()
-        self.bytes = 0 if self.address in kept.known else storage.nbytes()
+        before = self.address in kept.known or self.address in kept.living
+        self.bytes = 0 if before else storage.nbytes()
         count = kept.holders.get(self.address, 0)
         kept.holders[self.address] = count + 1
         kept.saved += self.bytes if count == 0 else 0

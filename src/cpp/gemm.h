@@ -88,7 +88,7 @@ TT_INLINE void cover(Body& body, idx rows, idx panels, bool back = false) {
 
 constexpr idx up(idx n, idx multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Packs columns [0, N) of B, B(k, n) = source(k, n), into panels of NV vectors; zeros beyond N.
+// Packs columns [0, N) of B, B(k, n) = source(k)(n), into panels of NV vectors; zeros beyond N.
 template <class T, class W, class Source>
 void pack(W* out, idx K, idx N, int NV, idx first, idx last, const Source& source) {
   constexpr int L = lanes<T>;
@@ -96,9 +96,26 @@ void pack(W* out, idx K, idx N, int NV, idx first, idx last, const Source& sourc
   for (idx panel = first; panel < last; panel++) {
     for (idx k = 0; k < K; k++) {
       W* row = out + (panel * K + k) * width;
+      const auto line = source(k);
+      const idx begin = panel * width, count = std::min(width, N - begin);
+      for (idx n = 0; n < count; n++) keep(row + n, line(begin + n));
+      for (idx n = count; n < width; n++) keep(row + n, T(0));
+    }
+  }
+}
+
+// The same from columns as they lie in memory, K weights one after the other; null for zeros.
+template <class T, class W, class Column>
+void pack_columns(W* out, idx K, int NV, idx first, idx last, const Column& column) {
+  constexpr idx BLOCK = 64;  // rows at a time, so that what is written stays in cache
+  const idx width = NV * lanes<T>;
+  for (idx panel = first; panel < last; panel++) {
+    for (idx k = 0; k < K; k += BLOCK) {
+      const idx count = std::min(BLOCK, K - k);
+      W* to = out + (panel * K + k) * width;
       for (idx n = 0; n < width; n++) {
-        const idx column = panel * width + n;
-        keep(row + n, column < N ? source(k, column) : T(0));
+        const T* from = column(panel * width + n);
+        for (idx i = 0; i < count; i++) keep(to + i * width + n, from ? from[k + i] : T(0));
       }
     }
   }
@@ -190,8 +207,18 @@ void pack_plain(W* out, idx K, idx N, idx part, idx parts, const Source& source)
   if (left > 0 && part == parts - 1) {
     const int nv = int((left + lanes<T> - 1) / lanes<T>);
     pack<T>(out + whole * K * width, K, left, nv, 0, 1,
-            [&](idx k, idx n) { return source(k, whole * width + n); });
+            [&](idx k) {
+              return [line = source(k), skip = whole * width](idx n) { return line(skip + n); };
+            });
   }
+}
+
+// The same from rows as they lie in memory; null for zeros.
+template <class T, class W, class Row>
+void pack_rows(W* out, idx K, idx N, idx part, idx parts, const Row& row) {
+  pack_plain<T>(out, K, N, part, parts, [&](idx k) {
+    return [from = row(k)](idx n) { return from ? from[n] : T(0); };
+  });
 }
 
 template <class T, class W>

@@ -52,8 +52,10 @@ struct Head {
 
   void prepare(int part) {
     const T* w = static_cast<const T*>(s.w);
-    pack_plain<T>(down, H, V, part, threads, [&](idx k, idx n) { return w[n * H + k]; });
-    if (s.dw) pack_plain<T>(up_, V, H, part, threads, [&](idx k, idx n) { return w[k * H + n]; });
+    pack_plain<T>(down, H, V, part, threads, [&](idx k) {
+      return [&, k](idx n) { return w[n * H + k]; };
+    });
+    if (s.dw) pack_rows<T>(up_, V, H, part, threads, [&](idx k) { return w + k * H; });
   }
 
   void run(int part) {

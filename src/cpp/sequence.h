@@ -107,13 +107,13 @@ struct Forward : Shape<T, C> {
 
   void prepare(Range r) {
     const T *ih = static_cast<const T*>(s.w_ih), *hh = static_cast<const T*>(s.w_hh);
-    pack<T>(w_ih, I, width(), NV, r.begin, r.end, [&](idx k, idx n) {
+    pack_columns<T>(w_ih, I, NV, r.begin, r.end, [&](idx n) {
       const idx row = weight_row(n);
-      return row < 0 ? T(0) : ih[row * I + k];
+      return row < 0 ? nullptr : ih + row * I;
     });
-    pack<T>(w_hh, H, width(), NV, r.begin, r.end, [&](idx k, idx n) {
+    pack_columns<T>(w_hh, H, NV, r.begin, r.end, [&](idx n) {
       const idx row = weight_row(n);
-      return row < 0 ? T(0) : hh[row * H + k];
+      return row < 0 ? nullptr : hh + row * H;
     });
     const T *bi = static_cast<const T*>(s.b_ih), *bh = static_cast<const T*>(s.b_hh);
     for (idx n = r.begin * NV * L; n < r.end * NV * L; n++) {
@@ -264,15 +264,15 @@ struct Backward : Shape<T, C> {
   // A matrix of weights as the products of the backward pass read it, from a column on.
   auto matrix(const void* w, idx columns, bool input, idx first) const {
     const T* from = static_cast<const T*>(w) + first;
-    return [=, this](idx k, idx n) {
+    return [=, this](idx k) {
       const idx unit = k % Hp;
-      return unit < H ? from[(gate(int(k / Hp), input) * H + unit) * columns + n] : T(0);
+      return unit < H ? from + (gate(int(k / Hp), input) * H + unit) * columns : nullptr;
     };
   }
 
   void prepare(int part) {
-    pack_plain<T>(w_hh, K(), H, part, this->threads, matrix(s.w_hh, H, false, 0));
-    if (s.dx) pack_plain<T>(w_ih, K(), I, part, this->threads, matrix(s.w_ih, I, true, 0));
+    pack_rows<T>(w_hh, K(), H, part, this->threads, matrix(s.w_hh, H, false, 0));
+    if (s.dx) pack_rows<T>(w_ih, K(), I, part, this->threads, matrix(s.w_ih, I, true, 0));
   }
 
   // What a row's state was before a step: h, and c for the LSTM.

@@ -196,9 +196,9 @@ struct BackwardTeam : Backward<T, W, C> {
   }
 
   void pack(int part, int members, Range units) {
-    pack_plain<T>(this->w_hh + units.begin * this->K(), this->K(), units.end - units.begin, 0, 1,
-                  this->matrix(s.w_hh, H, false, units.begin));
-    if (s.dx) pack_plain<T>(this->w_ih, this->K(), I, part, members, this->matrix(s.w_ih, I, true, 0));
+    pack_rows<T>(this->w_hh + units.begin * this->K(), this->K(), units.end - units.begin, 0, 1,
+                 this->matrix(s.w_hh, H, false, units.begin));
+    if (s.dx) pack_rows<T>(this->w_ih, this->K(), I, part, members, this->matrix(s.w_ih, I, true, 0));
   }
 
   void clear(const Own& own, const typename Base::Buffers& at) const {

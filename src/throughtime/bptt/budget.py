@@ -26,7 +26,7 @@ _UNITS = {
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
 _PROBE = 8  # steps whose tape is measured
-_RUNNING = 4  # states in hand beside the kept ones: before and after a block, and their gradients
+_RUNNING = 5  # states in hand beside the kept ones: around a block, their gradients, and the last
 _CALL = 20  # what a call costs whatever its length, in steps; a round figure for small networks
 _BACKWARD = 3  # what a block with a graph costs, forward and backward, in advances
 
