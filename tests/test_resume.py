@@ -38,6 +38,7 @@ class Fragile(Trainer):
 RUNS: dict[str, dict[str, Any]] = {
     "full": {"bptt": "full", "segment": 12, "lanes": 4},
     "truncated": {"bptt": "8,20"},
+    "adaptive": {"bptt": "bias=0.3"},
     "bfloat16": {"bptt": "8,20", "precision": "bfloat16"},
 }
 

@@ -6,17 +6,21 @@ and are tested against each other and against hand-built graphs.
 
     base        what every method is, and where a pass over a batch stands
     windows     Full, Truncated
+    adaptive    Adaptive: windows as long as the gradient is measured to reach
     names       "full", "64,128": how settings name methods
     clipping    gradients kept to a joint norm
 """
 
-from throughtime.bptt.base import GradientMethod, Position, Update
+from throughtime.bptt.adaptive import Adaptive
+from throughtime.bptt.base import Estimate, GradientMethod, Position, Update
 from throughtime.bptt.clipping import clip
 from throughtime.bptt.names import describe, parse
 from throughtime.bptt.windows import Full, Truncated
 from throughtime.unrolled import Loss, Timed
 
 __all__ = [
+    "Adaptive",
+    "Estimate",
     "Full",
     "GradientMethod",
     "Loss",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from throughtime.bptt.adaptive import Adaptive
 from throughtime.bptt.base import GradientMethod
 from throughtime.bptt.windows import Full, Truncated
 from throughtime.errors import SettingError
 
 
 def parse(text: str) -> GradientMethod:
-    """The method that a command line names: "full", "K" or "K1,K2"."""
+    """The method that a command line names: "full", "K", "K1,K2", "adaptive" or "bias=B"."""
     if text == "full":
         return Full()
+    if text == "adaptive":
+        return Adaptive()
+    if text.startswith("bias="):
+        return Adaptive(_number(text))
     try:
         steps = [int(part) for part in text.split(",")]
     except ValueError:
@@ -20,8 +25,18 @@ def parse(text: str) -> GradientMethod:
     return Truncated(*steps)
 
 
+def _number(text: str) -> float:
+    """What stands behind "name="."""
+    try:
+        return float(text.partition("=")[2])
+    except ValueError:
+        raise SettingError(f"--bptt {text!r} has no number (for example bias=0.05)") from None
+
+
 def describe(method: GradientMethod) -> str:
     """What `parse` reads back."""
     if isinstance(method, Truncated):
         return f"{method.k1},{method.reach}"
+    if isinstance(method, Adaptive):
+        return f"bias={method.bias}"
     return "full"
