@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from throughtime import state as states
 from throughtime.bptt.base import Estimate, GradientMethod, Position
@@ -36,7 +38,8 @@ class Adaptive(GradientMethod):
 
     bias: the relative bias that is allowed. max_lag: the most lags measured, 256 if None. every:
     updates between two estimates. The present estimate is in `Position.estimate`. A gradient that
-    is not finite leaves the estimate as it was. Sampling leaves torch's global generator alone.
+    is not finite leaves the estimate as it was. Sampling leaves torch's global generator alone;
+    where the loss is a method of a module, the module's dropout is off meanwhile.
     """
 
     bias: float = 0.05
@@ -74,6 +77,10 @@ class Adaptive(GradientMethod):
 
         As many lags are measured as it takes to see the tail, twice as many each time.
         """
+        with _without_dropout(loss):
+            return self._measure(loss, batch, at)
+
+    def _measure(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
         left = len(batch) - at.target
         most = min(_MOST if self.max_lag is None else self.max_lag, left - 1)
         lags = min(_FIRST, most)
@@ -84,6 +91,23 @@ class Adaptive(GradientMethod):
             if lag <= lags // 2 or lags == most:
                 return Estimate(lag, rate)
             lags = min(2 * lags, most)
+
+
+@contextmanager
+def _without_dropout(loss: Loss) -> Iterator[None]:
+    """Within, the module that the loss is a method of, if any, is in evaluation mode.
+
+    The decay hardly depends on dropout, and steps that draw nothing can be folded.
+    """
+    owner = getattr(loss, "__self__", None)
+    changed = [m for m in owner.modules() if m.training] if isinstance(owner, nn.Module) else []
+    for module in changed:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.training = True
 
 
 def windows(estimate: Estimate) -> Truncated:
