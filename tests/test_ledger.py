@@ -317,6 +317,20 @@ def test_dropout_is_split_for_the_numbers_drawn():
         close(float(found.gradient(name).sum(0).norm()), found.total(name))
 
 
+def test_without_a_state_all_the_gradient_is_at_lag_0():
+    layer = nn.Linear(INPUTS, 1).double()
+
+    def loss(batch, state):
+        return layer(batch).square().sum(), state
+
+    params = dict(layer.named_parameters())
+    found = ledger(loss, random(STEPS, ROWS, INPUTS), None, params, tensors=True)
+    close(found.norm("weight")[0], torch.tensor(found.total("weight"), dtype=torch.float64))
+    assert not found.norms[1:].any()
+    assert (found.reach(1.0), found.bias(0) < 1e-14) == (0, True)
+    assert torch.isnan(found.state_norm).all()
+
+
 def test_nothing_to_learn_is_no_bias():
     layer = tt.RNN(INPUTS, HIDDEN).double()
 

@@ -40,6 +40,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "truncated": {"bptt": "8,20"},
     "checkpointed": {"bptt": "slots=3", "segment": 12, "lanes": 4},
     "budget": {"bptt": "memory=150kB", "precision": "bfloat16"},
+    "adaptive": {"bptt": "bias=0.3"},
     "bfloat16": {"bptt": "8,20", "precision": "bfloat16"},
 }
 

@@ -316,11 +316,18 @@ struct Backward : Shape<T, C> {
     return at;
   }
 
+  // A single step of many rows has them worked off in chunks too, to stay in the cache.
   void run(int part) {
-    const Range r = share(B, part, this->threads);
-    const idx rows = r.end - r.begin, per = this->steps(rows);
+    const Range all = share(B, part, this->threads);
     memset(sums[part], 0, size_t(sums_size()) * sizeof(T));
-    if (rows == 0) return;
+    const idx most = T_ == 1 ? CHUNK : all.end - all.begin;
+    for (idx first = all.begin; first < all.end; first += most) {
+      run(part, {first, first + most < all.end ? first + most : all.end});
+    }
+  }
+
+  void run(int part, Range r) {
+    const idx rows = r.end - r.begin, per = this->steps(rows);
     const Buffers at = buffers(part, rows * per);
     memset(at.blank, 0, size_t(Hp) * sizeof(T));
     for (idx b = 0; b < rows; b++) start(r.begin + b, {0, H}, at.dh + b * Hp, at.dc + b * Hp);

@@ -125,7 +125,8 @@ class Trainer:
         """A new pass over the training data: new order of sequences, new phases, fresh states."""
         self.progress.epoch = number
         self.lanes = self._lanes(number)
-        self.at = Position.start(self.model.initial_state(self.lanes.num_lanes))
+        start = self.model.initial_state(self.lanes.num_lanes)
+        self.at = Position.start(start, self.at.estimate)
 
     def _lanes(self, epoch: int) -> Lanes:
         generator = rng.generator(self.settings.seed, "lanes", epoch)
@@ -188,7 +189,7 @@ class Trainer:
         if not all(bool(torch.isfinite(part).all()) for part in states.leaves(carried)):
             assert self.lanes is not None
             fresh = states.detach(self.model.initial_state(self.lanes.num_lanes))
-            self.at = Position(self.at.target, fresh, self.at.target, fresh)
+            self.at = Position(self.at.target, fresh, self.at.target, fresh, self.at.estimate)
 
     @property
     def passes(self) -> float:
@@ -241,6 +242,7 @@ class Trainer:
             "clip_rate": progress.clipped / progress.step,
             "skipped": progress.skipped,
             "utilisation": round(self.lanes.utilisation, 4) if self.lanes else None,
+            "lag": None if self.at.estimate is None else self.at.estimate.lag,
         }
 
     def elapsed(self) -> float:
@@ -263,6 +265,7 @@ class Trainer:
             "optimiser": checkpoint.pack_optimiser(self.optimiser, tensors),
             "state": checkpoint.pack(self.at.state, "state", tensors),
             "begin_state": checkpoint.pack(self.at.begin_state, "begin_state", tensors),
+            "estimate": None if self.at.estimate is None else vars(self.at.estimate),
         }
         checkpoint.write_tensors(self.folder / "training.safetensors", tensors, rest)
 
@@ -284,7 +287,9 @@ class Trainer:
         self.lanes = self._lanes(self.progress.epoch)
         state = checkpoint.unpack(values["state"], tensors)
         begin_state = checkpoint.unpack(values["begin_state"], tensors)
-        self.at = Position(self.progress.cursor, state, self.progress.begin, begin_state)
+        known = values.get("estimate")
+        estimate = None if known is None else bptt.Estimate(**known)
+        self.at = Position(self.progress.cursor, state, self.progress.begin, begin_state, estimate)
         self.started = time.monotonic()
         return True
 

@@ -6,6 +6,7 @@ and are tested against each other and against hand-built graphs.
 
     base            what every method is, and where a pass over a batch stands
     windows         Full, Truncated
+    adaptive        Adaptive: windows as long as the gradient is measured to reach
     checkpointed    Checkpointed: the exact gradient in a declared amount of memory
     schedule        which states it keeps
     budget          what a tape and a state cost, and how to cut time
@@ -17,7 +18,8 @@ and are tested against each other and against hand-built graphs.
     clipping        gradients kept to a joint norm
 """
 
-from throughtime.bptt.base import GradientMethod, Position, Update
+from throughtime.bptt.adaptive import Adaptive
+from throughtime.bptt.base import Estimate, GradientMethod, Position, Update
 from throughtime.bptt.checkpointed import Checkpointed
 from throughtime.bptt.clipping import clip
 from throughtime.bptt.names import describe, parse
@@ -27,7 +29,9 @@ from throughtime.bptt.windows import Full, Truncated
 from throughtime.unrolled import Loss, Timed
 
 __all__ = [
+    "Adaptive",
     "Checkpointed",
+    "Estimate",
     "Full",
     "GradientMethod",
     "Loss",

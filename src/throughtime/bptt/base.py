@@ -21,24 +21,38 @@ Update = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """How far back the gradient reaches, as measured during training.
+
+    lag: K, the steps back that count. rate: by which each older lag is weaker. updates: how many
+    were made since.
+    """
+
+    lag: int
+    rate: float
+    updates: int = 0
+
+
+@dataclass(frozen=True)
 class Position:
     """Where a pass over a batch stands between two updates; all that is needed to go on.
 
     target: the first step whose loss has not been used. state: the (detached) state before it.
     begin: the step from which the next window is run, at or before target. begin_state: the state
-    before it, computed when that step was last passed.
+    before it, computed when that step was last passed. estimate: of a method that measures.
     """
 
     target: int = 0
     state: State = None
     begin: int = 0
     begin_state: State = None
+    estimate: Estimate | None = None
 
     @classmethod
-    def start(cls, state: State) -> Position:
+    def start(cls, state: State, estimate: Estimate | None = None) -> Position:
         """Before the first step of a batch."""
         state = states.detach(state)
-        return cls(0, state, 0, state)
+        return cls(0, state, 0, state, estimate)
 
 
 class GradientMethod(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from throughtime.bptt.adaptive import Adaptive
 from throughtime.bptt.base import GradientMethod
 from throughtime.bptt.checkpointed import Checkpointed
 from throughtime.bptt.windows import Full, Truncated
@@ -9,10 +10,17 @@ from throughtime.errors import SettingError
 
 
 def parse(text: str) -> GradientMethod:
-    """The method that a command line names: "full", "K", "K1,K2", "memory=512MB" or "slots=32"."""
+    """The method that a command line names.
+
+    "full", "K", "K1,K2", "memory=512MB", "slots=32", "adaptive" or "bias=0.05".
+    """
     if text == "full":
         return Full()
+    if text == "adaptive":
+        return Adaptive()
     name, _, amount = text.partition("=")
+    if name == "bias":
+        return Adaptive(_number(text))
     if name == "memory":
         return Checkpointed(memory=amount)
     if name == "slots" and amount.isdecimal():
@@ -23,15 +31,26 @@ def parse(text: str) -> GradientMethod:
         steps = []
     if len(steps) not in (1, 2):
         raise SettingError(
-            f"--bptt {text!r} is not full, K or K1,K2 (for example 64 or 64,128), or memory=512MB"
+            f"--bptt {text!r} is not full, K or K1,K2 (for example 64 or 64,128), memory=512MB "
+            "or adaptive"
         )
     return Truncated(*steps)
+
+
+def _number(text: str) -> float:
+    """What stands behind "name="."""
+    try:
+        return float(text.partition("=")[2])
+    except ValueError:
+        raise SettingError(f"--bptt {text!r} has no number (for example bias=0.05)") from None
 
 
 def describe(method: GradientMethod) -> str:
     """What `parse` reads back. Raises SettingError for a method that settings cannot name."""
     if isinstance(method, Truncated):
         return f"{method.k1},{method.reach}"
+    if isinstance(method, Adaptive):
+        return f"bias={method.bias}"
     if isinstance(method, Checkpointed):
         kept = method.slots
         return f"memory={method.memory}" if kept is None else f"slots={kept}"

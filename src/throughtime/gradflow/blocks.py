@@ -12,7 +12,7 @@ from throughtime.errors import NonFiniteError, SettingError
 from throughtime.state import State
 from throughtime.unrolled import Loss, Timed, Window, agree, floating
 
-BYTES = 1 << 20  # of states in a block: what it takes to work on them then stays in the cache
+BYTES = 2 << 20  # of states in a block: so many are worked on without leaving the cache
 _CHECKED = 8
 
 

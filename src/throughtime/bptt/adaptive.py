@@ -1,0 +1,169 @@
+"""Truncation whose bias is controlled: the reach follows the measured decay of the gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from throughtime import state as states
+from throughtime.bptt.base import Estimate, GradientMethod, Position
+from throughtime.bptt.windows import Truncated
+from throughtime.errors import NonFiniteError, SettingError
+from throughtime.gradflow import Ledger, ledger
+from throughtime.state import State
+from throughtime.unrolled import Loss, Timed, Window
+
+_FIRST, _MOST = 16, 256  # lags that are measured at first, and at most unless told
+_SHORTEST = 16  # losses in a window, at least
+_SAMPLE = 4  # steps of a sample for each lag that is measured
+
+
+@dataclass(frozen=True)
+class Adaptive(GradientMethod):
+    """Truncated backpropagation that reaches as far as the gradient does (Aicher, Foti & Fox 2019).
+
+    A lag ledger of the next steps gives ‖G_k‖, what each lag contributes. K is the smallest lag
+    with ``Σ_{k>K} ‖G_k‖ ≤ bias · ‖G‖``, which bounds the relative bias of a gradient that reaches K
+    lags; where more lags count than were measured, the tail goes on geometrically at the rate of
+    the last ones, and where that does not decay, K is the whole batch. Unlike theirs, losses stand
+    at every step, T is any, and the bound is on the gradient of the weights, not of one state.
+    Then ``Truncated(k1, k1 + K)`` with k1 = max(K, 16) is used, all of whose losses reach K back;
+    at most two forward and backward passes. A K that grew is in force from the window after next.
+
+    bias: the relative bias that is allowed. max_lag: the most lags measured, 256 if None. every:
+    updates between two estimates. The present estimate is in `Position.estimate`. A gradient that
+    is not finite leaves the estimate as it was. Sampling leaves torch's global generator alone;
+    where the loss is a method of a module, the module's dropout is off meanwhile.
+    """
+
+    bias: float = 0.05
+    max_lag: int | None = None
+    every: int = 500
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bias < math.inf:
+            raise SettingError(f"bias={self.bias}: a positive number, for example 0.05")
+        if self.max_lag is not None and self.max_lag < 1:
+            raise SettingError(f"max_lag={self.max_lag}: at least 1 lag is needed")
+        if self.every < 1:
+            raise SettingError(f"every={self.every}: at least 1 update lies between estimates")
+
+    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
+        estimate = at.estimate
+        if estimate is None or estimate.updates >= self.every:
+            estimate = self._renew(loss, batch, at)
+        value, after = windows(estimate).advance(loss, batch, at)
+        used = dataclasses.replace(estimate, updates=estimate.updates + 1)
+        return value, dataclasses.replace(after, estimate=used)
+
+    def _renew(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
+        """A new estimate; the old one where too few steps are left or nothing is finite."""
+        left, old = len(batch) - at.target, at.estimate
+        if old is not None and left < min(len(batch), _SAMPLE * max(_FIRST, old.lag)):
+            return old
+        try:
+            return self.estimate(loss, batch, at)
+        except NonFiniteError:
+            return Estimate(0, math.inf, self.every) if old is None else old
+
+    def estimate(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
+        """K and the rate of decay, from a ledger of the steps from `at` on.
+
+        As many lags are measured as it takes to see the tail, twice as many each time.
+        """
+        with _without_dropout(loss):
+            return self._measure(loss, batch, at)
+
+    def _measure(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
+        left = len(batch) - at.target
+        most = min(_MOST if self.max_lag is None else self.max_lag, left - 1)
+        lags = min(_FIRST, most)
+        while True:
+            sample = Window(batch, at.target, at.target + min(left, _SAMPLE * max(lags, _FIRST)))
+            found = ledger(loss, sample, at.state, parameters(loss, sample, at.state), lags)
+            lag, rate = reach(found, self.bias, len(batch))
+            if lag <= lags // 2 or lags == most:
+                return Estimate(lag, rate)
+            lags = min(2 * lags, most)
+
+
+@contextmanager
+def _without_dropout(loss: Loss) -> Iterator[None]:
+    """Within, the module that the loss is a method of, if any, is in evaluation mode.
+
+    The decay hardly depends on dropout, and steps that draw nothing can be folded.
+    """
+    owner = getattr(loss, "__self__", None)
+    changed = [m for m in owner.modules() if m.training] if isinstance(owner, nn.Module) else []
+    for module in changed:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.training = True
+
+
+def windows(estimate: Estimate) -> Truncated:
+    """The windows whose losses all reach `estimate.lag` steps back."""
+    k1 = max(estimate.lag, _SHORTEST)
+    return Truncated(k1, k1 + estimate.lag)
+
+
+def reach(found: Ledger, bias: float, length: int) -> tuple[int, float]:
+    """The smallest lag whose tail is within the bias, and the rate at which the norms decay.
+
+    length: of the batch, beyond which no lag is. The tails are sums of norms: no cancelling is
+    relied upon. A lag k has steps - k losses in the sample; it counts as if it had them all.
+    """
+    known = found.norms[: found.steps]
+    losses = found.steps - torch.arange(len(known), dtype=torch.float64)
+    norms = known * (found.steps / losses)
+    last, quarter = len(norms) - 1, max(1, len(norms) // 4)
+    allowed = bias * found.total()
+    recent, earlier = norms[-quarter:], norms[-2 * quarter : -quarter]
+    if not float(recent.sum()) or last >= length - 1:
+        rate, older = 0.0, 0.0  # nothing is older
+    else:
+        rate = float(recent.sum() / earlier.sum()) ** (1 / quarter)
+        older = math.inf if rate >= 1 else float(recent.max()) * rate / (1 - rate)
+    tails = older + torch.cat([norms.flip(0).cumsum(0).flip(0)[1:], norms.new_zeros(1)])
+    within = (tails <= allowed).nonzero()
+    if len(within):
+        return int(within[0]), rate
+    if rate >= 1 or not allowed:
+        return length - 1, rate
+    if not rate:
+        return last, rate
+    return min(length - 1, last + math.ceil(math.log(allowed / older, rate))), rate
+
+
+def parameters(loss: Loss, batch: Timed, state: State) -> dict[str, Tensor]:
+    """The leaves of autograd's graph that the loss and the new state of a batch come from.
+
+    A method is given a loss, not its parameters. Raises SettingError where there are none.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        value, after = loss(batch[0 : len(batch)], states.detach(state))
+    found: dict[str, Tensor] = {}
+    seen, ahead = set(), [t.grad_fn for t in (value, *states.leaves(after))]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        ahead += [source for source, _ in node.next_functions]
+        if hasattr(node, "variable"):
+            found[str(len(found))] = node.variable
+    if not found:
+        raise SettingError(
+            "loss(batch, state) must return a scalar that depends on the parameters, then the "
+            "state; this one depends on none"
+        )
+    return found
