@@ -1,0 +1,187 @@
+"""Products with the Jacobian of many steps, ∂S_t/∂S_{t-k}, of several times t at once.
+
+A whole state is one vector: of states ``[L, B, H]`` each row is one (all layers, all leaves; an
+LSTM's h and c), of others everything together. Vectors are the rows of a matrix ``[R, n]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from throughtime import state as states
+from throughtime.errors import SettingError
+from throughtime.state import State
+from throughtime.unrolled import Loss, Timed, floating, side_by_side, with_floating
+
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+def has_rows(state: State) -> bool:
+    """Whether a state is laid out as those of layers are, ``[L, B, H]``."""
+    found = list(states.leaves(state))
+    return bool(found) and all(leaf.dim() == 3 for leaf in found)
+
+
+def to_vectors(leaves: Sequence[Tensor]) -> Tensor:
+    """The leaves of a state (or of its gradient) as vectors ``[R, n]``."""
+    if all(leaf.dim() == 3 for leaf in leaves):
+        return torch.cat([leaf.transpose(0, 1).flatten(1) for leaf in leaves], 1)
+    return torch.cat([leaf.flatten() for leaf in leaves]).unsqueeze(0)
+
+
+def from_vectors(vectors: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Vectors ``[R, n]`` as the leaves of a state that has the shapes of `like`."""
+    if all(leaf.dim() == 3 for leaf in like):
+        parts = vectors.split([leaf.shape[0] * leaf.shape[2] for leaf in like], 1)
+        return [
+            part.unflatten(1, (leaf.shape[0], -1)).transpose(0, 1).to(leaf.dtype)
+            for part, leaf in zip(parts, like, strict=True)
+        ]
+    parts = vectors.flatten().split([leaf.numel() for leaf in like])
+    return [p.reshape(leaf.shape).to(leaf.dtype) for p, leaf in zip(parts, like, strict=True)]
+
+
+def push(loss: Loss, batch: Any, state: State, vectors: Tensor) -> tuple[Tensor, State]:
+    """``(∂S_T/∂S_0) v`` of each row through a batch of T steps by forward mode, and S_T.
+
+    vectors: ``[R, n]``. Raises SettingError where the loss has operators without forward mode.
+    """
+    leaves = [leaf.detach() for leaf in floating(state)]
+    with torch.no_grad(), forward_ad.dual_level():
+        tangents = from_vectors(vectors, leaves)
+        duals = [
+            forward_ad.make_dual(leaf, tangent)
+            for leaf, tangent in zip(leaves, tangents, strict=True)
+        ]
+        try:
+            _, after = loss(batch, with_floating(state, duals))
+        except NotImplementedError as error:
+            raise SettingError(
+                "an operator of this loss has no forward mode "
+                f"({' '.join(str(error).split())[:80]}); call tt.accelerate on the module, "
+                "or use float64"
+            ) from error
+        pairs = [forward_ad.unpack_dual(leaf) for leaf in floating(after)]
+        found = [torch.zeros_like(p) if t is None else t.clone() for p, t in pairs]
+        primal = with_floating(after, [p.clone() for p, _ in pairs])
+    return to_vectors(found), primal
+
+
+def generator(seed: int) -> torch.Generator:
+    """Of directions. Far from the seeds that people give to torch: weights drawn with the same one
+    could be made of the very same numbers."""
+    return torch.Generator().manual_seed(seed + 0x6A61636F6269616E)
+
+
+def states_at(
+    loss: Loss, batch: Timed, state: State, places: Sequence[int], first: int = 0
+) -> dict[int, State]:
+    """The states S_t after t steps of a batch, by t, in one pass without a graph.
+
+    state: the one after `first` steps.
+    """
+    found, at, now = {}, first, states.detach(state)
+    with torch.no_grad():
+        for place in sorted(set(places)):
+            if place > at:
+                now, at = states.detach(loss(batch[at:place], now)[1]), place
+            found[place] = now
+    return found
+
+
+class Product:
+    """The Jacobians of pieces of a batch, from the state before each piece to the one after it.
+
+    pieces: batches of one length. before, after: the states there. Where they can be put side by
+    side, all run as rows of one batch. R: the number of pieces times the rows of each.
+    Raises SettingError where a piece does not lead from `before` to `after`.
+    """
+
+    def __init__(
+        self, loss: Loss, pieces: Sequence[Any], before: Sequence[State], after: Sequence[State]
+    ) -> None:
+        self.loss = loss
+        if not floating(before[0]):
+            raise SettingError("the state has no numbers in it; give the state before the batch")
+        joined = side_by_side(pieces) if all(map(has_rows, before)) else None
+        if joined is None or not self._run(
+            [(joined, states.concatenate(list(before)), states.concatenate(list(after)))]
+        ):
+            if not self._run(list(zip(pieces, before, after, strict=True))):
+                raise SettingError(
+                    "the loss does not give the same states twice; it must not draw random numbers "
+                    "(call eval() on the module) nor keep a state of its own"
+                )
+
+    def _run(self, calls: list[tuple[Any, State, State]]) -> bool:
+        self.calls, self.inputs, self.outputs = calls, [], []
+        for piece, before, known in calls:
+            leaves = [leaf.detach().clone().requires_grad_() for leaf in floating(before)]
+            with torch.enable_grad():
+                _, after = self.loss(piece, with_floating(before, leaves))
+            found = floating(after)
+            if not _same(found, floating(known)):
+                return False
+            self.inputs.append(leaves)
+            self.outputs.append(found)
+        return True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(R, n)."""
+        shapes = [to_vectors([leaf.detach() for leaf in leaves]).shape for leaves in self.inputs]
+        return sum(shape[0] for shape in shapes), shapes[0][1]
+
+    def back(self, vectors: Tensor) -> Tensor:
+        """``(∂S_t/∂S_{t-k})ᵀ u`` of each row, ``[R, n]``."""
+        found = []
+        for inputs, outputs, part in zip(
+            self.inputs, self.outputs, self._parts(vectors), strict=True
+        ):
+            pairs = list(zip(outputs, from_vectors(part, outputs), strict=True))
+            wanted = [(o, g) for o, g in pairs if o.requires_grad]
+            grads: Sequence[Tensor | None] = [None] * len(inputs)
+            if wanted:
+                grads = torch.autograd.grad(
+                    [o for o, _ in wanted],
+                    inputs,
+                    [g for _, g in wanted],
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+            found.append(
+                to_vectors(
+                    [
+                        torch.zeros_like(i) if g is None else g
+                        for i, g in zip(inputs, grads, strict=True)
+                    ]
+                )
+            )
+        return torch.cat(found)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """``(∂S_t/∂S_{t-k}) v`` of each row, ``[R, n]``."""
+        return torch.cat(
+            [
+                push(self.loss, piece, before, part)[0]
+                for (piece, before, _), part in zip(self.calls, self._parts(vectors), strict=True)
+            ]
+        )
+
+    def _parts(self, vectors: Tensor) -> Sequence[Tensor]:
+        return vectors.chunk(len(self.calls))
+
+
+def _same(found: Sequence[Tensor], known: Sequence[Tensor]) -> bool:
+    if [leaf.shape for leaf in found] != [leaf.shape for leaf in known]:
+        return False
+    for one, other in zip(found, known, strict=True):
+        scale = max(1.0, float(other.abs().max())) if other.numel() else 1.0
+        if not bool(((one - other).abs() <= _ROUNDING.get(one.dtype, 1e-2) * scale).all()):
+            return False
+    return True
