@@ -79,8 +79,7 @@ def test_products_are_those_of_finite_differences(name):
     loss, x, state, _ = problem(name)
     with torch.no_grad():
         before = states.detach(loss(x[:5], state)[1])
-        after = states.detach(loss(x[5:12], before)[1])
-    product = Product(loss, [x[5:12]], [before], [after])
+    product = Product(loss, [x[5:12]], [before], True)
     size = product.shape[1]
     v, step = torch.randn(ROWS, size, dtype=torch.float64), 1e-5
     v /= v.norm(dim=1, keepdim=True)
@@ -154,6 +153,19 @@ def test_a_state_of_any_shape():
             assert float(found.values[i, j, 0]) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_loss_made_for_its_number_of_rows():
+    loss, x, state, _ = problem("gru")
+
+    def fixed(batch, state):
+        if state.shape[1] != ROWS:
+            raise ValueError("not so many rows")
+        return loss(batch, state)
+
+    found = jacobian_norms(fixed, x, state, lags=[1, 4], times=[7, 9])
+    expected = jacobian_norms(loss, x, state, lags=[1, 4], times=[7, 9])
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=0)
+
+
 def test_a_restart_lets_nothing_through():
     layer = tt.GRU(INPUTS, HIDDEN).double()
     reset = torch.zeros(STEPS, ROWS, dtype=torch.bool)
@@ -223,6 +235,8 @@ def test_what_makes_no_sense_is_refused():
         jacobian_norms(loss, x, state, lags=[4], times=0)
     with pytest.raises(SettingError, match="the state has no numbers"):
         jacobian_norms(lambda b, s: (b.sum(), None), x, None, lags=[4])
+    with pytest.raises(SettingError, match="rows of this loss depend on each other"):
+        jacobian_norms(lambda b, s: (b.sum(), s - s.mean(1, keepdim=True) + b.sum()), x, state)
     layer.dropout = 0.5
     with pytest.raises(SettingError, match="must not draw random numbers"):
         jacobian_norms(loss, x, state, lags=[4])

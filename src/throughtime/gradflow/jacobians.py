@@ -10,7 +10,7 @@ from torch import Tensor
 
 from throughtime.errors import SettingError
 from throughtime.gradflow.krylov import largest_eigenvalue, largest_singular
-from throughtime.gradflow.products import Product, generator, states_at
+from throughtime.gradflow.products import Product, generator, stackable, states_at
 from throughtime.state import State
 from throughtime.unrolled import Loss, Timed
 
@@ -62,7 +62,8 @@ def jacobian_norms(
         raise SettingError(f"lags must lie in 1 … {length}, the steps of the batch; got {chosen}")
     source = generator(seed)
     at = _times(times, chosen[-1], length, source)
-    places = [*at, *(t - lag for t in at for lag in chosen)]
+    joined = stackable(loss, batch, state)
+    places = [t - lag for t in at for lag in chosen]
     known = states_at(loss, batch, state, places)
     left: Tensor | None = None
     found = []
@@ -71,7 +72,7 @@ def jacobian_norms(
             loss,
             [batch[t - lag : t] for t in at],
             [known[t - lag] for t in at],
-            [known[t] for t in at],
+            joined,
         )
         noise = torch.randn(product.shape, generator=source, dtype=torch.float64)
         noise = (noise / noise.norm(dim=1, keepdim=True)).to(product.inputs[0][0])
@@ -87,13 +88,10 @@ def step_radius(
     """The spectral radius of the mean one-step Jacobian ∂S_t/∂S_{t-1} over times and rows."""
     source = generator(seed)
     at = _times(times, 1, len(batch), source)
-    known = states_at(loss, batch, state, [*at, *(t - 1 for t in at)])
-    product = Product(
-        loss,
-        [batch[t - 1 : t] for t in at],
-        [known[t - 1] for t in at],
-        [known[t] for t in at],
-    )
+    joined = stackable(loss, batch, state)
+    known = states_at(loss, batch, state, [t - 1 for t in at])
+    pieces = [batch[t - 1 : t] for t in at]
+    product = Product(loss, pieces, [known[t - 1] for t in at], joined)
     rows, size = product.shape
     start = torch.randn(size, generator=source, dtype=torch.float64).to(product.inputs[0][0])
     return largest_eigenvalue(

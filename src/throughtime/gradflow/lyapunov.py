@@ -11,7 +11,7 @@ from torch import Tensor
 
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.gradflow.products import Product, generator, states_at, to_vectors
+from throughtime.gradflow.products import Product, generator, stackable, states_at, to_vectors
 from throughtime.state import State
 from throughtime.unrolled import Loss, Timed, floating
 
@@ -68,8 +68,7 @@ def lyapunov(
     Raises SettingError for a `num` that the state does not have, or no steps to count.
     """
     start, length = states.detach(state), len(batch)
-    if not floating(start):
-        raise SettingError("the state has no numbers in it; give the state before the batch")
+    joined = stackable(loss, batch, start)
     count, size = to_vectors(floating(start)).shape
     num = size if num is None else num
     warmup = length // 10 if warmup is None else warmup
@@ -87,7 +86,9 @@ def lyapunov(
         inner = states_at(loss, batch, known[begin], cuts, first=begin)
         grown = []
         for t0, t1 in reversed(list(pairwise(cuts))):
-            pulled = _pull(loss, batch[t0:t1], inner[t0], inner[t1], frame)
+            product = Product(loss, [batch[t0:t1]] * num, [inner[t0]] * num, joined)
+            flat = frame.permute(2, 0, 1).flatten(0, 1).to(floating(start)[0].dtype)
+            pulled = product.back(flat).unflatten(0, (num, -1)).permute(1, 2, 0).double()
             frame, triangle = torch.linalg.qr(pulled)
             cut = (pulled == 0).all(2).all(1)
             frame = torch.where(cut[:, None, None], fresh, frame)
@@ -99,14 +100,6 @@ def lyapunov(
             logs += grown
         pace = _pace(torch.stack(grown), pace)
     return _result(torch.stack(logs).cpu(), torch.tensor(lengths), dt)
-
-
-def _pull(loss: Loss, piece: Timed, before: State, after: State, frame: Tensor) -> Tensor:
-    """The frames ``[B, n, num]`` from the end of a piece to its beginning, in float64."""
-    num = frame.shape[2]
-    product = Product(loss, [piece] * num, [before] * num, [after] * num)
-    vectors = product.back(frame.permute(2, 0, 1).flatten(0, 1).to(floating(before)[0].dtype))
-    return vectors.unflatten(0, (num, -1)).permute(1, 2, 0).double()
 
 
 def _pace(grown: Tensor, steps: int) -> int:

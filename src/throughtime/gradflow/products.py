@@ -6,7 +6,8 @@ LSTM's h and c), of others everything together. Vectors are the rows of a matrix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch.autograd import forward_ad
 
 from throughtime import state as states
 from throughtime.errors import SettingError
+from throughtime.gradflow.rows import side_by_side
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, floating, side_by_side, with_floating
+from throughtime.unrolled import Loss, Timed, floating, with_floating
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -46,13 +48,24 @@ def from_vectors(vectors: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [p.reshape(leaf.shape).to(leaf.dtype) for p, leaf in zip(parts, like, strict=True)]
 
 
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Within, torch runs its own code: oneDNN's LSTM has no forward mode."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
 def push(loss: Loss, batch: Any, state: State, vectors: Tensor) -> tuple[Tensor, State]:
     """``(∂S_T/∂S_0) v`` of each row through a batch of T steps by forward mode, and S_T.
 
     vectors: ``[R, n]``. Raises SettingError where the loss has operators without forward mode.
     """
     leaves = [leaf.detach() for leaf in floating(state)]
-    with torch.no_grad(), forward_ad.dual_level():
+    with torch.no_grad(), _without_onednn(), forward_ad.dual_level():
         tangents = from_vectors(vectors, leaves)
         duals = [
             forward_ad.make_dual(leaf, tangent)
@@ -94,42 +107,60 @@ def states_at(
     return found
 
 
-class Product:
-    """The Jacobians of pieces of a batch, from the state before each piece to the one after it.
+def stackable(loss: Loss, batch: Timed, state: State) -> bool:
+    """Whether pieces of a batch can run side by side, as the rows of one.
 
-    pieces: batches of one length. before, after: the states there. Where they can be put side by
-    side, all run as rows of one batch. R: the number of pieces times the rows of each.
-    Raises SettingError where a piece does not lead from `before` to `after`.
+    Raises SettingError for a loss that draws random numbers, or whose rows know of each other.
+    """
+    start = states.detach(state)
+    if not floating(start):
+        raise SettingError("the state has no numbers in it; give the state before the batch")
+    with torch.no_grad():
+        one = states.detach(loss(batch[0:1], start)[1])
+        if not _same(one, loss(batch[0:1], start)[1]):
+            raise SettingError(
+                "the loss does not give the same state twice; it must not draw random numbers "
+                "(call eval() on the module) nor keep a state of its own"
+            )
+        if len(batch) < 2 or not (has_rows(start) and has_rows(one)):
+            return False
+        rows = side_by_side([batch[0:1], batch[1:2]])
+        if rows is None:
+            return False
+        other = loss(batch[1:2], one)[1]
+        try:
+            found = loss(rows, states.concatenate([start, one]))[1]
+        except (RuntimeError, ValueError, IndexError):
+            return False  # another number of rows than this loss was made for
+        if not _same(found, states.concatenate([one, other])):
+            raise SettingError(
+                "the rows of this loss depend on each other, so no row has a Jacobian of its own; "
+                "give a batch of one row, or a loss that keeps the rows apart"
+            )
+    return True
+
+
+class Product:
+    """The Jacobians of pieces of a batch, each from the state before it to the one after it.
+
+    pieces: batches of one length. before: the states. joined: whether they run as the rows of one
+    batch (see `stackable`). R is the number of pieces times the rows of each.
     """
 
     def __init__(
-        self, loss: Loss, pieces: Sequence[Any], before: Sequence[State], after: Sequence[State]
+        self, loss: Loss, pieces: Sequence[Any], before: Sequence[State], joined: bool
     ) -> None:
         self.loss = loss
-        if not floating(before[0]):
-            raise SettingError("the state has no numbers in it; give the state before the batch")
-        joined = side_by_side(pieces) if all(map(has_rows, before)) else None
-        if joined is None or not self._run(
-            [(joined, states.concatenate(list(before)), states.concatenate(list(after)))]
-        ):
-            if not self._run(list(zip(pieces, before, after, strict=True))):
-                raise SettingError(
-                    "the loss does not give the same states twice; it must not draw random numbers "
-                    "(call eval() on the module) nor keep a state of its own"
-                )
-
-    def _run(self, calls: list[tuple[Any, State, State]]) -> bool:
-        self.calls, self.inputs, self.outputs = calls, [], []
-        for piece, before, known in calls:
-            leaves = [leaf.detach().clone().requires_grad_() for leaf in floating(before)]
+        self.calls = list(zip(pieces, before, strict=True))
+        if joined:
+            self.calls = [(side_by_side(pieces), states.concatenate(list(before)))]
+        self.inputs, self.outputs = [], []
+        for piece, state in self.calls:
+            leaves = [leaf.detach().clone().requires_grad_() for leaf in floating(state)]
             with torch.enable_grad():
-                _, after = self.loss(piece, with_floating(before, leaves))
-            found = floating(after)
-            if not _same(found, floating(known)):
-                return False
+                _, after = loss(piece, with_floating(state, leaves))
             self.inputs.append(leaves)
-            self.outputs.append(found)
-        return True
+            self.outputs.append(floating(after))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -169,7 +200,7 @@ class Product:
         return torch.cat(
             [
                 push(self.loss, piece, before, part)[0]
-                for (piece, before, _), part in zip(self.calls, self._parts(vectors), strict=True)
+                for (piece, before), part in zip(self.calls, self._parts(vectors), strict=True)
             ]
         )
 
@@ -177,11 +208,10 @@ class Product:
         return vectors.chunk(len(self.calls))
 
 
-def _same(found: Sequence[Tensor], known: Sequence[Tensor]) -> bool:
-    if [leaf.shape for leaf in found] != [leaf.shape for leaf in known]:
-        return False
-    for one, other in zip(found, known, strict=True):
-        scale = max(1.0, float(other.abs().max())) if other.numel() else 1.0
-        if not bool(((one - other).abs() <= _ROUNDING.get(one.dtype, 1e-2) * scale).all()):
-            return False
-    return True
+def _same(found: State, known: State) -> bool:
+    pairs = list(zip(floating(found), floating(known), strict=True))
+    return all(
+        one.shape == other.shape and torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+        for one, other in pairs
+        for tolerance in [_ROUNDING.get(one.dtype, 1e-2)]
+    )

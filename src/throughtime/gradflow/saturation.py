@@ -59,7 +59,7 @@ def saturation(
 
 
 def _one_by_one(steps: Steps) -> list[tuple[Any, State]]:
-    return [(steps.batch[t : t + 1], steps.states[t]) for t in range(steps.length)]
+    return [(steps.batch[t : t + 1], steps.state(t)) for t in range(steps.length)]
 
 
 @contextmanager
