@@ -108,3 +108,11 @@ def test_a_network_that_grows_and_one_that_forgets():
     assert faded.to_json()["jacobian_norm"]["mean"] == pytest.approx(
         [0.4**lag for lag in (1, 2, 4, 8, 16)], rel=1e-6
     )
+
+
+def test_a_first_state_that_the_loss_makes():
+    loss, batch, state, params = problem(LAYERS["gru"])
+    found, given = examine(loss, batch, None, params, LAG), examine(loss, batch, state, params, LAG)
+    assert found.evidence.norms == pytest.approx(given.evidence.norms)
+    assert found.saturation == given.saturation
+    assert found.lyapunov.largest == pytest.approx(given.lyapunov.largest, rel=0.05)

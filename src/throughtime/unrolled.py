@@ -434,7 +434,7 @@ def _same(found: Tensor, known: Tensor) -> bool:
 
 
 def _rounding(dtype: torch.dtype) -> float:
-    return _ROUNDING.get(dtype, 1e-2)
+    return 1e-2 if torch.is_autocast_enabled("cpu") else _ROUNDING.get(dtype, 1e-2)
 
 
 def _or_zeros(found: Tensor | None, like: Tensor) -> Tensor:

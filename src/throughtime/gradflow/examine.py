@@ -22,7 +22,7 @@ from throughtime.gradflow.saturation import saturation
 from throughtime.gradflow.signal import signal
 from throughtime.gradflow.verdict import Evidence, Verdict, diagnose
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, floating
+from throughtime.unrolled import Loss, Timed, Window, floating
 
 SHARES = (0.5, 0.9, 0.95, 0.99)
 _TIMES = 8  # of Jacobian norms, each with all the rows
@@ -110,6 +110,9 @@ def examine(
     book = ledger(loss, batch, state, params, max_lag, truncation=truncation)
     tell("signal", 0.3)
     agreed = signal(loss, batch, state, params, max_lag, seed)
+    if not floating(state):  # the first step makes the state: look from there
+        state = states_at(loss, batch, state, [1])[1]
+        batch = Window(batch, 1, len(batch))
     tell("jacobians", 0.6)
     longest = max(1, min(max_lag, len(batch)))
     lags = [2**i for i in range(longest.bit_length())]

@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils.rnn import PackedSequence
 
 from throughtime import state as states
+from throughtime.gradflow.blocks import blocks
 from throughtime.state import State
 from throughtime.unrolled import Loss, Steps, Timed
 
@@ -34,11 +35,9 @@ def saturation(
     this package's. params: their names, if they shall have some. Returns the shares by name, such
     as ``{"rnn.l0.z": 0.02}``; without a name a layer is called by its class and number.
     """
-    steps = Steps(loss, batch, state)
-    calls = [(steps.rows, steps.inside)] if steps.folded else _one_by_one(steps)
     owner = {id(p): n.rpartition("weight_hh_l0")[0] for n, p in (params or {}).items()}
     names: dict[int, str] = {}
-    flat: dict[str, list[Tensor]] = {}
+    flat: dict[str, list[Tensor]] = {}  # of each gate: how many were saturated, and how many not
 
     def see(module: nn.RNNBase, x: Tensor, before: State, after: State) -> None:
         if id(module) not in names:
@@ -47,15 +46,19 @@ def saturation(
             names[id(module)] = owner.get(id(module.weight_hh_l0), plain)
         for layer in range(module.num_layers):
             h, *c = (part[layer] for part in states.leaves(before))
-            found = _flat_of(module, layer, x, h, *c)
-            for gate, share in found.items():
-                flat.setdefault(f"{names[id(module)]}l{layer}.{gate}", []).append(share)
+            for gate, mask in _flat_of(module, layer, x, h, *c).items():
+                counted = torch.stack([mask.sum(), (~mask).sum()])
+                flat.setdefault(f"{names[id(module)]}l{layer}.{gate}", []).append(counted)
             x = next(states.leaves(after))[layer]
 
-    with torch.no_grad(), _seen(see):
-        for rows, inside in calls:
-            loss(rows, inside)
-    return {name: float(torch.stack(shares).mean()) for name, shares in flat.items()}
+    for window, before in blocks(loss, batch, state):
+        steps = Steps(loss, window, before)
+        calls = [(steps.rows, steps.inside)] if steps.folded else _one_by_one(steps)
+        with torch.no_grad(), _seen(see):
+            for rows, inside in calls:
+                loss(rows, inside)
+    totals = {name: torch.stack(counts).sum(0).tolist() for name, counts in flat.items()}
+    return {name: on / (on + off) for name, (on, off) in totals.items()}
 
 
 def _one_by_one(steps: Steps) -> list[tuple[Any, State]]:
@@ -97,7 +100,7 @@ def _seen(see: Callable[[nn.RNNBase, Tensor, State, State], None]) -> Iterator[N
 def _flat_of(
     module: nn.RNNBase, layer: int, x: Tensor, h: Tensor, c: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Of one layer and step: the share of each gate's activations that are saturated."""
+    """Of one layer and step: which of each gate's activations are saturated, ``[B, H]``."""
     ends = ("ih", "hh")
     weights = [getattr(module, f"weight_{end}_l{layer}") for end in ends]
     biases = [getattr(module, f"bias_{end}_l{layer}") if module.bias else None for end in ends]
@@ -106,8 +109,8 @@ def _flat_of(
     if kind == "RNN":
         name = getattr(module, "nonlinearity", "tanh")
         pre = given + carried
-        flat = {"tanh": _tanh(pre), "relu": pre <= 0}.get(name, torch.zeros_like(pre))
-        return {name: flat.double().mean()}
+        flat = {"tanh": _tanh(pre), "relu": pre <= 0}
+        return {name: flat.get(name, torch.zeros_like(pre, dtype=torch.bool))}
     if kind == "GRU":
         r, z = ((a + b) for a, b in zip(given.chunk(3, -1)[:2], carried.chunk(3, -1), strict=False))
         n = given.chunk(3, -1)[2] + torch.sigmoid(r) * carried.chunk(3, -1)[2]
@@ -117,7 +120,7 @@ def _flat_of(
         i, f, g, o = (given + carried).chunk(4, -1)
         cell = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         found = (_sigmoid(i), _sigmoid(f), _tanh(g), _sigmoid(o), _tanh(cell))  # type: ignore[assignment]
-    return {n: part.double().mean() for n, part in zip(_GATES[kind], found, strict=True)}
+    return dict(zip(_GATES[kind], found, strict=True))
 
 
 def _tanh(pre: Tensor) -> Tensor:

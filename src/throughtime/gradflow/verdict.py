@@ -172,7 +172,7 @@ def _nothing(e: Evidence) -> Verdict | None:
     elif e.signal is not None and e.signal > CHANCE:
         why = (
             f"the gradients of different windows agree no better than chance (p = {e.signal:.2g}), "
-            "at no lag: they are noise about a floor"
+            "at no lag: they are noise about a floor, with nothing more to be learnt"
         )
         evidence = {"signal": e.signal, "gradient_norm": e.gradient_norm}
     else:
