@@ -150,7 +150,7 @@ def main() -> None:
         reads=False,
         seeds={"type": int, "default": 5},
         hidden={"type": int, "default": 64},
-        updates={"type": int, "default": 6000},
+        updates={"type": int, "default": 5000},
     )
     begun = time.monotonic()
     rows = [row("the equations", of_equations(), time.monotonic() - begun)]

@@ -59,6 +59,9 @@ CASES = [
     ("truncated too short", evidence(falling(0.5), truncation=1)),
     ("truncated too short", evidence(rest=30.0, truncation=LAG + 1)),
     ("healthy", evidence(truncation=LAG + 2)),
+    # one loss, at the end of 200 steps: fewer and fewer steps have a past of k
+    ("healthy", evidence([1 / (201 - k) for k in range(200)], steps=200)),
+    ("vanishing", evidence([0.8**k / (201 - k) for k in range(200)], steps=200)),
 ]
 
 
@@ -75,7 +78,7 @@ def test_the_words_hold_their_numbers():
     assert found.name == "vanishing"
     assert str(found) == (
         "vanishing: the gradient falls by half every 3.1 steps; 95 % of it comes from the last "
-        "14 steps; of 70 steps, less than a thousandth of it passes half. If the data remember "
+        "14 steps; less than a thousandth of it gets further than 35 steps. If the data remember "
         "longer: a GRU or LSTM with chrono initialisation for 70 steps, or orthogonal recurrent "
         "weights."
     )
@@ -91,7 +94,10 @@ def test_the_words_hold_their_numbers():
     assert "beyond 35 steps" in found.sentence
     assert "after about 5 steps" in found.remedy
     found = diagnose(evidence(falling(2.0)))
-    assert "doubles every 1 steps" in found.sentence
+    assert (
+        "doubles every step on its way back: after 40 steps it is 1.1e+12 times as large"
+        in found.sentence
+    )
     assert found.evidence["growth_per_step"] == pytest.approx(2.0)
     found = diagnose(evidence(saturation={"rnn.l0.n": 0.8}))
     assert "80 % of the activations 'rnn.l0.n'" in found.sentence

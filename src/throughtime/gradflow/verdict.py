@@ -69,12 +69,22 @@ class Evidence:
             return None if self.rest else 0.0
         return (sum(self.norms[steps:]) + self.rest) / self.whole
 
+    @property
+    def horizon(self) -> int:
+        """The longest lag that `state_norm` is believed at: half the batch. Beyond, fewer and fewer
+        steps have such a past, and where losses are rare (at the end only) their mean rises."""
+        return min(self.max_lag, self.steps // 2)
+
+    @property
+    def falling(self) -> list[tuple[int, float]]:
+        """The lags up to the horizon whose `state_norm` is known, with it."""
+        known = enumerate(self.state_norm[: self.horizon + 1])
+        return [(lag, norm) for lag, norm in known if not math.isnan(norm)]
+
     def rate(self) -> float:
         """The slope of the logarithm of `state_norm`, per step: the line from its first value that
         fits the others best. -inf where these are all 0; 0 where nothing is known."""
-        (first, start), *others = [
-            (k, v) for k, v in enumerate(self.state_norm) if not math.isnan(v)
-        ] or [(0, 0.0)]
+        (first, start), *others = self.falling or [(0, 0.0)]
         if not others or start <= 0:
             return 0.0
         rises = [(k - first, math.log(v / start)) for k, v in others if v > 0]
@@ -135,17 +145,17 @@ def _grows(e: Evidence) -> Verdict | None:
             "weights down until the exponent is 0 or less, or feed true values in training",
             {"lyapunov": lyapunov, "doubling": double},
         )
-    known = [(k, v) for k, v in enumerate(e.state_norm) if not math.isnan(v)]
+    known = e.falling
     if len(known) < 2 or known[0][1] <= 0 or known[-1][1] < GROWN * known[0][1]:
         return None
-    rate = math.log(known[-1][1] / known[0][1]) / (known[-1][0] - known[0][0])
+    growth, steps = known[-1][1] / known[0][1], known[-1][0] - known[0][0]
     return Verdict(
         "exploding",
-        f"the gradient doubles every {_steps(math.log(2) / rate)} on its way back: after "
-        f"{known[-1][0]} steps it is {known[-1][1] / known[0][1]:.2g} times as large",
+        f"the gradient doubles every {_steps(math.log(2) * steps / math.log(growth))} on its way "
+        f"back: after {steps} steps it is {growth:.2g} times as large",
         "Clip the gradient to a norm of 1, start from orthogonal recurrent weights or scale them "
         "to a spectral radius of 1, or use a GRU or LSTM",
-        {"growth_per_step": math.exp(rate), "growth": known[-1][1] / known[0][1]},
+        {"growth_per_step": growth ** (1 / steps), "growth": growth},
     )
 
 
@@ -203,13 +213,13 @@ def _truncated(e: Evidence) -> Verdict | None:
 
 
 def _vanishing(e: Evidence) -> Verdict | None:
-    known = [(k, v) for k, v in enumerate(e.state_norm) if not math.isnan(v)]
-    far = [v for k, v in known if k > e.max_lag / 2]
-    if e.max_lag < 2 or not far or max(far) >= LOST * max(v for _, v in known):
+    half, known = e.horizon // 2, e.falling
+    far = [v for k, v in known if k > half]
+    if half < 1 or not far or max(far) >= LOST * max(v for _, v in known):
         return None
     return Verdict(
         "vanishing",
-        f"{_decay(e)}; of {e.max_lag} steps, less than a thousandth of it passes half",
+        f"{_decay(e)}; less than a thousandth of it gets further than {half} steps",
         f"If the data remember longer: a GRU or LSTM with chrono initialisation for {e.max_lag} "
         "steps, or orthogonal recurrent weights",
         _decay_evidence(e) | {"left": max(far) / max(v for _, v in known)},
@@ -252,7 +262,9 @@ def _decay_evidence(e: Evidence) -> dict[str, float]:
 
 
 def _steps(count: float) -> str:
-    return f"{count:.2g} steps" if count < 100 else f"{count:.0f} steps"
+    """Such as "3.1 steps", and "step" for one."""
+    text = f"{count:.2g}" if count < 99.5 else f"{count:.0f}"
+    return "step" if text == "1" else f"{text} steps"
 
 
 def _percent(share: float) -> str:
