@@ -136,6 +136,12 @@ def test_a_restart_begins_anew_and_a_dead_direction_is_minus_infinity():
     assert found.rows[:, 0].tolist() == pytest.approx([math.log(0.9)] * 2, abs=0.02)
 
 
+def test_where_nothing_passes_the_exponents_are_minus_infinity():
+    layer = tt.RNN(2, 3).double()
+    x = 1e4 * torch.ones(50, 2, 2, dtype=torch.float64)
+    assert lyapunov(simple(layer), x, zeros(layer, 2)).rows.tolist() == [[-math.inf] * 3] * 2
+
+
 def test_a_state_without_rows():
     weight = torch.tensor([[0.5, 0.2], [0.0, 0.8]], dtype=torch.float64)
 

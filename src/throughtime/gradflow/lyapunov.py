@@ -64,7 +64,7 @@ def lyapunov(
     batch. num: the number of exponents; None is all of them. dt: time per step; the result is per
     unit of it. warmup: steps at each end that are not counted, a tenth where None: at the beginning
     the state finds its attractor, at the end the vectors turn into place. A row that a restart cuts
-    off (its vectors become 0) begins anew there.
+    off (its vectors become 0) begins anew there; one where nothing ever passes has -inf.
     Raises SettingError for a `num` that the state does not have, or no steps to count.
     """
     start, length = states.detach(state), len(batch)
@@ -87,7 +87,7 @@ def lyapunov(
         grown = []
         for t0, t1 in reversed(list(pairwise(cuts))):
             product = Product(loss, [batch[t0:t1]] * num, [inner[t0]] * num, joined)
-            flat = frame.permute(2, 0, 1).flatten(0, 1).to(floating(start)[0].dtype)
+            flat = frame.permute(2, 0, 1).flatten(0, 1)
             pulled = product.back(flat).unflatten(0, (num, -1)).permute(1, 2, 0).double()
             frame, triangle = torch.linalg.qr(pulled)
             cut = (pulled == 0).all(2).all(1)
@@ -114,10 +114,8 @@ def _pace(grown: Tensor, steps: int) -> int:
 
 def _result(logs: Tensor, lengths: Tensor, dt: float) -> Lyapunov:
     """logs: ``[pieces, B, num]``, NaN where a row was cut off; lengths: steps of each piece."""
-    if bool(logs.isnan().all(0).any()):
-        raise SettingError("a row restarts so often that no steps are left to count")
     counted = torch.where(logs.isnan(), 0.0, lengths[:, None, None].double()).sum(0)
-    rows = logs.nansum(0) / counted / dt
+    rows = torch.where(counted > 0, logs.nansum(0) / counted.clamp(min=1) / dt, -math.inf)
     error = torch.full_like(rows[0], math.nan)
     if len(logs) >= 2 * _BLOCKS:
         time = (logs.nan_to_num(0.0), torch.where(logs.isnan(), 0.0, lengths[:, None, None]))

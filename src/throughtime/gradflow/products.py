@@ -18,7 +18,7 @@ from throughtime import state as states
 from throughtime.errors import SettingError
 from throughtime.gradflow.rows import side_by_side
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, floating, with_floating
+from throughtime.unrolled import Loss, Timed, floating, gradients, with_floating
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -108,7 +108,7 @@ def states_at(
 
 
 def stackable(loss: Loss, batch: Timed, state: State) -> bool:
-    """Whether pieces of a batch can run side by side, as the rows of one.
+    """Whether pieces of a batch can run side by side, as the rows of one; else one by one.
 
     Raises SettingError for a loss that draws random numbers, or whose rows know of each other.
     """
@@ -122,22 +122,26 @@ def stackable(loss: Loss, batch: Timed, state: State) -> bool:
                 "the loss does not give the same state twice; it must not draw random numbers "
                 "(call eval() on the module) nor keep a state of its own"
             )
-        if len(batch) < 2 or not (has_rows(start) and has_rows(one)):
-            return False
-        rows = side_by_side([batch[0:1], batch[1:2]])
-        if rows is None:
-            return False
+    if not (has_rows(start) and has_rows(one)):
+        return False
+    step = Product(loss, [batch[0:1]], [start], joined=False)
+    first = torch.zeros(step.shape, device=floating(start)[0].device)
+    first[0] = 1.0
+    if bool(step.back(first)[1:].any()):
+        raise SettingError(
+            "the rows of this loss depend on each other, so no row has a Jacobian of its own; "
+            "give a batch of one row, or a loss that keeps the rows apart"
+        )
+    rows = side_by_side([batch[0:1], batch[1:2]]) if len(batch) > 1 else None
+    if rows is None:
+        return False
+    with torch.no_grad():
         other = loss(batch[1:2], one)[1]
         try:
             found = loss(rows, states.concatenate([start, one]))[1]
         except (RuntimeError, ValueError, IndexError):
             return False  # another number of rows than this loss was made for
-        if not _same(found, states.concatenate([one, other])):
-            raise SettingError(
-                "the rows of this loss depend on each other, so no row has a Jacobian of its own; "
-                "give a batch of one row, or a loss that keeps the rows apart"
-            )
-    return True
+    return _same(found, states.concatenate([one, other]))
 
 
 class Product:
@@ -170,30 +174,13 @@ class Product:
 
     def back(self, vectors: Tensor) -> Tensor:
         """``(∂S_t/∂S_{t-k})ᵀ u`` of each row, ``[R, n]``."""
-        found = []
-        for inputs, outputs, part in zip(
-            self.inputs, self.outputs, self._parts(vectors), strict=True
-        ):
-            pairs = list(zip(outputs, from_vectors(part, outputs), strict=True))
-            wanted = [(o, g) for o, g in pairs if o.requires_grad]
-            grads: Sequence[Tensor | None] = [None] * len(inputs)
-            if wanted:
-                grads = torch.autograd.grad(
-                    [o for o, _ in wanted],
-                    inputs,
-                    [g for _, g in wanted],
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-            found.append(
-                to_vectors(
-                    [
-                        torch.zeros_like(i) if g is None else g
-                        for i, g in zip(inputs, grads, strict=True)
-                    ]
-                )
-            )
-        return torch.cat(found)
+        parts = zip(self.inputs, self.outputs, self._parts(vectors), strict=True)
+        return torch.cat(
+            [
+                to_vectors(gradients(list(zip(outs, from_vectors(part, outs), strict=True)), ins))
+                for ins, outs, part in parts
+            ]
+        )
 
     def forward(self, vectors: Tensor) -> Tensor:
         """``(∂S_t/∂S_{t-k}) v`` of each row, ``[R, n]``."""
