@@ -75,6 +75,7 @@ ONLY: dict[str, set[str]] = {
     "unrolled": {"errors", "state"},
     "gradflow": {"errors", "state", "unrolled"},
     "bptt": {"errors", "state", "unrolled", "gradflow"},
+    "bptt": {"errors", "state", "unrolled"},
     "config": {"errors"},
     "checkpoint": {"errors", "state"},
     "bench": {"errors", "kernels", "layers", "emissions", "models", "doctor"},

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.gradflow.blocks import blocks, check, check_sum, raise_at
+from throughtime.gradflow.verdict import Evidence, Verdict, diagnose
 from throughtime.state import State
 from throughtime.unrolled import Loss, Stacked, Steps, Timed, Window, norms
 
@@ -139,6 +140,26 @@ class Ledger:
             raise SettingError(f"share={share}: a part of the gradient lies in (0, 1]")
         found = (self.share >= share - 1e-12).nonzero()
         return int(found[0]) if len(found) else None
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the ledger by itself has to say to a verdict."""
+        return Evidence(
+            state_norm=self.state_norm.tolist(),
+            norms=self.norms.tolist(),
+            rest=self.rest,
+            max_lag=self.max_lag,
+            steps=self.steps,
+            gradient_norm=self.total(),
+            parameter_norm=self.parameter_norm,
+            loss=self.loss,
+            truncation=self.truncation,
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the lags mean, in words, with a remedy; `examine` knows more."""
+        return diagnose(self.evidence)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the tensors as JSON values; None stands where there is no number."""
