@@ -30,6 +30,7 @@ ORDER = (
     "unrolled",
     "bptt",
     "config",
+    "reach",
     "checkpoint",
     "train",
     "evaluate",
