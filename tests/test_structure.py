@@ -28,6 +28,7 @@ ORDER = (
     "data",
     "models",
     "unrolled",
+    "gradflow",
     "bptt",
     "config",
     "reach",
@@ -41,6 +42,7 @@ ORDER = (
     "wav",
     "doctor",
     "bench",
+    "gradients",
     "assess",
     "report",
     "context",
@@ -51,6 +53,7 @@ ORDER = (
     "pipeline",
     "output",
     "display",
+    "picture",
     "cli",
 )
 
@@ -65,16 +68,18 @@ ONLY: dict[str, set[str]] = {
     "emissions": {"errors"},
     "data": {"errors"},
     "unrolled": {"errors", "state"},
-    "bptt": {"errors", "state", "unrolled"},
+    "gradflow": {"errors", "state", "unrolled"},
+    "bptt": {"errors", "state", "unrolled", "gradflow"},
     "config": {"errors"},
     "checkpoint": {"errors", "state"},
     "bench": {"errors", "kernels", "layers", "emissions", "models", "doctor"},
     "report": {"errors"},  # reports read values, they never load models
     "display": set(),
+    "picture": set(),
     "plain": set(),
     "messages": {"errors"},
 }
-WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "cli"}
+WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "picture", "cli"}
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
 KERNELS = ("native", "stack", "reference", "aten", "categorical", "cpu", "sampling")
@@ -91,6 +96,7 @@ PUBLIC = [
     "bptt",
     "emissions",
     "fit",
+    "gradflow",
     "kernels",
     "load",
     "read",
@@ -162,7 +168,7 @@ def test_the_reader_of_imports_sees_them() -> None:
     assert "throughtime.kernels.reference" in imports("throughtime.kernels")
     assert "throughtime.errors" in imports("throughtime.data.transforms.base")
     assert "throughtime.data.domain" in imports("throughtime.data.transforms.base")
-    assert "throughtime.pipeline" in imports("throughtime.cli")
+    assert "throughtime.pipeline" in imports("throughtime.cli.fitting")
     assert "throughtime.kernels" in imports("throughtime.kernels.aten")
     assert "throughtime.kernels" not in imports("throughtime.kernels.aten", types=False)
     assert "torch" in imports("throughtime.rng")

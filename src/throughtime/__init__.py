@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from throughtime import bptt as bptt
     from throughtime import emissions as emissions
+    from throughtime import gradflow as gradflow
     from throughtime import kernels as kernels
     from throughtime.accelerated import accelerate as accelerate
     from throughtime.data.read import read as read
@@ -43,6 +44,7 @@ __all__ = [
     "bptt",
     "emissions",
     "fit",
+    "gradflow",
     "kernels",
     "load",
     "read",

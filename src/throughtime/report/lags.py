@@ -142,7 +142,7 @@ def over_training(
         f"How far back the gradient of {len(drawn)} networks reached during training; that of "
         f"{drawn[0][0]} went from {significant(first, 3)} to {significant(last, 3)} {step}s.",
         x_title,
-        f"{step}s back that hold 95 % of the gradient",
+        f"{step}s back that hold 95 % of the state's gradient",
         size="tall",
         reading="{} seconds" if x_title == "seconds" else "step {}",
     )

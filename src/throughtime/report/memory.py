@@ -39,8 +39,12 @@ def gradients(run: Run) -> Markup | None:
         return trained and join(lead(_REACH), trained)
     verdict = mapping(entry, "verdict")
     blocks: list[Markup | None] = [lead(_told(run, entry, found))]
-    if words := " ".join(filter(None, (text(verdict, "sentence"), text(verdict, "remedy")))):
-        blocks.append(el("p", words, class_="says"))
+    words = [
+        f"{told.rstrip('.')}." for key in ("sentence", "remedy") if (told := text(verdict, key))
+    ]
+    if words:
+        name = el("b", f"{text(verdict, 'name')}: ") if text(verdict, "name") else None
+        blocks.append(el("p", name, " ".join(words), class_="says"))
     blocks.append(_one_picture(run, found))
     keys = [("weights", "s0", "")]
     if any(found.state[2]):
