@@ -57,6 +57,78 @@ def training(
     return log
 
 
+def reaches(name: str, seconds: float, growth: tuple[float, float]) -> list[dict[str, Any]]:
+    """What the log says of a gradient whose reach grows, or dies, by the same factor each time."""
+    first, last = growth
+    return [
+        {
+            "event": "valid",
+            "model": name,
+            "step": 100 * i,
+            "seconds": round(seconds * i / 9, 3),
+            "reach": round(first * (last / first) ** (i / 9), 2),
+        }
+        for i in range(1, 10)
+    ]
+
+
+def gradients(decay: float, truncation: int | None, max_lag: int) -> dict[str, Any]:
+    """The examination of a network whose gradient decays evenly: what `gradients --json` prints."""
+    lags = list(range(max_lag + 1))
+    norms = [0.8 * decay**k * (1 + 0.1 * math.sin(k)) for k in lags]
+    rest = norms[-1] * decay / (1 - decay)
+    whole = sum(norms) + rest
+    share = [sum(norms[: k + 1]) / whole for k in lags]
+    reach = {
+        key: next((k for k in lags if share[k] >= float(key)), None)
+        for key in ("0.5", "0.9", "0.95", "0.99")
+    }
+    state = [0.02 * decay**k for k in lags]
+    spread = {"low": 0.2, "median": 0.7, "mean": 1.0, "high": 2.1}
+    beyond = None if truncation is None else 1 - share[min(truncation - 1, max_lag)]
+    return {
+        "model": "gru",
+        "lags": lags,
+        "norms": norms,
+        "share": share,
+        "bias": [1 - s for s in share],
+        "cosine": [min(1.0, 0.8 + 0.2 * s) for s in share],
+        "state_norm": {key: [c * v for v in state] for key, c in spread.items()},
+        "reach": reach,
+        "max_lag": max_lag,
+        "steps": 2 * max_lag,
+        "truncation": truncation,
+        "beyond": beyond,
+        "jacobian_norm": {
+            "lags": [1, 10], "mean": [0.98, 0.6], "low": [0.8, 0.4], "high": [1.1, 0.8]
+        },
+        "lyapunov": [-0.02, -0.3],
+        "spectral_radius": {"recurrent.weight_hh_l0": 0.97},
+        "saturation": {"recurrent.update": 0.02},
+        "verdict": {
+            "name": "healthy",
+            "sentence": "The gradient reaches as far as training lets it, and decays gently.",
+            "remedy": "Nothing needs to change.",
+            "evidence": {"share beyond": beyond},
+        },
+    }  # fmt: skip
+
+
+def history(needed: int) -> dict[str, Any]:
+    """A history certificate in short: what is lost by seeing only so many lags."""
+    curve = []
+    for lag in (0, 1, 2, 3, 5, 8, 13, 20, 32, 50, 80):
+        lost = 0.4 * math.exp(-3.2 * lag / needed)
+        wide = 0.012 + 0.1 * lost
+        point = {"lags": lag, "nats": 3.3 + lost, "lost": lost, "gain": 0.4 - lost}
+        curve.append({**point, "interval": [lost - wide, lost + wide]})
+    return {
+        "lags": {"needed": needed, "model": "gru", "curve": curve},
+        "latent_gain": {"wins": True, "nats": 0.02, "interval": [0.01, 0.03], "against": "ar(5)"},
+        "verdict": f"Order matters, and {needed} days carry all of it that can be told.",
+    }
+
+
 def model_row(
     name: str, family: str, about: str, nats: float, parameters: int, seconds: float, **more: Any
 ) -> dict[str, Any]:
@@ -232,6 +304,8 @@ def prices(folder: Path) -> Path:
             "top": top,
         },
         "samples": [{"kind": "paths", "series": "sp500.csv", "values": walks}],
+        "gradients": gradients(0.95, 80, 200),
+        "history": history(26),
     }
     log = training(
         {
@@ -242,6 +316,7 @@ def prices(folder: Path) -> Path:
         },
         seed=1,
     )
+    log += reaches("gru", 42.9, (6.0, 57.0)) + reaches("rnn", 21.7, (14.0, 3.0))
     config = 'seed = 0\nmodel = "auto"\n[train]\nlearning_rate = 0.003\nbptt = "full"\n'
     return put(folder, scores, log, config, {"schema": 1, "sha256": "9f" * 32, "cell": "gru"})
 

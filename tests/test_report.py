@@ -72,7 +72,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 SECTIONS = {
-    "prices": "models forecast accuracy calibration surprise samples order training data settings",
+    "prices": "models forecast accuracy calibration surprise samples order history gradients "
+    "training data settings",
     "book": "models surprise samples training data settings",
     "sound": "models calibration surprise samples training data settings",
 }
@@ -160,8 +161,9 @@ def test_what_the_charts_carry_is_json(pages: dict[str, Path], name: str) -> Non
 def test_charts_and_tables_speak(pages: dict[str, Path]) -> None:
     page = Page(pages["prices"].read_text(encoding="utf-8"))
     areas = page.all("div", "area")
-    # 4 forecasts, 4 accuracy, 2 calibration, 1 surprise, 1 paths, 2 orders, 1 training
-    assert len(areas) == 15
+    # 4 forecasts, 4 accuracy, 2 calibration, 1 surprise, 1 paths, 2 orders, 1 memory, 4 gradient,
+    # 1 training
+    assert len(areas) == 20
     assert all(area["role"] == "img" and len(area["aria-label"] or "") > 20 for area in areas)
     assert all(header.get("scope") in ("col", "row") for header in page.all("th"))
     assert len(page.all("table")) == len(page.all("caption"))
@@ -189,6 +191,7 @@ def test_the_least_of_a_run_is_still_a_report(tmp_path: Path) -> None:
     assert not page.all("section")
 
 
+SPREAD = ("low", "median", "high")
 ODD: list[dict[str, Any]] = [
     {"models": [{"name": "a", "nats_per_step": 10**400}], "orders": [{}, {"order": "x"}]},
     {"models": [{"name": "a", "nats_per_step": math.nan, "difference": {"value": math.inf}}]},
@@ -202,6 +205,25 @@ ODD: list[dict[str, Any]] = [
     {"samples": [{"kind": "paths", "values": [[1.0], [], None]}, {"kind": "?"}, {"kind": "roll"}]},
     {"samples": [{"kind": "sound"}, {"kind": "text"}], "data": {"steps": {"train": 0}}},
     {"data": [], "orders": None, "forecast": [], "calibration": 3, "surprisal": "", "samples": {}},
+    {"gradients": {"norms": [0.0, 0.0]}, "history": {"lags": {"curve": [{"lags": 0, "lost": 1}]}}},
+    {"gradients": {"norms": [1.0, None, 0.0], "truncation": -3, "beyond": "x", "reach": []}},
+    {"gradients": {"norms": [1e-300, 1e300], "share": [0.1], "truncation": 10**12, "beyond": 0.2}},
+    {"gradients": {"norms": [1, 2], "share": [None] * 2, "reach": {"0.95": None}, "truncation": 1}},
+    {
+        "gradients": {
+            "norms": [1.0] * 4,
+            "state_norm": {k: [None, 0, 1e-9, 2] for k in ("low", "median", "high")},
+        }
+    },
+    {
+        "gradients": [],
+        "history": {"verdict": "a", "lags": {"needed": 3, "curve": [{}, {"lags": 1}]}},
+    },
+    {
+        "history": {
+            "lags": {"needed": 0, "curve": [{"lags": k, "lost": 0, "gain": 0} for k in (0, 1)]}
+        }
+    },
 ]
 
 
@@ -280,7 +302,18 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def test_no_model_is_loaded() -> None:
-    for name in ("read", "html", "axis", "plot", "charts", "comparison", "sections", "background"):
+    for name in (
+        "read",
+        "html",
+        "axis",
+        "plot",
+        "charts",
+        "lags",
+        "comparison",
+        "sections",
+        "background",
+        "memory",
+    ):
         source = Path(importlib.import_module(f"throughtime.report.{name}").__file__ or "")
         assert not re.search(r"^\s*(import|from) torch", source.read_text(), re.MULTILINE)
 
@@ -366,3 +399,89 @@ def test_the_pit_gives_the_coverage_of_every_central_interval() -> None:
     drawn = charts.coverage_curve([0.1, 0.4, 0.4, 0.1], [])
     block = json.loads(re.search(r'class="points">(.*?)</script>', drawn)[1])  # type: ignore[index]
     assert block["series"][0]["y"] == [0.0, 0.8, 1.0]
+
+
+def gradient_section(tmp_path: Path, **changes: Any) -> str:
+    """The words of the section on the gradient of an examination."""
+    entry = runs.gradients(0.95, 80, 200) | changes
+    scores = {"schema": 1, "models": [], "step": "day", "gradients": entry}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    text = write(tmp_path).read_text(encoding="utf-8")
+    begin, end = '<section id="gradients">', "</section>"
+    return Page(text[text.index(begin) : text.index(end) + len(end)]).words
+
+
+def test_the_gradient_section_says_what_it_draws(tmp_path: Path) -> None:
+    words = gradient_section(tmp_path)
+    entry = runs.gradients(0.95, 80, 200)
+    reach, beyond = entry["reach"]["0.95"], 100 * entry["beyond"]
+    assert f"95 % of it comes from the last {reach} days." in words
+    assert f"Training cuts it off after 80 days, and {beyond:.1f} % of it lies beyond." in words
+    assert "decays gently. Nothing needs to change." in words
+    assert words.count("truncated at 80") == 2  # both charts mark it
+    assert f"95%: {reach}" in words
+    table = words[words.index("Every truncation") :]
+    row = re.search(r"%[\d.]{6}80([\d.]+) %([\d.]+) %([\d.]{6})", table)
+    assert row is not None
+    assert float(row[1]) == pytest.approx(beyond, abs=0.006)
+    assert float(row[3]) == pytest.approx(entry["cosine"][79], abs=1e-4)
+
+
+def test_a_reach_beyond_all_lags_and_no_truncation_are_said(tmp_path: Path) -> None:
+    reach = {"0.5": 90, "0.9": None, "0.95": None, "0.99": None}
+    words = gradient_section(
+        tmp_path, reach=reach, share=[k / 400 for k in range(201)], truncation=None
+    )
+    assert "50.0 % of it lies within 200 days. Training truncates it nowhere." in words
+    assert "truncated at" not in words
+    words = gradient_section(tmp_path, beyond=0.0004)
+    assert "less than 0.1 % of it lies beyond" in words
+
+
+def test_memory_reach_and_truncation_are_on_one_axis(pages: dict[str, Path]) -> None:
+    page = Page(pages["prices"].read_text(encoding="utf-8"))
+    labels = [area["aria-label"] or "" for area in page.all("div", "area")]
+    reach = runs.gradients(0.95, 80, 200)["reach"]["0.95"]
+    rows = f"data remember: 26; gradient reaches: {reach}; training allows: 80"
+    assert labels.count(f"{rows}, in days back.") == 1
+    logged = [significant(event["reach"], 3) for event in runs.reaches("gru", 42.9, (6.0, 57.0))]
+    told = f"that of gru went from {logged[0]} to {logged[-1]} days."
+    assert any(label.endswith(told) for label in labels)
+    assert any("only so many days of the past; 26 are enough." in label for label in labels)
+
+
+def test_a_run_that_was_not_examined_still_shows_the_reach_in_training(tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text('{"schema": 1, "models": []}')
+    silent = {"event": "valid", "model": "a", "reach": None}
+    events = [*runs.reaches("gru", 5.0, (2.0, 30.0)), silent]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    page = Page(write(tmp_path).read_text(encoding="utf-8"))
+    assert "gradients" in page.ids()
+    assert len(page.all("div", "area")) == 1
+    assert "gru30" in page.words
+
+
+def test_logarithmic_axes_are_logarithmic() -> None:
+    back = axis.lags(200)
+    assert [label for _, label in back.ticks] == [
+        "0",
+        "1",
+        "2",
+        "5",
+        "10",
+        "20",
+        "50",
+        "100",
+        "200",
+    ]
+    assert back.fraction(0) == 0
+    assert back.fraction(200) == pytest.approx(1)
+    assert back.fraction(9) - back.fraction(0) == pytest.approx(
+        back.fraction(99) - back.fraction(9)
+    )
+    tens = axis.decades(3e-6, 1.5)
+    assert [label for _, label in tens.ticks] == ["10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"]
+    assert tens.fraction(1e-2) - tens.fraction(1e-3) == pytest.approx(
+        tens.fraction(1.0) - tens.fraction(0.1)
+    )
+    assert len(axis.decades(1e-40, 1.0).ticks) <= 7

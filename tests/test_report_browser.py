@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 BUILDERS = {"prices": runs.prices, "book": runs.book, "sound": runs.sound}
-CHARTS = {"prices": 15, "book": 2, "sound": 6}
+CHARTS = {"prices": 20, "book": 2, "sound": 6}
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -186,6 +186,36 @@ def test_the_pointer_and_the_keys_read_a_chart_out(
     page.keyboard.press("Escape")
     assert not box.is_visible()
     assert seen.noise == []
+    page.context.close()
+
+
+def test_a_logarithmic_chart_marks_the_line_that_is_read_out(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    page = visit(browser, pages["prices"]).page
+    area = page.locator("#gradients .area").nth(1)
+    area.focus()
+    page.keyboard.press("Home")
+    for _ in range(60):
+        page.keyboard.press("ArrowRight")
+    said = page.locator("#readout").inner_text()
+    assert "60 days back" in said
+    assert "gradient of the weights" in said
+    # The dot lies on the line: as far down as the line is there.
+    apart = area.evaluate(
+        """area => {
+            const mark = area.querySelector('.mark.strong:not([hidden])');
+            const line = area.querySelector('path.line.strong');
+            const x = parseFloat(mark.style.left) * 10, y = parseFloat(mark.style.top) * 10;
+            let best = Infinity;
+            for (let i = 0; i <= 4000; i++) {
+                const point = line.getPointAtLength(line.getTotalLength() * i / 4000);
+                best = Math.min(best, Math.hypot(point.x - x, point.y - y));
+            }
+            return best;
+        }"""
+    )
+    assert apart < 3  # of a drawing 1000 wide
     page.context.close()
 
 

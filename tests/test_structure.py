@@ -33,6 +33,7 @@ ORDER = (
     "gradflow",
     "bptt",
     "config",
+    "reach",
     "checkpoint",
     "train",
     "demo",
@@ -46,6 +47,7 @@ ORDER = (
     "wav",
     "doctor",
     "bench",
+    "gradients",
     "assess",
     "report",
     "context",
@@ -56,6 +58,7 @@ ORDER = (
     "pipeline",
     "output",
     "display",
+    "picture",
     "cli",
 )
 
@@ -75,16 +78,16 @@ ONLY: dict[str, set[str]] = {
     "unrolled": {"errors", "state"},
     "gradflow": {"errors", "state", "unrolled"},
     "bptt": {"errors", "state", "unrolled", "gradflow"},
-    "bptt": {"errors", "state", "unrolled"},
     "config": {"errors"},
     "checkpoint": {"errors", "state"},
     "bench": {"errors", "kernels", "layers", "emissions", "models", "doctor"},
     "report": {"errors"},  # reports read values, they never load models
     "display": set(),
+    "picture": set(),
     "plain": set(),
     "messages": {"errors"},
 }
-WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "cli"}
+WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "picture", "cli"}
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
 KERNELS = ("native", "stack", "reference", "aten", "categorical", "cpu", "sampling")
@@ -175,7 +178,7 @@ def test_the_reader_of_imports_sees_them() -> None:
     assert "throughtime.kernels.reference" in imports("throughtime.kernels")
     assert "throughtime.errors" in imports("throughtime.data.transforms.base")
     assert "throughtime.data.domain" in imports("throughtime.data.transforms.base")
-    assert "throughtime.pipeline" in imports("throughtime.cli")
+    assert "throughtime.pipeline" in imports("throughtime.cli.fitting")
     assert "throughtime.kernels" in imports("throughtime.kernels.aten")
     assert "throughtime.kernels" not in imports("throughtime.kernels.aten", types=False)
     assert "torch" in imports("throughtime.rng")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from throughtime import evaluate, peers
+from throughtime import evaluate, gradients, peers
 from throughtime.data.sequences import Sequences
 from throughtime.doctor import version
+from throughtime.errors import NonFiniteError
 from throughtime.evaluate import Entry, StepScores
 from throughtime.evaluate.forecast import conditioned
 from throughtime.evaluate.scores import shown
@@ -25,6 +27,7 @@ _ORIGINS = 10
 _HORIZON = 20
 _MOST_SERIES = 20
 _MOST_LAWS = 20_000  # test steps beyond which forecasts and calibration would take minutes
+_HURRIED, _UNHURRIED = 30.0, 120.0  # seconds of a fit: no time for gradients; time for all of it
 _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 
 
@@ -79,10 +82,30 @@ def assess(
     chosen = next(entry for entry in entries if entry.name == best.name)
     scores["surprisal"] = evaluate.surprisal(chosen.test, parts.test, best.model, best.chain)
     scores["risk"] = evaluate.next_risk(best.model, best.chain, parts.test)
+    scores["gradients"] = _gradients(fitted, scores, workshop, on_event)
     on_event({"event": "evaluate", "what": f"samples of {best.name}"})
     scores["samples"] = samples(best, parts.test, seed)
     scores["verdict"] = evaluate.verdict(scores)
     return scores
+
+
+def _gradients(
+    fitted: list[Fitted], scores: dict[str, Any], workshop: Workshop, on_event: Event
+) -> dict[str, Any] | None:
+    """How far back the gradient of the best network reaches; None where there is none."""
+    network = gradients.best_network(fitted, scores["best"])
+    data, limit = workshop.parts.seen, workshop.settings.time_limit
+    if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _HURRIED:
+        return None
+    on_event({"event": "evaluate", "what": f"gradient of {network.name}"})
+    work = gradients.WORK * (1.0 if limit is None else min(1.0, limit / _UNHURRIED))
+    row = next(row for row in scores["models"] if row["name"] == network.name)
+    learned = gradients.has_learned(row)
+    try:
+        return gradients.examine(network, data, learned, work=work, seed=workshop.settings.seed)
+    except NonFiniteError as error:
+        on_event({"event": "note", "model": network.name, "message": str(error)})
+        return None
 
 
 def _accuracy(

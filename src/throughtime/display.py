@@ -153,7 +153,8 @@ class FitDisplay:
 
     def _on_valid(self, event: dict[str, Any]) -> None:
         row = self.rows.setdefault(event["model"], {})
-        row.update(event, told=time.monotonic())
+        news = {key: value for key, value in event.items() if (key, value) != ("reach", None)}
+        row.update(news, told=time.monotonic())
 
     def _on_step(self, event: dict[str, Any]) -> None:
         # The second training of a network, on all that it may see: nothing is held out to judge it.
@@ -192,6 +193,7 @@ class FitDisplay:
             table = Table(box=None, pad_edge=False, header_style="bold")
             table.add_column("model", no_wrap=True)
             table.add_column(_stacked(f"{self.unit}, validation", 14), justify="right")
+            table.add_column("gradient\nreaches", justify="right")
             table.add_column("", min_width=_BAR)
             table.add_column("steps/s", justify="right")
             table.add_column("left", justify="right")
@@ -203,17 +205,18 @@ class FitDisplay:
         return Group(*parts)
 
     def _cells(self, row: dict[str, Any]) -> tuple[Any, ...]:
+        far = f"{row['reach']:.0f}" if "reach" in row else ""
         if "end" in row:
             took = "kept" if row.get("took") is None else clock(row["took"])
-            return number(row["end"], 4), Text("done", "green"), "", Text(took, "dim")
+            return number(row["end"], 4), far, Text("done", "green"), "", Text(took, "dim")
         valid = row.get("best", row.get("valid"))
         if "step" not in row:
-            return "", Spinner("dots"), "", clock(time.monotonic() - row["begun"])
+            return "", far, Spinner("dots"), "", clock(time.monotonic() - row["begun"])
         total, rate = row["steps"], max(row["rate"], 1e-9)
         # Between two reports the bar goes on at the speed of the last one.
         done = min(total, row["step"] + rate * (time.monotonic() - row["told"]))
         bar = ProgressBar(total=total, completed=done, width=_BAR)
-        return number(valid, 4), bar, f"{rate:.1f}", clock((total - done) / rate)
+        return number(valid, 4), far, bar, f"{rate:.1f}", clock((total - done) / rate)
 
 
 def describe_data(data: dict[str, Any]) -> str:

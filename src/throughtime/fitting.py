@@ -162,9 +162,7 @@ class Workshop:
         return max(1.0, remaining * shares[0] / sum(shares))
 
     def place(self, candidate: Candidate) -> Path | None:
-        if self.folder is None:
-            return None
-        return self.folder / "checkpoint" / re.sub(r"[^a-z0-9]+", "-", candidate.name.lower())
+        return None if self.folder is None else place_of(self.folder, candidate.name)
 
     def fit(self, candidate: Candidate, seconds: float | None = None) -> Fitted:
         """Fits one candidate, unless the folder holds it already."""
@@ -451,6 +449,11 @@ def validation_offset(data: Sequences) -> float:
     """What the transforms add to nats per step."""
     scored = data.scored()
     return float(-data.log_det[scored].mean()) if bool(scored.any()) else 0.0
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Where a run folder keeps a fitted candidate."""
+    return folder / "checkpoint" / re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def model_tensors(model: SequenceModel) -> dict[str, Tensor]:

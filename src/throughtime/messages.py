@@ -31,6 +31,10 @@ throughtime forecast runs/sales --covariates next-month.csv -o forecast.csv""",
 throughtime sample runs/story --length 500 --temperature 0.8 --prompt "Once "
 throughtime sample runs/voices -o new.wav
 throughtime sample runs/prices --paths 100 -o paths.parquet""",
+    "gradients": """
+throughtime gradients runs/prices
+throughtime gradients runs/story --max-lag 500
+throughtime gradients runs/story --json""",
     "report": """
 throughtime report runs/prices""",
     "bench": """
@@ -63,7 +67,8 @@ _FLAGS = {"out": "-o", "num_paths": "--paths", "header=False": "--no-header"}
 _OPTIONS = (
     "model|order|hidden|layers|bptt|emission|symbols|time|value|id|covariates|time_format|gaps|"
     "header|lines|text|encoding|rate|kind|valid|test|split|time_limit|steps|seed|name|out|unknown|"
-    "horizon|series|quantiles|num_paths|paths|tolerance|length|prompt|temperature|top_p|rounds|threads|only"
+    "horizon|series|quantiles|num_paths|paths|tolerance|length|prompt|temperature|top_p|rounds|threads|only|"
+    "max_lag"
 )
 _PYTHON = re.compile(rf"(?<![\w./])({_OPTIONS})=('[^']*'|[-\w.,%/*]*[\w%*])?")
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from throughtime import checkpoint, forecasting, report
+from throughtime import checkpoint, forecasting, gradients, report
 from throughtime.context import Future, futures, load_context, save_context
 from throughtime.data.files import nearest, quoted, suffix
 from throughtime.data.read import KINDS, read
@@ -28,10 +28,11 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
 from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError
 from throughtime.evaluate.scores import shown
-from throughtime.fitting import Fitted, model_tensors, restore_model
+from throughtime.fitting import Fitted, load_fitted, model_tensors, place_of, restore_model
 from throughtime.forecasting import QUANTILES, Question, places
 from throughtime.models.base import SequenceModel
 from throughtime.scoring import Judged, Progress, check_known, silent, step_log_prob
+from throughtime.train import threads
 
 SCHEMA = 1
 _UNFINISHED = "\ufffd"  # how text ends whose last bytes are not a character yet
@@ -290,6 +291,36 @@ class Run:
     def context(self) -> Sequences:
         """The end of the raw data that the model was fitted on, scored or not."""
         return load_context(self.folder / "context.safetensors")
+
+    def gradients(
+        self, *, max_lag: int | None = None, on_progress: Progress = silent
+    ) -> dict[str, Any]:
+        """How far back the gradient of the run's network reaches, and what truncation leaves out.
+
+        Of the chosen model, or where that is no network (or a blend) of the best network by
+        validation. max_lag None: as `fit` examined it; else it is examined anew, as far back as
+        that, on the data that the run keeps, without those it was judged by. The fields are
+        listed in docs/commands.md. Raises RunError for a run without a network.
+        """
+        kept = self.scores.get("gradients")
+        if max_lag is None and kept:
+            return {"run": str(self.folder), **kept}
+        rows = [row for row in self.scores["models"] if row["family"] == "latent"]
+        if not rows:
+            order = int(self.description["model"].get("order", 0))
+            steps = f"exactly {order} step{'s' if order != 1 else ''}" if order else "no past"
+            raise RunError(f"{self.folder} has no recurrent network; its {self.best} sees {steps}")
+        row = min(rows, key=lambda row: (row["name"] != self.best, row["valid_nats_per_step"]))
+        path = place_of(self.folder, row["name"]) / "result.safetensors"
+        fitted, data = load_fitted(path), self.context()
+        judged = int(self.description["data"]["steps"]["test"]) / max(1, data.steps)
+        if judged < 0.9:  # of long data only the end is kept
+            data = data.split(valid=0.0, test=judged)[0]
+        with threads(gradients.settings_of(fitted).threads):
+            found = gradients.examine(
+                fitted, data, gradients.has_learned(row), max_lag, on_progress=on_progress
+            )
+        return {"run": str(self.folder), **found}
 
     def report(self) -> Path:
         """Writes report.html again and returns its path."""

@@ -27,6 +27,8 @@ from throughtime.data.batch import Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.errors import NonFiniteError
 from throughtime.models.base import SequenceModel
+from throughtime.models.latent import LatentAutoregressive
+from throughtime.reach import Watch
 
 Event = Callable[[dict[str, Any]], None]
 _UNCUT_STEPS = 30_000  # validation data longer than this are read in several lanes at once
@@ -96,6 +98,7 @@ class Trainer:
         self.best = [p.detach().clone() for p in self.parameters]
         self.at = Position()
         self.lanes: Lanes | None = None
+        self.watch: Watch | None = None
         self.started = time.monotonic()
         self.saved = self.started
 
@@ -243,7 +246,17 @@ class Trainer:
             "skipped": progress.skipped,
             "utilisation": round(self.lanes.utilisation, 4) if self.lanes else None,
             "lag": None if self.at.estimate is None else self.at.estimate.lag,
+            "reach": self.reach(),
         }
+
+    def reach(self) -> float | None:
+        """How many steps back the gradient of a network reaches now, at validations that look."""
+        if not isinstance(self.model, LatentAutoregressive):
+            return None
+        if self.watch is None:
+            self.watch = Watch(self.model, self.train, self.settings, self.method)
+        found = self.watch.look(self.progress.step)
+        return None if found is None else round(found, 2)
 
     def elapsed(self) -> float:
         """Seconds of training so far, interruptions not counted."""

@@ -60,6 +60,7 @@
     const labels = area.querySelector(".labels");
     const cross = line(labels, "i", "cross");
     const marks = data.series.map((series) => line(labels, "i", "mark " + series.class));
+    const scaled = (value) => data.shift === null ? value : Math.log(value + data.shift);
     let place = null;
 
     const hide = () => {
@@ -94,7 +95,8 @@
         line(row, "dt", "", series.name);
         const high = series.high ? " to " + written(series.high[pick], series.percent) : "";
         line(row, "dd", "", written(value, series.percent) + high);
-        const height = (value - data.y[0]) / (data.y[1] - data.y[0]);
+        const [bottom, top, here] = [...data.y, value].map(scaled);
+        const height = (here - bottom) / (top - bottom);
         if (height >= 0 && height <= 1) {
           marks[i].style.left = at * 100 + "%";
           marks[i].style.top = (1 - height) * 100 + "%";

@@ -5,8 +5,10 @@
     axis        scales and round ticks, clock time included; thinning of long lines
     plot        one chart: static SVG under HTML labels
     charts      the report's charts
+    lags        its charts over lags
     comparison  key figures and the table of models
     sections    the results;  background: samples, training, data, settings
+    memory      what the data remember, how far back the gradient reaches
 
 The page is complete without its script, which only adds the read-out under the pointer (or the
 arrow keys) and the switch between light and dark. Its content security policy forbids every
@@ -24,7 +26,7 @@ from importlib import resources
 from pathlib import Path
 
 from throughtime.errors import RunError
-from throughtime.report import background, sections
+from throughtime.report import background, memory, sections
 from throughtime.report.comparison import figures
 from throughtime.report.html import Markup, el, join
 from throughtime.report.read import Run, read, text
@@ -38,6 +40,8 @@ SECTIONS = (
     Section("surprise", "Surprise", "Where it was surprised", sections.surprisal),
     Section("samples", "Samples", "Left to itself", background.samples),
     Section("order", "Order", "How much past a window needs", sections.order),
+    Section("history", "Memory", "What the data remember", memory.history),
+    Section("gradients", "Gradient", "How far back the gradient reaches", memory.gradients),
     Section("training", "Training", "How they learned", background.training),
     Section("data", "Data", "The data", background.data),
     Section("settings", "Settings", "Every setting", background.settings),

@@ -19,16 +19,23 @@ _MONTHS = (1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1200, 2400)
 
 @dataclass(frozen=True)
 class Axis:
-    """An interval of values with labelled ticks. `clock` says that values are seconds of time."""
+    """An interval of values with labelled ticks. `clock` says that values are seconds of time.
+
+    shift: None, or the axis is that of log(value + shift).
+    """
 
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...]
     clock: bool = False
+    shift: float | None = None
 
     def fraction(self, value: float) -> float:
         """Where a value lies, 0 at the low end and 1 at the high end."""
-        return (value - self.low) / (self.high - self.low)
+        if self.shift is None:
+            return (value - self.low) / (self.high - self.low)
+        low, high, here = (math.log(v + self.shift) for v in (self.low, self.high, value))
+        return (here - low) / (high - low)
 
 
 def linear(low: float, high: float, count: int = 6, percent: bool = False) -> Axis:
@@ -51,6 +58,28 @@ def padded(values: Sequence[float | None], zero: bool = False, pad: float = 0.06
     if zero and low >= 0:
         return linear(0.0, high + air, 5)
     return linear(low - air, high + air, 5)
+
+
+def lags(high: float) -> Axis:
+    """A logarithmic axis of steps back, with room for 0: it goes by log(lag + 1)."""
+    rounds = [f * 10**power for power in range(9) for f in (1, 2, 5)]
+    high = max(high, 1.0)
+    ticks = [(float(v), f"{v:,}") for v in (0, *rounds) if v <= high * (1 + 1e-9)]
+    return Axis(0.0, high, tuple(ticks), shift=1.0)
+
+
+def decades(low: float, high: float, count: int = 6) -> Axis:
+    """A logarithmic axis between two positive values, with ticks at powers of ten."""
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    step = max(1, -(-(last - first) // count))
+    ticks = tuple((10.0**power, _power(power)) for power in range(last, first - 1, -step))
+    return Axis(low, high, ticks[::-1], shift=0.0)
+
+
+def _power(power: int) -> str:
+    if -4 < power < 4:
+        return f"{10.0**power:g}"
+    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def uncrowded(axis: Axis, width: float = 420.0) -> list[tuple[float, str]]:

@@ -94,14 +94,8 @@ def training(run: Run) -> Markup | None:
                 # By step: a run that was killed goes through its last steps once more.
                 step = number(event.get("step")) or 0.0
                 points.setdefault((text(event, "model"), part), {})[step] = (x, y)
-    order = [text(model, "name") for model in run.models]
-    names = list(dict.fromkeys(name for name, _ in points))
-    names.sort(key=lambda name: order.index(name) if name in order else len(order))
-    chosen = text(run.selected, "name")
-    others = iter(range(1, 1000))
     lines, keys = [], []
-    for name in names:
-        colour = 0 if name == chosen else 1 + (next(others) - 1) % (charts.COLOURS - 1)
+    for name, colour in chosen_first(run, [name for name, _ in points]):
         for part in ("train", "valid"):
             found = sorted(points.get((name, part), {}).values())
             kept = charts.stride(len(found), CURVE_LIMIT)
@@ -116,6 +110,19 @@ def training(run: Run) -> Markup | None:
     said += "lines the training score."
     figure = el("figure", legend(keys, toggles=True), chart)
     return join(lead(said), figure, events)
+
+
+def chosen_first(run: Run, names: list[str]) -> list[tuple[str, int]]:
+    """Names of models, best first, each with the number of its colour; the chosen one has 0."""
+    order = [text(model, "name") for model in run.models]
+    chosen, others = text(run.selected, "name"), iter(range(1, 1000))
+    known = sorted(
+        dict.fromkeys(names), key=lambda name: order.index(name) if name in order else len(order)
+    )
+    return [
+        (name, 0 if name == chosen else 1 + (next(others) - 1) % (charts.COLOURS - 1))
+        for name in known
+    ]
 
 
 def _events(run: Run) -> Markup | None:

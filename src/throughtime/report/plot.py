@@ -142,6 +142,14 @@ class Plot:
             )
         self._path("".join(pieces), f"bars {class_}")
 
+    def spans(self, spans: Sequence[tuple[float, float, float, float]], class_: str) -> None:
+        """Rectangles, each (left, right, low, high)."""
+        pieces = [
+            f"M{self._x(left)} {self._y(low)}V{self._y(high)}H{self._x(right)}V{self._y(low)}Z"
+            for left, right, low, high in spans
+        ]
+        self._path("".join(pieces), f"bars {class_}")
+
     def dots(self, xs: Sequence[float], ys: Sequence[float | None], class_: str) -> None:
         """Round dots: strokes of no length with round caps stay round however far one stretches."""
         pieces = [
@@ -170,6 +178,12 @@ class Plot:
         left, top = self.x.fraction(x) * 100, (1 - self.y.fraction(y)) * 100
         style = f"left:{left:.2f}%;top:{top:.2f}%"
         self._html.append(el("span", text, class_=f"note {class_}".strip(), style=style))
+
+    def mark(self, x: float, text: str, class_: str, y: float | None = None) -> None:
+        """An upright line with a text at its head, or at `y`, where there is more room."""
+        self.rule(class_, x=x)
+        side = "after" if self.x.fraction(x) < 0.5 else "before"
+        self.note(x, self.y.high if y is None else y, text, f"{side} {class_}")
 
     def _labels(self) -> Markup:
         spans = []
@@ -207,6 +221,7 @@ class Plot:
                 {
                     "reading": self.reading,
                     "y": [self.y.low, self.y.high],
+                    "shift": self.y.shift,
                     "grids": self._grids,
                     "series": self._series,
                 },

@@ -1,0 +1,83 @@
+"""The commands that look into something: a run (`report`, `gradients`) or this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from throughtime.cli.base import Json, RunFolder, app, emit, err, out, say
+from throughtime.messages import epilogue
+
+
+@app.command(help_epilogue=epilogue("report"))
+def report(run: RunFolder, /, *, json_: Json = False) -> None:
+    """Write the run's report.html again and say where it is."""
+    from throughtime.report import write
+
+    path = write(run)
+    if not emit({"report": str(path)}, json_):
+        say(str(path))
+
+
+@app.command(help_epilogue=epilogue("gradients"))
+def gradients(
+    run: RunFolder,
+    /,
+    *,
+    max_lag: Annotated[
+        int | None, Parameter(help="Look back so many steps; as many as fit tells if not given.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Show how far back the gradient of a run's network reaches, and what truncation leaves out."""
+    from throughtime.display import Working
+
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.run import load
+
+        found = load(run).gradients(max_lag=max_lag, on_progress=working)
+    if not emit(found, json_):
+        from throughtime.picture import gradient
+
+        out.print(gradient(found))
+
+
+@app.command(help_epilogue=epilogue("doctor"))
+def doctor(*, json_: Json = False) -> None:
+    """Say what runs here (torch, backends, threads, extras) and how to get what is missing."""
+    from throughtime.doctor import examine, lines
+
+    found = examine()
+    if emit(found, json_):
+        return
+    for line in lines(found):
+        say(line)
+
+
+@app.command(help_epilogue=epilogue("bench"))
+def bench(
+    *,
+    quick: Annotated[
+        bool, Parameter(help="Fewer rounds.", negative=(), show_default=False)
+    ] = False,
+    only: Annotated[
+        str | None, Parameter(help="Comma-separated, of gru, rnn, lstm, step and sample.")
+    ] = None,
+    rounds: Annotated[int | None, Parameter(help="Measurements of each; 15, quick 5.")] = None,
+    threads: Annotated[int | None, Parameter(help="Of each contender; as torch has them.")] = None,
+    json_: Json = False,
+) -> None:
+    """Check the native kernels and time them beside torch, onnxruntime and JAX, on this machine."""
+    from throughtime.display import Working
+
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.bench import measure
+        from throughtime.bench.table import page
+
+        found = measure(
+            only=only and only.split(","), rounds=rounds, threads=threads, quick=quick,
+            on_progress=working,
+        )  # fmt: skip
+    if not emit(found, json_):
+        out.print(page(found), soft_wrap=True)

@@ -1,0 +1,109 @@
+"""The gradient by lag as a picture in the terminal, 80 columns wide."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+from rich.text import Text
+
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_WIDTH = 80
+_SHARE = 9  # columns of a share, with the air before it
+_DEEPEST = 1e-6  # of the longest bar: shorter ones are empty
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SHARES = ("0.5", "0.9", "0.95", "0.99")
+
+
+def gradient(found: dict[str, Any]) -> Text:
+    """What `gradients` found, as bars with the truncation between them, and its verdict.
+
+    Bars show the mean norm of the gradient at the lags of a bin, on a logarithmic scale.
+    """
+    step, cut = found["step"], found["truncation"]
+    norms, share = found["norms"], found["share"]
+    bins = _bins(found["max_lag"], cut)
+    means = [sum(norms[a:b]) / (b - a) for a, b in bins]
+    lengths, scale = _lengths(means)
+    told = Text()
+    told.append(found["model"], "bold")
+    told.append(
+        f": its gradient over {found['steps']:,} {step}s{_rows(found['rows'])}, by how far it "
+        "travels back\n\n"
+    )
+    head = f"{step}s back"
+    first = max(12, len(head))
+    width = _WIDTH - 1 - first - 2 - 2 * _SHARE
+    told.append(f"{head:>{first}}  {'':{width}}{'share':>{_SHARE}}{'within':>{_SHARE}}\n", "dim")
+    for (a, b), length in zip(bins, lengths, strict=True):
+        if cut is not None and a == cut:
+            told.append(_rule(cut, found["beyond"], step), "yellow")
+        style = "cyan" if cut is None or a < cut else "yellow"
+        here = share[b - 1] - (share[a - 1] if a else 0.0)
+        told.append(f"{_span(a, b - 1):>{first}}  ")
+        told.append(f"{_bar(length, width):{width}}", style)
+        told.append(f"{_percent(here):>{_SHARE}}{_percent(share[b - 1]):>{_SHARE}}\n")
+    if cut is not None and cut > found["max_lag"]:
+        told.append(_rule(cut, found["beyond"], step), "yellow")
+    told.append(f"{'':{first}}  {scale}\n\n", "dim")
+    told.append(_reach(found, step))
+    verdict = found["verdict"]
+    told.append(f"\n\n{verdict['name']}: ", "bold")
+    told.append(" ".join(f"{verdict[key].rstrip('.')}." for key in ("sentence", "remedy")))
+    return told
+
+
+def _bins(max_lag: int, cut: int | None) -> list[tuple[int, int]]:
+    """Bins [a, b) of lags, each twice as wide as the one before, parted at the truncation."""
+    edges = {0, 1, max_lag + 1, *(1 << i for i in range(max_lag.bit_length()))}
+    edges |= {cut} if cut is not None and 0 < cut <= max_lag else set()
+    return list(pairwise(sorted(edges)))
+
+
+def _lengths(values: list[float]) -> tuple[list[float], str]:
+    """The lengths of bars, 0 to 1, on a logarithmic scale; and what that scale is."""
+    top = max(values)
+    if top <= 0:
+        return [0.0] * len(values), "there is no gradient"
+    least = max(_DEEPEST, min((v / top for v in values if v > 0), default=1.0))
+    decades = max(1, math.ceil(-math.log10(least) + 0.2))
+    small = f"-{decades}".translate(_RAISED)
+    lengths = [max(0.0, 1.0 + math.log10(v / top) / decades) if v > 0 else 0.0 for v in values]
+    return lengths, f"norms, logarithmic: no bar is 10{small} of a full one"
+
+
+def _bar(length: float, width: int) -> str:
+    eighths = round(length * width * 8)
+    whole, part = divmod(eighths, 8)
+    return "█" * whole + (_BLOCKS[part] if part else "")
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first:,}" if first == last else f"{first:,}–{last:,}"
+
+
+def _rows(count: int) -> str:
+    return "" if count == 1 else f" in each of {count:,} rows"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "<0.1 %"
+
+
+def _rule(cut: int, beyond: float | None, step: str) -> str:
+    lies = "what lies beyond is older than all that was looked at"
+    if beyond is not None:
+        lies = f"{_percent(beyond)} of the gradient lies beyond"
+    said = f" truncated at {cut:,} {step}{'' if cut == 1 else 's'}: {lies} "
+    return "──" + said + "─" * max(0, _WIDTH - 3 - len(said)) + "\n"
+
+
+def _reach(found: dict[str, Any], step: str) -> str:
+    """Within how many steps how much of the gradient lies."""
+    reach = found["reach"]
+    known = [(f"{float(key):.0%}".replace("%", " %"), reach[key]) for key in _SHARES]
+    within = [f"{share} within {lag:,}" for share, lag in known if lag is not None]
+    far = [share for share, lag in known if lag is None]
+    told = f"reach, in {step}s: {', '.join(within)}" if within else f"reach, in {step}s"
+    return told + (f"; {', '.join(far)} beyond {found['max_lag']:,}" if far else "")
