@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
@@ -163,7 +163,7 @@ class Steps:
     """
 
     def __init__(
-        self, loss: Loss, batch: Timed, state: State, params: dict[str, Tensor] | None = None
+        self, loss: Loss, batch: Timed, state: State, params: Mapping[str, Tensor] | None = None
     ) -> None:
         self.loss, self.batch, self.length = loss, batch, len(batch)
         self.params = dict(params or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,7 +91,7 @@ def examine(
     loss: Loss,
     batch: Timed,
     state: State,
-    params: dict[str, Tensor],
+    params: Mapping[str, Tensor],
     max_lag: int,
     truncation: int | None = None,
     seed: int = 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +99,7 @@ def step_radius(
     )
 
 
-def spectral_radius(params: dict[str, Tensor]) -> dict[str, float]:
+def spectral_radius(params: Mapping[str, Tensor]) -> dict[str, float]:
     """The largest |eigenvalue| of each recurrent weight matrix (weight_hh…), by name.
 
     Those of a GRU and an LSTM are one for each gate: ``rnn.weight_hh_l0.z``.

@@ -9,6 +9,7 @@ The adjoints of all steps move back one lag in one product, a block of time at a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,7 +213,7 @@ def ledger(
     loss: Loss,
     batch: Timed,
     state: State,
-    params: dict[str, Tensor],
+    params: Mapping[str, Tensor],
     max_lag: int | None = None,
     tensors: bool = False,
     truncation: int | None = None,
@@ -246,7 +247,7 @@ def ledger(
 class _Book:
     """A ledger in the making: sums over the blocks seen so far, the last one first."""
 
-    def __init__(self, params: dict[str, Tensor], max_lag: int, length: int) -> None:
+    def __init__(self, params: Mapping[str, Tensor], max_lag: int, length: int) -> None:
         self.params, self.max_lag, self.length, self.loss = params, max_lag, length, 0.0
         self.parts = {n: p.new_zeros(max_lag + 1, p.numel()) for n, p in params.items()}
         self.total = {n: p.new_zeros(p.shape) for n, p in params.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ _GATES = {"GRU": ("r", "z", "n"), "LSTM": ("i", "f", "g", "o", "c")}
 
 
 def saturation(
-    loss: Loss, batch: Timed, state: State, params: dict[str, Tensor] | None = None
+    loss: Loss, batch: Timed, state: State, params: Mapping[str, Tensor] | None = None
 ) -> dict[str, float]:
     """The share of saturated activations of each gate of each layer, over steps, rows and units.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -21,7 +22,7 @@ def signal(
     loss: Loss,
     batch: Timed,
     state: State,
-    params: dict[str, Tensor],
+    params: Mapping[str, Tensor],
     max_lag: int,
     seed: int = 0,
 ) -> float | None:
