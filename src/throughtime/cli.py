@@ -196,6 +196,98 @@ def _fitted(run: Any) -> dict[str, Any]:
     }
 
 
+@app.command(help_epilogue=epilogue("history"))
+def history(
+    data: Annotated[
+        str, Parameter(help="A file, a folder, or demo:prices, demo:nasdaq, demo:text.")
+    ],
+    /,
+    *,
+    time: Annotated[
+        str | None,
+        Parameter(help="Column of time stamps; none: rows as they come.", group=_reading),
+    ] = None,
+    value: Annotated[
+        list[str] | None,
+        Parameter(help="Column to model (again for more); '*': all.", negative=(), group=_reading),
+    ] = None,
+    id: Annotated[
+        str | None, Parameter(help="Column that names the series.", group=_reading)
+    ] = None,
+    covariates: Annotated[
+        list[str] | None,
+        Parameter(help="Column known beforehand (again for more).", negative=(), group=_reading),
+    ] = None,
+    time_format: Annotated[
+        str | None, Parameter(help="As in strftime (%d/%m/%Y), or epoch.", group=_reading)
+    ] = None,
+    gaps: Annotated[
+        Literal["keep", "fill"] | None, Parameter(help="Missing rows.", group=_reading)
+    ] = None,
+    header: Annotated[
+        bool | None, Parameter(help="Whether a table's first line names columns.", group=_reading)
+    ] = None,
+    lines: Annotated[
+        bool,
+        Parameter(
+            help="Each line of a text is a sequence.",
+            negative=(),
+            show_default=False,
+            group=_reading,
+        ),
+    ] = False,
+    text: Annotated[
+        str | None, Parameter(help="Field of a .jsonl file that holds text.", group=_reading)
+    ] = None,
+    encoding: Annotated[
+        str | None, Parameter(help="Of text: utf-8, latin-1, … or bytes.", group=_reading)
+    ] = None,
+    rate: Annotated[
+        float | None, Parameter(help="Resample sound to this rate, Hz.", group=_reading)
+    ] = None,
+    kind: Annotated[
+        Literal["series", "text", "sound"] | None,
+        Parameter(help="If the name does not say it.", group=_reading),
+    ] = None,
+    split: Annotated[
+        Literal["auto", "time", "sequence", "spread"],
+        Parameter(help="Where the shares are cut off: at the end, or sequences.", group=_running),
+    ] = "auto",
+    time_limit: Annotated[
+        str, Parameter(help="For example 30s or 5m; small data take seconds.", group=_running)
+    ] = "2m",
+    seed: Annotated[int, Parameter(help="The one seed of everything random.", group=_running)] = 0,
+    json_: Annotated[Json, Parameter(group=_running)] = False,
+) -> None:
+    """Measure how much of the past data need: whether order matters, how many lags, what to set."""
+    from throughtime.display import Working
+
+    options: dict[str, Any] = {
+        "time": False if time == "none" else time, "value": value or None, "id": id,
+        "covariates": covariates or None, "time_format": time_format, "gaps": gaps,
+        "header": header, "lines": lines or None, "text": text, "encoding": encoding,
+        "rate": rate, "kind": kind,
+    }  # fmt: skip
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.history import certificate
+        from throughtime.history.picture import picture
+
+        def on_event(event: dict[str, Any]) -> None:
+            about = event.get("about", f"reading {data}")
+            working(event.get("done", 0), event.get("total", 0), about)
+
+        found = certificate(data, time_limit, seed, on_event, split=split, **options).to_json()
+    if emit(found, json_):
+        return
+    if found["order_matters"]["matters"]:
+        for line in picture(found):
+            say(line)
+        say("")
+    out.print(Text(found["verdict"]), width=min(80, out.width))
+    for note in found["notes"]:
+        out.print(Text(f"note: {note}", "dim"), width=min(80, out.width))
+
+
 @app.command(help_epilogue=epilogue("score"))
 def score(
     run: RunFolder,
