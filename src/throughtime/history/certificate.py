@@ -183,7 +183,7 @@ def measured(
         if latent.wins:
             steps, memory = latents.restarted(case, model, seed, tick)
             lags = Lags(memory, latent.model, tuple(steps))
-    advice = recommended(case, windows.needed, lags.needed)
+    advice = recommended(case, window, windows.needed, lags.needed)
     shown = _view_in_words(case)
     said = verdict(
         case.step, order, lags.needed, lags.curve, lags.model, latent, advice, shown

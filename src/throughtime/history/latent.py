@@ -27,7 +27,7 @@ WORTH = 0.01  # of what the past is worth: a latent state that adds less is not 
 LEAST = 0.001  # nats per step: less than that is within what training networks anew varies by
 WINDOW_SHARE = 1 / 3  # of the time, for the network over a window
 RESTARTS = (1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 320, 500)
-_TARGETS = 500  # before which the state is restarted
+_TARGETS = {True: 1000, False: 4000}  # before which the state of a network, or not, is restarted
 _ALPHABET = 64  # symbols of which a hidden Markov chain is tried
 
 Restart = Callable[[Part, Ints, int], Floats]
@@ -99,7 +99,11 @@ def restarted(study: Study, latent: Entrant, seed: int, tick: Tick) -> tuple[lis
     age = part.rows - part.first[part.rows]
     longest = max(1, min(RESTARTS[-1], int(age.max())))
     old = np.flatnonzero(age >= min(longest, int(np.quantile(age, 0.5))))
-    chosen = old[np.linspace(0, len(old) - 1, min(_TARGETS, len(old))).astype(np.int64)]
+    chosen = old[
+        np.linspace(0, len(old) - 1, min(_TARGETS[latent.passes is not None], len(old))).astype(
+            np.int64
+        )
+    ]
     bounds = np.searchsorted(part.rows[chosen], part.offsets)
     nats = {0: _constant(study).judge[chosen]}
 

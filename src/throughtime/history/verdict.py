@@ -26,30 +26,37 @@ def verdict(
         f"Order matters{shown}: the true past of a {step} is worth "
         f"{_amount(order.gain, order.interval, step)} over a shuffled one "
         f"(p = {order.p_value:.2g}).",
-        _lags(lags, curve, model, step),
+        _lags(lags, curve, model, step, settings),
         _latent(latent, step),
         _settings(settings, latent, step),
     ]
     return " ".join(sentences)
 
 
-def _lags(lags: int, curve: tuple[Point, ...], model: str, step: str) -> str:
+def _lags(lags: int, curve: tuple[Point, ...], model: str, step: str, settings: Settings) -> str:
     first = curve[0].nats
     best = min(point.nats for point in curve)
     at = next(point.nats for point in curve if point.lags == lags)
     share = 100 * (first - at) / (first - best) if first > best else 100.0
     carried = f"{min(share, 100):.0f} % of what the past is worth"
     if lags == 0:
-        return f"No window of lags makes use of it beyond its error (measured with {model})."
+        return f"No window of lags makes use of it beyond its error (measured with {_a(model)})."
+    if settings.far and lags == settings.order:
+        near = f"the last {settings.dense} and " if settings.dense else ""
+        far = ", ".join(map(str, settings.far))
+        return (
+            f"A window must reach {lags} {step}s back; {near}lag{'s' * (len(settings.far) > 1)} "
+            f"{far} carry {carried} (measured with {_a(model)})."
+        )
     many = "One lag carries" if lags == 1 else f"{lags} lags carry"
-    return f"{many} {carried} (measured with {model})."
+    return f"{many} {carried} (measured with {_a(model)})."
 
 
 def _latent(latent: LatentGain, step: str) -> str:
     amount = _signed(latent.nats, latent.interval, step)
     if latent.wins:
         return (
-            f"A finite window is not enough: the latent state of a {latent.model} adds {amount} "
+            f"A finite window is not enough: the latent state of {_a(latent.model)} adds {amount} "
             f"to the best window, the {latent.against}."
         )
     if latent.passes is not None and latent.passes < 1:
@@ -61,10 +68,10 @@ def _latent(latent: LatentGain, step: str) -> str:
     if latent.interval is not None and latent.interval[1] < 0:
         return (
             f"A finite window is enough: the {latent.against} is better than the latent state of "
-            f"a {latent.model} by {_signed(-latent.nats, _turned(latent.interval), step)}."
+            f"{_a(latent.model)} by {_signed(-latent.nats, _turned(latent.interval), step)}."
         )
     return (
-        f"A finite window is enough: the latent state of a {latent.model} differs from the "
+        f"A finite window is enough: the latent state of {_a(latent.model)} differs from the "
         f"{latent.against} by {amount}, nothing that pays."
     )
 
@@ -81,7 +88,15 @@ def _settings(settings: Settings, latent: LatentGain, step: str) -> str:
             f"Train with --bptt {settings.bptt} and warm up for {settings.warmup} {step}s before "
             "use."
         )
-    return f"Use --model ar --order {settings.order}; for a network, --bptt {settings.bptt}."
+    network = f"for a network, --bptt {settings.bptt}"
+    if settings.far:
+        return f"No dense window of that length pays; {network}."
+    return f"Use --model ar --order {settings.order}; {network}."
+
+
+def _a(name: str) -> str:
+    """With an article."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _turned(interval: tuple[float, float]) -> tuple[float, float]:
