@@ -85,23 +85,27 @@ def test_the_lags_needed_are_found(family: str, seed: int) -> None:
 def test_order_is_judged_rightly(family: str, seed: int) -> None:
     sample = families.FAMILIES[family](seed)
     window = pool_of(sample.data).best(least=1)
-    found = order_matters(window.law(), window.reach, window.held[1], "", seed, 60)
+    found = order_matters(
+        window.law(), window.family.fit(0), window.reach, window.held[1], "", seed, 60
+    )
     assert bool(found) == sample.order_matters
     if sample.order_matters:
         assert found.p_value == 1 / (found.permutations + 1)
         assert found.interval is not None
         assert 0 < found.interval[0] < found.gain < found.interval[1]
+        assert found.over_shuffled > found.gain
 
 
 def test_the_permutation_test_holds_its_level() -> None:
     """p-values on independent steps are uniform, however badly the law was chosen."""
     source = np.random.default_rng(0)
     data = tt.Sequences.of([torch.from_numpy(source.normal(size=200) ** 3)])
-    law = Values(Part.of(data), "additive").fit(4)  # overfitted to few, heavy-tailed steps
+    family = Values(Part.of(data), "additive")
+    law = family.fit(4)  # overfitted to few, heavy-tailed steps
     chances = []
     for seed in range(40):
         fresh = tt.Sequences.of([torch.from_numpy(source.normal(size=60) ** 3)])
-        found = order_matters(law, 4, Part.of(fresh), "", seed, 60)
+        found = order_matters(law, family.fit(0), 4, Part.of(fresh), "", seed, 60)
         chances.append(found.p_value)
     assert stats.kstest(chances, "uniform").pvalue > 0.01
     assert np.mean(np.array(chances) <= 0.05) <= 0.15

@@ -9,6 +9,8 @@ from throughtime.history.order import OrderMatters
 from throughtime.history.settings import Settings
 from throughtime.history.windows import Point
 
+HALF = 0.5  # of the training of a network, with less of which it says nothing
+
 
 def verdict(
     step: str, order: OrderMatters, lags: int, curve: tuple[Point, ...], model: str,
@@ -18,14 +20,14 @@ def verdict(
     if not order:
         return (
             f"Order does not matter in these data{shown}: the past of a {step} says nothing about "
-            f"it that a shuffled past would not (p = {order.p_value:.2g}, "
-            f"{_amount(order.gain, order.interval, step)}). A constant law is all there is to "
+            f"it (p = {order.p_value:.2g}; a law that looks at it gains "
+            f"{_signed(order.gain, order.interval, step)}). A constant law is all there is to "
             "learn; a recurrent model would only fit noise."
         )
     sentences = [
-        f"Order matters{shown}: the true past of a {step} is worth "
-        f"{_amount(order.gain, order.interval, step)} over a shuffled one "
-        f"(p = {order.p_value:.2g}).",
+        f"Order matters{shown}: the past of a {step} is worth "
+        f"{_amount(order.gain, order.interval, step)}, and over a shuffled past "
+        f"{order.over_shuffled:.3f} (p = {order.p_value:.2g}).",
         _lags(lags, curve, model, step, settings),
         _latent(latent, step),
         _settings(settings, latent, step),
@@ -59,11 +61,11 @@ def _latent(latent: LatentGain, step: str) -> str:
             f"A finite window is not enough: the latent state of {_a(latent.model)} adds {amount} "
             f"to the best window, the {latent.against}."
         )
-    if latent.passes is not None and latent.passes < 1:
+    if latent.trained < HALF:
         return (
-            f"Whether a latent state adds to that is open: the {latent.model} saw "
-            f"{100 * latent.passes:.0f} % of the data in the time it had and differs from the "
-            f"{latent.against} by {amount}; give it more time."
+            f"Whether a latent state adds to that is open: there was time for "
+            f"{100 * latent.trained:.0f} % of the network's training, and so far "
+            f"{_a(latent.model)} differs from the {latent.against} by {amount}; give it more time."
         )
     if latent.interval is not None and latent.interval[1] < 0:
         return (
@@ -96,7 +98,7 @@ def _settings(settings: Settings, latent: LatentGain, step: str) -> str:
 
 def _a(name: str) -> str:
     """With an article."""
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name[0] in 'aeiou' or name.startswith('n-') else 'a'} {name}"
 
 
 def _turned(interval: tuple[float, float]) -> tuple[float, float]:
