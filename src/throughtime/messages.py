@@ -9,6 +9,7 @@ from throughtime.errors import ThroughtimeError
 EXAMPLES = {
     "": """
 throughtime fit prices.csv --value close       compare models of a series
+throughtime history prices.csv --value close   how much of the past they need
 throughtime forecast runs/prices --horizon 20  quantiles of what comes next
 throughtime fit story.txt --time-limit 10m     the same for text
 throughtime sample runs/story --length 500     new text from the best model
@@ -19,6 +20,10 @@ throughtime fit sales.csv --id shop --value sold --covariates promotion
 throughtime fit story.txt --model lstm --time-limit 10m
 throughtime fit names.txt --lines --split sequence
 throughtime fit recordings/ --rate 8000 -o runs/voices""",
+    "history": """
+throughtime history sales.csv --value sold
+throughtime history story.txt --time-limit 5m
+throughtime history names.txt --lines --json""",
     "score": """
 throughtime score runs/story other.txt
 throughtime score runs/prices prices.csv --steps surprisal.csv

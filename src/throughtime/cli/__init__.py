@@ -1,7 +1,8 @@
 """The command line: every command prints for people on stderr or, with --json, one object.
 
 base      the app, the consoles, what all commands share
-fitting   fit
+reading   how data are read
+fitting   fit, history
 use       score, forecast, sample
 look      report, gradients, doctor, bench
 """

@@ -1,4 +1,4 @@
-"""`fit`, the command that makes a run."""
+"""The commands that learn from data: `fit` makes a run, `history` measures their memory."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from cyclopts import Group, Parameter
 from rich.text import Text
 
 from throughtime.cli.base import Json, app, emit, err, out, say
+from throughtime.cli.reading import Data, Reading
 from throughtime.messages import epilogue
 
 _models = Group("Models", sort_key=1)
-_reading = Group("Reading the data", sort_key=2)
 _running = Group("Running", sort_key=3)
+_AS_IT_IS = Reading()
 
 
 @app.command(help_epilogue=epilogue("fit"))
 def fit(
-    data: Annotated[
-        str, Parameter(help="A file, a folder, or demo:prices, demo:nasdaq, demo:text.")
-    ],
+    data: Data,
     /,
     *,
     model: Annotated[
@@ -46,52 +45,6 @@ def fit(
         Literal["characters", "bytes", "tokens"],
         Parameter(help="What text is made of.", group=_models),
     ] = "characters",
-    time: Annotated[
-        str | None,
-        Parameter(help="Column of time stamps; none: rows as they come.", group=_reading),
-    ] = None,
-    value: Annotated[
-        list[str] | None,
-        Parameter(help="Column to model (again for more); '*': all.", negative=(), group=_reading),
-    ] = None,
-    id: Annotated[
-        str | None, Parameter(help="Column that names the series.", group=_reading)
-    ] = None,
-    covariates: Annotated[
-        list[str] | None,
-        Parameter(help="Column known beforehand (again for more).", negative=(), group=_reading),
-    ] = None,
-    time_format: Annotated[
-        str | None, Parameter(help="As in strftime (%d/%m/%Y), or epoch.", group=_reading)
-    ] = None,
-    gaps: Annotated[
-        Literal["keep", "fill"] | None, Parameter(help="Missing rows.", group=_reading)
-    ] = None,
-    header: Annotated[
-        bool | None, Parameter(help="Whether a table's first line names columns.", group=_reading)
-    ] = None,
-    lines: Annotated[
-        bool,
-        Parameter(
-            help="Each line of a text is a sequence.",
-            negative=(),
-            show_default=False,
-            group=_reading,
-        ),
-    ] = False,
-    text: Annotated[
-        str | None, Parameter(help="Field of a .jsonl file that holds text.", group=_reading)
-    ] = None,
-    encoding: Annotated[
-        str | None, Parameter(help="Of text: utf-8, latin-1, … or bytes.", group=_reading)
-    ] = None,
-    rate: Annotated[
-        float | None, Parameter(help="Resample sound to this rate, Hz.", group=_reading)
-    ] = None,
-    kind: Annotated[
-        Literal["series", "text", "sound"] | None,
-        Parameter(help="If the name does not say it.", group=_reading),
-    ] = None,
     valid: Annotated[
         float, Parameter(help="Share of the data to choose by.", group=_running)
     ] = 0.1,
@@ -115,6 +68,7 @@ def fit(
         Parameter(name=["-o", "--output"], help="Run folder; runs/NAME.", group=_running),
     ] = None,
     json_: Annotated[Json, Parameter(group=_running)] = False,
+    reading: Reading = _AS_IT_IS,
 ) -> None:
     """Fit models of sequences, compare them on untouched data, keep the best in a run folder.
 
@@ -122,12 +76,6 @@ def fit(
     """
     from throughtime.display import FitDisplay, comparison
 
-    options: dict[str, Any] = {
-        "time": False if time == "none" else time, "value": value or None, "id": id,
-        "covariates": covariates or None, "time_format": time_format, "gaps": gaps,
-        "header": header, "lines": lines or None, "text": text, "encoding": encoding,
-        "rate": rate, "kind": kind,
-    }  # fmt: skip
     with FitDisplay(err, quiet=json_) as display:
         from throughtime.pipeline import fit as fit_models
 
@@ -135,7 +83,7 @@ def fit(
             data, model=model, order=order, hidden=hidden, layers=layers, bptt=bptt,
             emission=emission, symbols=symbols, valid=valid, test=test, split=split,
             time_limit=time_limit, steps=steps, seed=seed, name=name, out=output,
-            on_event=display, **options,
+            on_event=display, **reading.options(),
         )  # fmt: skip
     if emit(_fitted(run), json_):
         return
@@ -164,3 +112,43 @@ def _fitted(run: Any) -> dict[str, Any]:
         "report": str(run.folder / "report.html"),
         "models": models,
     }
+
+
+@app.command(help_epilogue=epilogue("history"))
+def history(
+    data: Data,
+    /,
+    *,
+    split: Annotated[
+        Literal["auto", "time", "sequence", "spread"],
+        Parameter(help="Where the shares are cut off: at the end, or sequences.", group=_running),
+    ] = "auto",
+    time_limit: Annotated[
+        str, Parameter(help="For example 30s or 5m; small data take seconds.", group=_running)
+    ] = "2m",
+    seed: Annotated[int, Parameter(help="The one seed of everything random.", group=_running)] = 0,
+    json_: Annotated[Json, Parameter(group=_running)] = False,
+    reading: Reading = _AS_IT_IS,
+) -> None:
+    """Measure how much of the past data need: whether order matters, how many lags, what to set."""
+    from throughtime.display import Working
+
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.history import certificate
+        from throughtime.history.picture import picture
+
+        def on_event(event: dict[str, Any]) -> None:
+            about = event.get("about", f"reading {data}")
+            working(event.get("done", 0), event.get("total", 0), about)
+
+        measured = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
+        found = measured.to_json()
+    if emit(found, json_):
+        return
+    if found["order_matters"]["matters"]:
+        for line in picture(found):
+            say(line)
+        say("")
+    out.print(Text(found["verdict"]), width=min(80, out.width))
+    for note in found["notes"]:
+        out.print(Text(f"note: {note}", "dim"), width=min(80, out.width))

@@ -168,8 +168,8 @@ def measured(
     tick("whether order matters")
     tested = pool.best(least=1)  # a law that sees nothing has nothing to lose
     order = order_matters(
-        tested.law(), tested.reach, tested.held[1], latents.named(tested), seed,
-        _SHARES["order"] * time_limit,
+        tested.law(), tested.family.fit(0), tested.reach, tested.held[1],
+        latents.named(tested), seed, _SHARES["order"] * time_limit,
     )  # fmt: skip
     points, needed = curve(pool, seed)
     windows = Lags(needed if order else 0, latents.named(window), tuple(points))
@@ -183,7 +183,7 @@ def measured(
         if latent.wins:
             steps, memory = latents.restarted(case, model, seed, tick)
             lags = Lags(memory, latent.model, tuple(steps))
-    advice = recommended(case, windows.needed, lags.needed)
+    advice = recommended(case, window, windows.needed, lags.needed)
     shown = _view_in_words(case)
     said = verdict(
         case.step, order, lags.needed, lags.curve, lags.model, latent, advice, shown

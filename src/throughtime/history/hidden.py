@@ -23,7 +23,7 @@ _GAIN = 1e-5  # nats per step below which EM ends
 
 @dataclass(frozen=True)
 class HiddenChain:
-    """Laws: begin ``[K]``, before anything is seen; the rows of move ``[K, K]``, emit ``[K, V]``."""
+    """begin ``[K]``: law of the first state; move ``[K, K]``, of the next; emit ``[K, V]``."""
 
     begin: Floats
     move: Floats
@@ -64,11 +64,11 @@ def fitted(learn: Part, num_symbols: int, states: int, seed: int) -> HiddenChain
     lanes, known = _lanes(learn.latest(_MOST))
     source = np.random.default_rng([seed, states])
     count = np.bincount(lanes[known], minlength=num_symbols) + 0.5
-    emit = source.dirichlet(np.full(num_symbols, 2.0), size=states) * count
+    laws = source.dirichlet(np.full(num_symbols, 2.0), size=states) * count
     chain = HiddenChain(
         np.full(states, 1 / states),
         0.9 * np.eye(states) + 0.1 / states,
-        emit / emit.sum(1, keepdims=True),
+        laws / laws.sum(1, keepdims=True),
     )
     before = np.inf
     for _ in range(_ROUNDS):
@@ -102,10 +102,11 @@ def _one_round(chain: HiddenChain, lanes: Ints, known: np.ndarray) -> tuple[Hidd
             moved += ahead[t - 1].T @ pull * chain.move
             back = np.where(known[t][:, None], pull @ chain.move.T, 1.0)
     counted = belief[known]
-    emit = np.stack(
+    emit = 0.1 + np.array(
         [np.bincount(lanes[known], counted[:, k], chain.emit.shape[1]) for k in range(states)]
     )
-    emit, moved, begun = emit + 0.1, moved + 0.1, belief[0].sum(0) + 0.1
+    moved += 0.1
+    begun = belief[0].sum(0) + 0.1
     nats = -float(np.log(scale[known]).mean())
     return HiddenChain(
         begun / begun.sum(), moved / moved.sum(1, keepdims=True), emit / emit.sum(1, keepdims=True)

@@ -27,7 +27,7 @@ WORTH = 0.01  # of what the past is worth: a latent state that adds less is not 
 LEAST = 0.001  # nats per step: less than that is within what training networks anew varies by
 WINDOW_SHARE = 1 / 3  # of the time, for the network over a window
 RESTARTS = (1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 320, 500)
-_TARGETS = 500  # before which the state is restarted
+_TARGETS, _NETWORK_TARGETS = 4000, 1000  # before which a state is restarted, at most
 _ALPHABET = 64  # symbols of which a hidden Markov chain is tried
 
 Restart = Callable[[Part, Ints, int], Floats]
@@ -39,7 +39,8 @@ class LatentGain:
 
     wins: the interval lies above zero and the gain is worth having (`WORTH`, `LEAST`). model: the
     latent model; against: the best window. passes: how often the training of a network went
-    through its data, None for a closed form. tried: False where order does not matter, so that
+    through its data, None for a closed form. trained: the share of the network's updates that
+    there was time for. tried: False where order does not matter, so that
     there is nothing for a state to hold.
     """
 
@@ -49,15 +50,16 @@ class LatentGain:
     model: str
     against: str
     passes: float | None = None
+    trained: float = 1.0
     tried: bool = True
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model in the comparison: nats per step of the data to choose by, and of all judged."""
+    """A model in the comparison: nats of every target to choose by, and to judge by."""
 
     name: str
-    choose: float
+    choose: Floats
     judge: Floats
     part: Part  # what it is judged by, as it sees it
     restarted: Restart | None = None  # how well it does from a state begun so many steps before
@@ -74,7 +76,7 @@ def compare(
         law = window.law()
         choose, judge = window.held
         name = named(window)
-        rivals.append(Entrant(name, float(law.nats(choose).mean()), law.nats(judge), judge))
+        rivals.append(Entrant(name, law.nats(choose), law.nats(judge), judge))
         tick("small latent states")
         states = _closed(window, seed)
     if study.raw[0].domain.kind != "text":
@@ -84,12 +86,14 @@ def compare(
         rivals.append(_entrant(networks.over_window(study, lags, seed, share), study))
     tick(f"a {networks.CELL.upper()}")
     left = max(1.0, seconds - (time.monotonic() - begun))
-    states.append(_entrant(networks.recurrent(study, seed, left), study))
-    best = min(rivals, key=lambda entrant: entrant.choose)
-    latent = min(states, key=lambda entrant: entrant.choose)
+    network = networks.recurrent(study, seed, left)
+    states.append(_entrant(network, study))
+    best = min(rivals, key=lambda rival: float(rival.choose.mean()))
+    latent = max(states, key=lambda state: _surely(best.choose - state.choose))
     nats, interval = mean_interval(best.judge - latent.judge, study.parts[2].bounds, seed)
     wins = interval is not None and interval[0] > 0 and nats > max(LEAST, WORTH * worth)
-    return LatentGain(wins, nats, interval, latent.name, best.name, latent.passes), latent
+    gain = LatentGain(wins, nats, interval, latent.name, best.name, latent.passes, network.trained)
+    return gain, latent
 
 
 def restarted(study: Study, latent: Entrant, seed: int, tick: Tick) -> tuple[list[Point], int]:
@@ -99,7 +103,8 @@ def restarted(study: Study, latent: Entrant, seed: int, tick: Tick) -> tuple[lis
     age = part.rows - part.first[part.rows]
     longest = max(1, min(RESTARTS[-1], int(age.max())))
     old = np.flatnonzero(age >= min(longest, int(np.quantile(age, 0.5))))
-    chosen = old[np.linspace(0, len(old) - 1, min(_TARGETS, len(old))).astype(np.int64)]
+    most = min(len(old), _TARGETS if latent.passes is None else _NETWORK_TARGETS)
+    chosen = old[np.linspace(0, len(old) - 1, most).astype(np.int64)]
     bounds = np.searchsorted(part.rows[chosen], part.offsets)
     nats = {0: _constant(study).judge[chosen]}
 
@@ -118,6 +123,11 @@ def restarted(study: Study, latent: Entrant, seed: int, tick: Tick) -> tuple[lis
         judge((below + needed) // 2)
 
 
+def _surely(gain: Floats) -> float:
+    """A gain less its standard error: of two states, the one whose gain is the more certain."""
+    return float(gain.mean() - gain.std() / len(gain) ** 0.5)
+
+
 def _closed(window: Window, seed: int) -> list[Entrant]:
     """The latent models that are fitted by maximum likelihood."""
     choose, judge = window.held
@@ -134,8 +144,7 @@ def _closed(window: Window, seed: int) -> list[Entrant]:
             for dense in sorted({min(1, window.dense), window.dense})
         ]
     return [
-        Entrant(law.name, float(law.nats(choose).mean()), law.nats(judge), judge, law.restarted)
-        for law in laws
+        Entrant(law.name, law.nats(choose), law.nats(judge), judge, law.restarted) for law in laws
     ]
 
 
@@ -143,7 +152,7 @@ def _entrant(network: networks.Network, study: Study) -> Entrant:
     _, choose, judge = study.parts
     return Entrant(
         network.name,
-        float(network.nats(0, choose).mean()),
+        network.nats(0, choose),
         network.nats(1, judge),
         judge,
         network.restarted,
@@ -157,7 +166,7 @@ def _constant(study: Study) -> Entrant:
         0, emission=study.view.emission, predictor="constant", levels=study.view.differenced
     )
     model.begin(study.shown[0])
-    return _entrant(networks.Network("constant law", model, study.shown[1:], 0.0), study)
+    return _entrant(networks.Network("constant law", model, study.shown[1:], 0.0, 1.0), study)
 
 
 def named(window: Window) -> str:

@@ -15,11 +15,17 @@ import numpy as np
 from scipy.signal import lfilter
 
 from throughtime.history.parts import Floats, Ints, Part
-from throughtime.history.values import Values, designs, law_nats, most_likely, seen_columns
+from throughtime.history.values import (
+    FLOOR,
+    Values,
+    designs,
+    law_nats,
+    most_likely,
+    seen_columns,
+    squares,
+)
 
 HALF_LIVES = (2.0, 6.0, 18.0, 54.0, 160.0)  # steps
-_FLOOR = 0.05  # of the average square, below which it is taken for no smaller
-_LIMIT = 5.0  # standard deviations that count at most
 NAME = "state of leaky averages"
 
 
@@ -66,11 +72,11 @@ def _designs(
     """What location and log-scale are linear in; `steps`: nothing older than that is seen."""
     f, g = designs(part, lags, shape, column, steps)
     x = np.nan_to_num(part.values)
-    square = np.where(np.isnan(part.values), 1.0, part.values.clip(-_LIMIT, _LIMIT) ** 2)
+    square = squares(part.values)
     d = x.shape[1]
     of_level = range(d) if seen_columns(part) == d else [column]
     levels = [_averages(part, x[:, i], 0.0, steps) for i in of_level]
-    spread = np.log(_averages(part, square[:, column], 1.0, steps) + _FLOOR)
+    spread = np.log(_averages(part, square[:, column], 1.0, steps) + FLOOR)
     return np.concatenate([f, *levels], 1), np.concatenate([g, spread], 1)
 
 

@@ -33,7 +33,8 @@ class Network:
     name: str
     model: SequenceModel
     shown: tuple[Sequences, Sequences]  # the spans to choose by and to judge by, as it sees them
-    passes: float
+    passes: float  # through the data to learn from
+    trained: float  # the share of its updates that there was time for
 
     def nats(self, span: int, part: Part) -> Floats:
         """Nats of the targets of a span (0: to choose by, 1: to judge by), in own units ``[n]``."""
@@ -107,7 +108,9 @@ def _trained(
         planned = affordable_steps(model, learn, choose, training, left)
         trainer = Trainer(model, learn, choose, planned)
         trainer.run()
-    return Network(name, model.eval(), (choose, judge), trainer.passes)
+    return Network(
+        name, model.eval(), (choose, judge), trainer.passes, planned.steps / training.steps
+    )
 
 
 def _stretch(data: Sequences, begin: Tensor, count: int, first: Tensor, restart: bool) -> Batch:

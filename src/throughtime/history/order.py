@@ -32,14 +32,17 @@ _MOST = 5000  # targets that are judged
 class OrderMatters:
     """Whether the order of the steps says anything; true or false as a value by itself.
 
-    gain: nats per step that the true past is worth over a shuffled one; interval: its 95 %
-    interval, None where the data are too few; p_value: of the permutation test; model: what was
-    tested; block: steps that a shuffled past keeps together.
+    gain: nats per step that the past saves the law over the memoryless one; interval: its 95 %
+    interval, None where the data are too few. over_shuffled: nats per step that the true past is
+    worth over one shuffled in blocks of `block` steps, with its interval: more, since a false past
+    misleads. p_value: of the permutation test; model: the law that was tested.
     """
 
     matters: bool
     gain: float
     interval: tuple[float, float] | None
+    over_shuffled: float
+    shuffled_interval: tuple[float, float] | None
     p_value: float
     permutations: int
     block: int
@@ -50,9 +53,12 @@ class OrderMatters:
 
 
 def order_matters(
-    law: Law, reach: int, judge: Part, model: str, seed: int, seconds: float
+    law: Law, memoryless: Law, reach: int, judge: Part, model: str, seed: int, seconds: float
 ) -> OrderMatters:
-    """Tests one law, which sees `reach` lags, on data that it was neither fitted nor chosen on."""
+    """Tests one law, which sees `reach` lags, on data that it was neither fitted nor chosen on.
+
+    seconds: what the test may take; with less, fewer of the latest targets are judged.
+    """
     part = judge.latest(_MOST)
     begun = time.monotonic()
     law.nats(part)
@@ -66,9 +72,10 @@ def order_matters(
     for i in range(SHUFFLES):
         order = in_blocks(len(part), block, rng.generator(seed, "shuffled past", i).initial_seed())
         false += law.nats(part.with_past_of(order)) / SHUFFLES
-    gain, interval = mean_interval(false - true, part.bounds, seed)
-    matters = p_value <= LEVEL and (interval is None or interval[0] > 0)
-    return OrderMatters(matters, gain, interval, p_value, REORDERINGS, block, model)
+    gain, interval = mean_interval(memoryless.nats(part) - true, part.bounds, seed)
+    over, shuffled = mean_interval(false - true, part.bounds, seed)
+    matters = p_value <= LEVEL and gain > 0 and (shuffled is None or shuffled[0] > 0)
+    return OrderMatters(matters, gain, interval, over, shuffled, p_value, REORDERINGS, block, model)
 
 
 def permutation_p_value(law: Law, part: Part, nats: float, seed: int) -> float:

@@ -47,6 +47,11 @@ class Part:
         return len(self.rows)
 
     @property
+    def shuffled(self) -> bool:
+        """Whether the targets are given other pasts than their own."""
+        return not np.array_equal(self.rows, self.anchors)
+
+    @property
     def bounds(self) -> Ints:
         """Where the targets of each sequence begin among all targets, ``[N + 1]``."""
         return np.searchsorted(self.rows, self.offsets)

@@ -8,19 +8,24 @@ from throughtime import bptt, recipes
 from throughtime.bptt import Truncated
 from throughtime.history.networks import settings_of
 from throughtime.history.study import Study
+from throughtime.history.windows import Window
 
 
 @dataclass(frozen=True)
 class Settings:
     """Recommended settings, in steps.
 
-    order: τ of an autoregression. k1, k2: of truncated backpropagation; each loss reaches at least
-    k2 - k1 steps back, most of them more. time_scale: expected length of memory, for chrono
-    initialisation. warmup: steps to run before the first prediction is as good as it gets.
-    default_reach: the truncation that `fit` uses for such data by itself, None if it is full.
+    order: τ of an autoregression. dense: the lags of which every one is worth using; far: those
+    beyond that are, and where there are any a window of all τ would be wasteful. k1, k2: of
+    truncated backpropagation; each loss reaches at least k2 - k1 steps back, most of them more.
+    time_scale: expected length of memory, for chrono initialisation. warmup: steps to run before
+    the first prediction is as good as it gets. default_reach: the truncation that `fit` uses for
+    such data by itself, None if it is full.
     """
 
     order: int
+    dense: int
+    far: tuple[int, ...]
     k1: int
     k2: int
     time_scale: float
@@ -38,8 +43,10 @@ class Settings:
         return self.default_reach is not None and self.warmup > self.default_reach
 
 
-def recommended(study: Study, order: int, memory: int) -> Settings:
+def recommended(study: Study, window: Window, order: int, memory: int) -> Settings:
     """Settings for data of which a window needs `order` lags, and a model `memory` steps.
+
+    window: the best one.
 
     Where the memory is well inside the default truncation, that stays. Else the losses of k1 steps
     go back through k2 = k1 + memory steps, so that the first of them, too, sees all that matters.
@@ -55,6 +62,8 @@ def recommended(study: Study, order: int, memory: int) -> Settings:
         k1 = min(k1, k2)
     return Settings(
         order=order,
+        dense=min(order, window.dense),
+        far=tuple(lag for lag in window.sparse if window.dense < lag <= order),
         k1=k1,
         k2=k2,
         time_scale=float(max(2, memory)),

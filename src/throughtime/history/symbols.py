@@ -36,7 +36,7 @@ class SymbolLaw:
 
     def nats(self, part: Part) -> Floats:
         """Nats of every target, ``[n]``."""
-        if not self.sparse and part.anchors is part.rows:
+        if not self.sparse and not part.shuffled:
             inside = self.ngram.log_prob(
                 torch.from_numpy(part.values), torch.from_numpy(part.offsets), self.dense
             )

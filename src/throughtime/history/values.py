@@ -1,9 +1,10 @@
-"""Windows of values: a law whose location and scale are sums of functions of chosen lags.
+"""Windows of values: a law whose location is a sum of functions of chosen lags.
 
-    x_t = a_0 + Σ_j f_j(x_{t-j}) + σ_t e_t,    log σ_t = b_0 + Σ_j g_j(x_{t-j}),    e ~ Student's t
+    x_t = a_0 + Σ_j f_j(x_{t-j}) + σ_t e_t,   log σ_t = b_0 + Σ_m b_m log s²_{t,m},   e ~ Student
 
 "linear": f is a line and σ constant, an autoregression. "additive": f also holds a square and an
-absolute value, g an absolute value: it sees volatility, and maps that no correlation shows.
+absolute value, and g logarithms of mean squares of the last few steps (Corsi 2009): it sees
+volatility, and maps that no correlation shows.
 Maximum likelihood with a light ridge, by L-BFGS from the least squares. Columns are modelled one
 by one, each given the past of all. A lag before the beginning of its sequence counts as average.
 """
@@ -22,7 +23,9 @@ from throughtime.models.regression import student_nats
 
 SHAPES = ("linear", "additive")
 _RIDGE = 1e-3  # per step, on standardised features
-_LIMIT = 5.0  # standard deviations beyond which a value shapes squares and volatility no further
+LIMIT = 5.0  # standard deviations beyond which a value shapes squares and volatility no further
+FLOOR = 0.05  # of a mean square, below which it is taken for no smaller
+_AVERAGED = (1, 3, 8, 20)  # steps over which squares are averaged, and the whole window
 _SCALES = (math.log(1e-3), math.log(1e2))  # of a column's standard deviation
 _COUPLED = 8  # columns up to which each is given the past of all
 
@@ -93,9 +96,8 @@ class Values:
         """The law given the last `dense` values and those at the lags `sparse`."""
         lags = (*range(1, dense + 1), *(lag for lag in sparse if lag > dense))
         d = self.learn.values.shape[1]
-        width = d * (
-            1 + len(lags) * seen_columns(self.learn) * (1 if self.shape == "linear" else 4)
-        )
+        each = seen_columns(self.learn) * (1 if self.shape == "linear" else 4)
+        width = d * (1 + len(lags) * each)
         part = self.learn.thinned(max(1000, int(self.work) // width))
         x = part.values[part.rows]
         found = [
@@ -117,7 +119,7 @@ class Values:
 def designs(
     part: Part, lags: tuple[int, ...], shape: str, column: int, steps: int | None = None
 ) -> tuple[Floats, Floats]:
-    """What location and scale of a column are linear in, the constant first.
+    """What location and log-scale of a column are linear in, the constant first.
 
     ``[n, P]`` and ``[n, Q]``. Of many columns each has only its own past. steps: lags beyond it
     count as unknown.
@@ -133,18 +135,28 @@ def designs(
     f = np.concatenate([ones, seen.reshape(len(part), -1)], 1)
     if shape == "linear":
         return f, ones
-    d = values.shape[1]
-    return f, np.concatenate([ones, seen[..., d : 2 * d].reshape(len(part), -1)], 1)
+    square = squares(values)
+    dense = sum(lag == i + 1 for i, lag in enumerate(lags))
+    over = [m for m in _AVERAGED if m < dense] + [dense] * (dense > 0)
+    recent = [_mean_of_last(part, square, m, steps) for m in over]
+    far = np.where(begun[..., None], square[place], 1.0)[:, dense:]
+    spread = [*recent, *far.transpose(1, 0, 2)]
+    return f, np.concatenate([ones, *(np.log(part + FLOOR) for part in spread)], 1)
 
 
-def law_nats(part: Part, laws: list[tuple[Floats, Floats, float]]) -> Floats:
-    """Nats of every target in the data's own units, from location, log-scale, df of each column."""
-    x = part.values[part.rows]
-    total = -part.log_det[part.rows]
-    for i, (location, log_scale, df) in enumerate(laws):
-        scale = log_scale.clip(*_SCALES)
-        total += scale - stats.t.logpdf((x[:, i] - location) / np.exp(scale), df)
-    return total
+def squares(values: Floats) -> Floats:
+    """Squares, of no more than `LIMIT` standard deviations; 1, their mean, where missing."""
+    return np.where(np.isnan(values), 1.0, values.clip(-LIMIT, LIMIT) ** 2)
+
+
+def _mean_of_last(part: Part, square: Floats, count: int, steps: int | None) -> Floats:
+    """Means over the last `count` steps before each target, or as many as there are, ``[n, D]``."""
+    first = part.first[part.anchors]
+    reach = np.minimum(part.anchors - first, count if steps is None else min(count, steps))
+    running = np.concatenate([np.zeros((1, square.shape[1])), square.cumsum(0)])
+    total = running[part.anchors] - running[part.anchors - reach]
+    found: Floats = np.where(reach[:, None] > 0, total / np.maximum(reach, 1)[:, None], 1.0)
+    return found
 
 
 def seen_columns(part: Part) -> int:
@@ -158,8 +170,18 @@ def _features(values: Floats, shape: str) -> Floats:
     x = np.nan_to_num(values)
     if shape == "linear":
         return x
-    near = x.clip(-_LIMIT, _LIMIT)
-    return np.concatenate([x, np.abs(near) - 0.8, near**2 - 1], 1)
+    near = values.clip(-LIMIT, LIMIT)
+    return np.concatenate([x, np.nan_to_num(np.abs(near) - 0.8), np.nan_to_num(near**2 - 1)], 1)
+
+
+def law_nats(part: Part, laws: list[tuple[Floats, Floats, float]]) -> Floats:
+    """Nats of every target in the data's own units, from location, log-scale, df of each column."""
+    x = part.values[part.rows]
+    total = -part.log_det[part.rows]
+    for i, (location, log_scale, df) in enumerate(laws):
+        scale = log_scale.clip(*_SCALES)
+        total += scale - stats.t.logpdf((x[:, i] - location) / np.exp(scale), df)
+    return total
 
 
 def most_likely(f: Floats, g: Floats, y: Floats) -> Column:

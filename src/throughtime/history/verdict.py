@@ -9,6 +9,8 @@ from throughtime.history.order import OrderMatters
 from throughtime.history.settings import Settings
 from throughtime.history.windows import Point
 
+HALF = 0.5  # of the training of a network, with less of which it says nothing
+
 
 def verdict(
     step: str, order: OrderMatters, lags: int, curve: tuple[Point, ...], model: str,
@@ -18,53 +20,60 @@ def verdict(
     if not order:
         return (
             f"Order does not matter in these data{shown}: the past of a {step} says nothing about "
-            f"it that a shuffled past would not (p = {order.p_value:.2g}, "
-            f"{_amount(order.gain, order.interval, step)}). A constant law is all there is to "
+            f"it (p = {order.p_value:.2g}; a law that looks at it gains "
+            f"{_signed(order.gain, order.interval, step)}). A constant law is all there is to "
             "learn; a recurrent model would only fit noise."
         )
     sentences = [
-        f"Order matters{shown}: the true past of a {step} is worth "
-        f"{_amount(order.gain, order.interval, step)} over a shuffled one "
-        f"(p = {order.p_value:.2g}).",
-        _lags(lags, curve, model, step),
+        f"Order matters{shown}: the past of a {step} is worth "
+        f"{_amount(order.gain, order.interval, step)}, and over a shuffled past "
+        f"{order.over_shuffled:.3f} (p = {order.p_value:.2g}).",
+        _lags(lags, curve, model, step, settings),
         _latent(latent, step),
         _settings(settings, latent, step),
     ]
     return " ".join(sentences)
 
 
-def _lags(lags: int, curve: tuple[Point, ...], model: str, step: str) -> str:
+def _lags(lags: int, curve: tuple[Point, ...], model: str, step: str, settings: Settings) -> str:
     first = curve[0].nats
     best = min(point.nats for point in curve)
     at = next(point.nats for point in curve if point.lags == lags)
     share = 100 * (first - at) / (first - best) if first > best else 100.0
     carried = f"{min(share, 100):.0f} % of what the past is worth"
     if lags == 0:
-        return f"No window of lags makes use of it beyond its error (measured with {model})."
+        return f"No window of lags makes use of it beyond its error (measured with {_a(model)})."
+    if settings.far and lags == settings.order:
+        near = f"the last {settings.dense} and " if settings.dense else ""
+        far = ", ".join(map(str, settings.far))
+        return (
+            f"A window must reach {lags} {step}s back; {near}lag{'s' * (len(settings.far) > 1)} "
+            f"{far} carry {carried} (measured with {_a(model)})."
+        )
     many = "One lag carries" if lags == 1 else f"{lags} lags carry"
-    return f"{many} {carried} (measured with {model})."
+    return f"{many} {carried} (measured with {_a(model)})."
 
 
 def _latent(latent: LatentGain, step: str) -> str:
     amount = _signed(latent.nats, latent.interval, step)
     if latent.wins:
         return (
-            f"A finite window is not enough: the latent state of a {latent.model} adds {amount} "
+            f"A finite window is not enough: the latent state of {_a(latent.model)} adds {amount} "
             f"to the best window, the {latent.against}."
         )
-    if latent.passes is not None and latent.passes < 1:
+    if latent.trained < HALF:
         return (
-            f"Whether a latent state adds to that is open: the {latent.model} saw "
-            f"{100 * latent.passes:.0f} % of the data in the time it had and differs from the "
-            f"{latent.against} by {amount}; give it more time."
+            f"Whether a latent state adds to that is open: there was time for "
+            f"{100 * latent.trained:.0f} % of the network's training, and so far "
+            f"{_a(latent.model)} differs from the {latent.against} by {amount}; give it more time."
         )
     if latent.interval is not None and latent.interval[1] < 0:
         return (
             f"A finite window is enough: the {latent.against} is better than the latent state of "
-            f"a {latent.model} by {_signed(-latent.nats, _turned(latent.interval), step)}."
+            f"{_a(latent.model)} by {_signed(-latent.nats, _turned(latent.interval), step)}."
         )
     return (
-        f"A finite window is enough: the latent state of a {latent.model} differs from the "
+        f"A finite window is enough: the latent state of {_a(latent.model)} differs from the "
         f"{latent.against} by {amount}, nothing that pays."
     )
 
@@ -81,7 +90,15 @@ def _settings(settings: Settings, latent: LatentGain, step: str) -> str:
             f"Train with --bptt {settings.bptt} and warm up for {settings.warmup} {step}s before "
             "use."
         )
-    return f"Use --model ar --order {settings.order}; for a network, --bptt {settings.bptt}."
+    network = f"for a network, --bptt {settings.bptt}"
+    if settings.far:
+        return f"No dense window of that length pays; {network}."
+    return f"Use --model ar --order {settings.order}; {network}."
+
+
+def _a(name: str) -> str:
+    """With an article."""
+    return f"{'an' if name[0] in 'aeiou' or name.startswith('n-') else 'a'} {name}"
 
 
 def _turned(interval: tuple[float, float]) -> tuple[float, float]:
