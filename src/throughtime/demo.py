@@ -108,9 +108,10 @@ def gradients(
     """Measures and trains every network of the picture; plain values.
 
     "lag", "updates", "guess" (nats of an answer that knows nothing) and "networks": each "name",
-    "cell", "start", "k", "norms" (of the gradient by lag, before training), "share" (cumulative),
-    "reach" (lags that hold 95 % of it), "arrives" (the share that comes from the very number, LAG
-    steps back), "loss" (nats of an answer after each tenth of the training), "learned", "seconds".
+    "cell", "start", "k", "by_lag" (the share of the gradient that each lag has, before training; 0
+    where it is cut off), "reach" (the lag within which 95 % of it lies), "arrives" (the share that
+    comes from the very number, LAG steps back), "loss" (nats of an answer over each tenth of the
+    training), "learned", "seconds".
     """
     rows = []
     with threads(1):
@@ -135,18 +136,17 @@ def _measured(network: Network, seed: int, on_update: Callable[[int], None]) -> 
         model.double().loss, recall(seed, 0).double(), model.initial_state(ROWS),
         params=dict(model.layer.named_parameters()), max_lag=LAG,
     )  # fmt: skip
-    norms = torch.where(torch.arange(LAG + 1) < network.k, found.norms, 0.0)
-    share = norms.cumsum(0) / found.norms.sum()
+    shares = found.norms / found.norms.sum()
+    shares = torch.where(torch.arange(LAG + 1) < network.k, shares, 0.0)
     losses = _trained(model.float(), network.k, seed, on_update)
     return {
         "name": network.name,
         "cell": network.cell,
         "start": network.start,
         "k": network.k,
-        "norms": norms.tolist(),
-        "share": share.tolist(),
-        "reach": int((share < 0.95).sum()),
-        "arrives": float(norms[-1] / found.norms.sum()),
+        "by_lag": shares.tolist(),
+        "reach": min(found.reach(0.95) or 0, network.k - 1),
+        "arrives": float(shares[-1]),
         "loss": losses,
         "learned": losses[-1] < LEARNED * math.log(2.0),
         "seconds": round(time.monotonic() - begun, 2),
@@ -171,21 +171,11 @@ def _trained(model: Recaller, k: int, seed: int, on_update: Callable[[int], None
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
-    """What the picture says, in a few sentences."""
+    """What the picture says."""
     plain = rows[0]
-    learned = [row["name"] for row in rows if row["learned"]]
-    failed = [row["name"] for row in rows if not row["learned"]]
     said = (
         f"The gradient of a plain {plain['name']} vanishes: 95 % of it comes from the last "
-        f"{plain['reach'] + 1} steps, and {plain['arrives']:.0e} of it from the number it is asked "
-        f"for, {LAG} steps back."
+        f"{plain['reach'] + 1} steps, {plain['arrives']:.0e} from {LAG} steps back."
     )
-    if learned:
-        said += f" These see that far and learn: {_list(learned)}."
-    if failed:
-        said += f" These do not: {_list(failed)}."
-    return said
-
-
-def _list(names: list[str]) -> str:
-    return "; ".join(names)
+    learned = [row["name"] for row in rows if row["learned"]]
+    return said + (f" These see that far, and learn: {'; '.join(learned)}." if learned else "")

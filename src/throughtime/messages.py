@@ -46,6 +46,9 @@ throughtime report runs/prices""",
 throughtime bench --quick
 throughtime bench --only gru,step --threads 1
 throughtime bench --rounds 30 --json""",
+    "demo": """
+throughtime demo gradients
+throughtime demo gradients --seed 1 -o vanishing.html""",
     "doctor": """
 throughtime doctor
 throughtime doctor --json""",

@@ -1,4 +1,4 @@
-"""The gradient by lag as a picture in the terminal, 80 columns wide."""
+"""The gradient by lag as pictures in the terminal, 80 columns wide."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from rich.table import Table
 from rich.text import Text
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -14,6 +15,8 @@ _SHARE = 9  # columns of a share, with the air before it
 _DEEPEST = 1e-6  # of the longest bar: shorter ones are empty
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SHARES = ("0.5", "0.9", "0.95", "0.99")
+_COLUMNS = " ▁▂▃▄▅▆▇█"
+_SPARK, _SPARK_DECADES = 20, 8  # columns of a small curve, and the powers of ten that it spans
 
 
 def gradient(found: dict[str, Any]) -> Text:
@@ -52,6 +55,31 @@ def gradient(found: dict[str, Any]) -> Text:
     told.append(f"\n\n{verdict['name']}: ", "bold")
     told.append(" ".join(f"{verdict[key].rstrip('.')}." for key in ("sentence", "remedy")))
     return told
+
+
+def cures(found: dict[str, Any]) -> Table:
+    """What `demo.gradients` found: a small curve for each network, and whether it learned."""
+    lag = found["lag"]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("network", no_wrap=True)
+    table.add_column(f"gradient, lag 0 to {lag}\n(1e-{_SPARK_DECADES} to 1, log)", no_wrap=True)
+    table.add_column("95 %\nwithin", justify="right")
+    table.add_column(f"share of\nlag {lag}", justify="right")
+    table.add_column("nats\nthen", justify="right")
+    for row in found["networks"]:
+        curve = Text(_spark(row["by_lag"]), "green" if row["learned"] else "yellow")
+        share = f"{row['arrives']:.0e}" if row["arrives"] else "0"
+        loss = Text(f"{row['loss'][-1]:.3f}", "green" if row["learned"] else "")
+        table.add_row(Text(row["name"]), curve, str(row["reach"]), share, loss)
+    return table
+
+
+def _spark(values: list[float]) -> str:
+    """A curve on a logarithmic scale, in columns of mean values."""
+    edges = [round(i * len(values) / _SPARK) for i in range(_SPARK + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    heights = [1 + math.log10(mean) / _SPARK_DECADES if mean > 0 else 0.0 for mean in means]
+    return "".join(_COLUMNS[max(0, min(8, math.ceil(8 * height)))] for height in heights)
 
 
 def _bins(max_lag: int, cut: int | None) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ base      the app, the consoles, what all commands share
 reading   how data are read
 fitting   fit, history
 use       score, forecast, sample
-look      report, gradients, doctor, bench
+look      report, gradients, demo, doctor, bench
 """
 
 from __future__ import annotations

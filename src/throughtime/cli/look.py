@@ -1,12 +1,14 @@
-"""The commands that look into something: a run (`report`, `gradients`) or this machine."""
+"""The commands that show something: of a run, of how gradients behave, of this machine."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from rich.text import Text
 
-from throughtime.cli.base import Json, RunFolder, app, emit, err, out, say
+from throughtime.cli.base import Json, RunFolder, Seed, app, emit, err, out, say
 from throughtime.messages import epilogue
 
 
@@ -41,6 +43,37 @@ def gradients(
         from throughtime.picture import gradient
 
         out.print(gradient(found))
+
+
+@app.command(help_epilogue=epilogue("demo"))
+def demo(
+    what: Annotated[Literal["gradients"], Parameter(help="What to show.")] = "gradients",
+    /,
+    *,
+    seed: Seed = 0,
+    output: Annotated[
+        Path, Parameter(name=["-o", "--output"], help="Where to write the page.")
+    ] = Path("gradients.html"),
+    json_: Json = False,
+) -> None:
+    """Show the vanishing gradient of a plain recurrent network, and what cures it."""
+    from throughtime.display import Working
+
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.demo import gradients as measured
+        from throughtime.report import save
+        from throughtime.report.cures import cures as page
+
+        found = measured(seed, working)
+        save(page(found), output)
+    if emit({**found, "page": str(output)}, json_):
+        return
+    from throughtime.picture import cures
+
+    out.print(cures(found))
+    out.print()
+    out.print(Text(found["verdict"]), width=min(80, out.width))
+    say(f"in one picture: {output}")
 
 
 @app.command(help_epilogue=epilogue("doctor"))

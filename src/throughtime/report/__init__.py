@@ -21,6 +21,7 @@ import base64
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -56,12 +57,17 @@ def write(run_folder: Path) -> Path:
     these files is damaged or from a newer version, or the report cannot be written.
     """
     folder = Path(run_folder)
-    page = render(read(folder))
     path = folder / "report.html"
-    partial = folder / f".report.html.{os.getpid()}"
+    save(render(read(folder)), path)
+    return path
+
+
+def save(content: str, path: Path) -> None:
+    """Writes a page whole or not at all. Raises RunError where it cannot."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -69,35 +75,52 @@ def write(run_folder: Path) -> Path:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-    return path
 
 
 def render(run: Run) -> str:
     """The whole page of a run."""
     built = [(section, body) for section in SECTIONS if (body := section.build(run)) is not None]
-    links = [el("a", section.short, href=f"#{section.anchor}") for section, _ in built]
-    blocks = [
-        el("section", el("h2", section.title), body, id=section.anchor) for section, body in built
-    ]
+    source = text(run.data, "source")
+    return page(
+        source or run.name,
+        run.name,
+        text(run.scores, "verdict") or _plain_verdict(run),
+        figures(run),
+        [(section.anchor, section.short, section.title, body) for section, body in built],
+        background.foot(run),
+    )
+
+
+def page(
+    source: str,
+    name: str,
+    verdict: str,
+    key_figures: Markup | None,
+    blocks: Sequence[tuple[str, str, str, Markup]],
+    foot: Markup | str,
+) -> str:
+    """A page that opens offline: its two names, its sentence, key figures, and sections.
+
+    blocks: (anchor, short name for the navigation, title, body) of each section.
+    """
     script, style = _asset("report.js"), _asset("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    source = text(run.data, "source")
-    title = f"{source or run.name} · throughtime"
+    sections_ = [el("section", el("h2", title), body, id=at) for at, _, title, body in blocks]
     parts = {
         "POLICY": Markup(
             f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
             "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
         ),
-        "TITLE": join(title),
+        "TITLE": join(f"{source} · throughtime"),
         "STYLE": Markup(style),
         "SCRIPT": Markup(script),
-        "SOURCE": join(source or run.name),
-        "RUN": join(run.name),
-        "VERDICT": join(text(run.scores, "verdict") or _plain_verdict(run)),
-        "FIGURES": join(figures(run)),
-        "LINKS": join(*links),
-        "SECTIONS": join(*blocks),
-        "FOOT": join(background.foot(run)),
+        "SOURCE": join(source),
+        "RUN": join(name),
+        "VERDICT": join(verdict),
+        "FIGURES": join(key_figures),
+        "LINKS": join(*(el("a", short, href=f"#{at}") for at, short, _, _ in blocks)),
+        "SECTIONS": join(*sections_),
+        "FOOT": join(foot),
     }
     # One pass over the template: what a file's text puts in is never looked at again.
     pieces = _asset("report.html").split("%%")
