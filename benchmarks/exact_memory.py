@@ -95,7 +95,7 @@ class Held:
 
     def __init__(self, kept: Kept, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        self.kept, self.tensor, self.address = kept, tensor, storage.data_ptr()
+        self.kept, self.tensor, self.address = kept, tensor.detach(), storage.data_ptr()
         before = self.address in kept.known or self.address in kept.living
         self.bytes = 0 if before else storage.nbytes()
         count = kept.holders.get(self.address, 0)

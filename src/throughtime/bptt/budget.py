@@ -108,7 +108,7 @@ def _tape(
         if saved.layout is torch.strided:
             storage = saved.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
-        return saved
+        return saved.detach()  # with its graph, an output would keep itself alive for ever
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
         return found, loss(batch[steps], leaf(state))
