@@ -111,6 +111,21 @@ def test_packed_sequences(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [128, 129, 300])
+def test_a_single_step_of_many_rows(kind: str, batch: int) -> None:
+    """Its backward pass works the rows off in chunks."""
+    torch.manual_seed(batch)
+    x = torch.randn(1, batch, 3, dtype=torch.float64, requires_grad=True)
+    module = layer(kind, 3, 5)
+    before, first = random_state(module, batch), random_state(module, 1)
+    weights = list(module.parameters())
+    case = Case(module._spec(), x, before, weights, torch.rand(1, batch) < 0.3, first, None)
+    found, expected = results(case, "cpu"), results(case, "reference")
+    same(found[0], expected[0])
+    same(found[1], expected[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("both", [False, True])
 def test_rows_of_no_length_keep_their_state(kind: str, both: bool) -> None:
     module = layer(kind, 3, 5, bidirectional=both)
