@@ -248,7 +248,8 @@ class _Book:
         if own is not None:
             self.seen[0].append(norms(own).flatten())
         here = []
-        for lag in range(1, min(self.max_lag, self.length) + 1):
+        # Without a state nothing is older than lag 0.
+        for lag in range(1, min(self.max_lag, self.length) + 1 if delta else 1):
             real = self.length - lag + 1 - window.begin
             if real > 0:
                 self.seen[lag].append(norms([leaf[:real] for leaf in delta]).flatten())
