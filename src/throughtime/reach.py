@@ -31,7 +31,7 @@ SHARE = 0.95
 _TINY = 1e-30
 _COST = 0.03  # of the time of training, at most
 _ROWS = 8
-_CALL, _UPDATE = 25, 15  # what a call of the loss and an update cost beside their steps, in steps
+_CALL, _UPDATE = 12, 15  # what a call of the loss and an update cost beside their steps, in steps
 
 
 @dataclass(frozen=True)

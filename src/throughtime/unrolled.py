@@ -41,7 +41,7 @@ _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
 @contextmanager
-def _outputs_of_states() -> Iterator[None]:
+def outputs_of_states() -> Iterator[None]:
     """Within, a recurrent layer's output of a single step *is* its new state.
 
     torch.nn returns the two as separate results; only so is ∂ℓ_t/∂S_t to be had from autograd.
@@ -67,35 +67,49 @@ def _time(module: nn.RNNBase) -> int:
     return 1 if module.batch_first else 0
 
 
-def side_by_side(batches: Sequence[Any]) -> Any:
-    """Batches of one length as the rows of one, or None where they are of no known kind.
+def folded(batch: Any, one: Any, steps: slice) -> Any:
+    """The chosen steps of a batch as the rows of one step, or None where that is not known.
 
-    Known are tensors ``[T, B, ...]`` and tuples, lists, dicts and dataclasses of them.
+    batch: of a kind made of tensors ``[T, B, ...]``: a tensor, or tuples, lists, dicts and
+    dataclasses of them. one: its first step, which shows what is cut along time.
     """
-    first = batches[0]
-    if first is None:
-        return None
-    if isinstance(first, Tensor):
-        return torch.cat(list(batches), 1) if first.dim() > 1 else None
-    if dataclasses.is_dataclass(first) and not isinstance(first, type):
-        names = [f.name for f in dataclasses.fields(first) if f.init]
-        parts = _parts([{n: getattr(b, n) for n in names} for b in batches])
-        return None if parts is None else dataclasses.replace(first, **parts)
-    if isinstance(first, dict):
-        return _parts(batches)
-    if isinstance(first, (tuple, list)):
-        found = _parts([dict(enumerate(b)) for b in batches])
-        return None if found is None else type(first)(found.values())
+    if isinstance(batch, Tensor):
+        if batch.dim() < 2 or one.shape != (1, *batch.shape[1:]):
+            return None
+        return batch[steps].flatten(0, 1).unsqueeze(0)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        names = [f.name for f in dataclasses.fields(batch) if f.init]
+        parts = [{n: getattr(each, n) for n in names} for each in (batch, one)]
+        found = _parts(parts[0], parts[1], steps)
+        return None if found is None else dataclasses.replace(batch, **found)
+    if isinstance(batch, dict):
+        return _parts(batch, one, steps)
+    if isinstance(batch, (tuple, list)):
+        found = _parts(dict(enumerate(batch)), dict(enumerate(one)), steps)
+        return None if found is None else type(batch)(found.values())
     return None
 
 
-def _parts(batches: Sequence[dict[Any, Any]]) -> dict[Any, Any] | None:
-    found = {}
-    for name, value in batches[0].items():
-        found[name] = side_by_side([b[name] for b in batches])
-        if found[name] is None and value is not None:
-            return None
-    return found
+def _parts(batch: dict[Any, Any], one: dict[Any, Any], steps: slice) -> dict[Any, Any] | None:
+    found = {name: folded(value, one[name], steps) for name, value in batch.items()}
+    known = all(found[name] is not None or value is None for name, value in batch.items())
+    return found if known else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The steps of a batch from `begin` up to `end`, as a batch of their own."""
+
+    batch: Any
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    def __getitem__(self, steps: slice) -> Any:
+        first, last, _ = steps.indices(len(self))
+        return self.batch[self.begin + first : self.begin + last]
 
 
 def floating(state: State) -> list[Tensor]:
@@ -112,13 +126,30 @@ def with_floating(state: State, values: Sequence[Tensor]) -> State:
 def norms(stacked: Stacked) -> Tensor:
     """The norm of the whole state at each step, ``[T]``, or of each row, ``[T, B]``.
 
-    Leaves ``[T, L, B, H]`` have rows; of others the whole leaf counts.
+    Leaves ``[T, L, B, H]`` have rows; where any leaf is of another kind, the whole state counts.
     """
-    return sum(_squares(leaf) for leaf in stacked).sqrt()  # type: ignore[union-attr]
+    if all(leaf.dim() == 4 for leaf in stacked):
+        parts = [torch.linalg.vector_norm(leaf, dim=(1, 3)) for leaf in stacked]
+    else:
+        parts = [torch.linalg.vector_norm(leaf.flatten(1), dim=1) for leaf in stacked]
+    return torch.linalg.vector_norm(torch.stack(parts), dim=0) if len(parts) > 1 else parts[0]
 
 
-def _squares(leaf: Tensor) -> Tensor:
-    return leaf.square().sum((1, 3)) if leaf.dim() == 4 else leaf.square().flatten(1).sum(1)
+def apart(after: State, before: State) -> State:
+    """The state after a step, where no part is a tensor that was there before the step.
+
+    A part that is handed on as it is, as are past states or a learned first one, becomes a place
+    of its own, so that its gradient is what comes from later steps only.
+    """
+    taken = {id(leaf) for leaf in states.leaves(before)}
+
+    def own(leaf: Tensor) -> Tensor:
+        if leaf.is_leaf or id(leaf) in taken:
+            return leaf.view_as(leaf)
+        taken.add(id(leaf))
+        return leaf
+
+    return states.apply(own, after)
 
 
 class Steps:
@@ -127,7 +158,7 @@ class Steps:
     loss: ``loss(batch, state) -> (summed loss, state)``. batch: T steps. state: before the first.
     params: by name, those whose gradients are wanted. Where the batch and the loss allow it, the
     steps are folded into rows of one (`folded`); the two ways give the same numbers.
-    states: S_0 … S_T, of every step. losses: float64, the sum of the ℓ_t.
+    total: the sum of the ℓ_t.
     Raises SettingError where a step's loss is not a scalar.
     """
 
@@ -136,76 +167,82 @@ class Steps:
     ) -> None:
         self.loss, self.batch, self.length = loss, batch, len(batch)
         self.params = dict(params or {})
-        self.folded = False
+        self.total, self.folded = 0.0, False
         start = states.detach(state)
-        pieces = None
-        if self.length > 1 and _has_rows(start):
-            pieces = self._trace(start)
-        if pieces is None or not self._fold(pieces):
+        if self.length < 2 or not _has_rows(start) or not self._fold(start):
             self._unroll(start)
+
+    @property
+    def states(self) -> list[State]:
+        """S_0 … S_T."""
+        return [self.state(t) for t in range(self.length + 1)]
+
+    def state(self, t: int) -> State:
+        """S_t."""
+        if not self.folded:
+            return self._listed[t]
+        return states.apply(lambda leaf: leaf[t], self._known)
 
     # How the graphs come about
 
-    def _trace(self, start: State) -> list[State] | None:
-        """S_0 … S_T without a graph, in about 2 √T calls of the loss; None if rows do not stack.
+    def _fold(self, start: State) -> bool:
+        """Runs all the steps as one; False where that is not the same as one after the other."""
+        whole, first = self.batch[0 : self.length], self.batch[0:1]
+        rows = folded(whole, first, slice(None))
+        known = None if rows is None else self._trace(start, whole, first)
+        if known is None:
+            return False
+        inside = states.apply(lambda leaf: _as_rows(leaf[:-1]).clone(), known)
+        inputs = [leaf.requires_grad_() for leaf in floating(inside)]
+        with torch.enable_grad(), outputs_of_states():
+            found = _attempt(self.loss, rows, inside)
+        if found is None or not _alike(found[1], inside):
+            return False
+        value, after = found[0], floating(apart(found[1], inside))
+        expected = [_as_rows(leaf[1:]) for leaf in floating(known)]
+        if not all(_same(o.detach(), e) for o, e in zip(after, expected, strict=True)):
+            return False
+        if value.dim() != 0 or not agree(float(value.detach()), self.total, value.dtype):
+            return False
+        self.folded, self.rows, self.inside = True, rows, inside
+        self.inputs, self.outputs, self.values = inputs, after, [value]
+        self._known = known
+        return True
+
+    @torch.no_grad()
+    def _trace(self, start: State, whole: Any, first: Any) -> State:
+        """S_0 … S_T, stacked, in about 2 √T calls of the loss; None if rows do not stack.
 
         A first pass in √T pieces finds the state before each; a second runs them side by side.
         """
         size = math.isqrt(self.length - 1) + 1
-        begins = range(0, self.length, size)
         before, self.total = [start], 0.0
-        with torch.no_grad():
-            for begin in begins:
-                value, after = self.loss(self.batch[begin : begin + size], before[-1])
-                self.total += float(value)
-                before.append(states.detach(after))
-            if not all(_has_rows(s) for s in before[1:]):
+        for begin in range(0, self.length, size):
+            value, after = self.loss(self.batch[begin : begin + size], before[-1])
+            if value.dim() != 0 or not _alike(after, start):
                 return None
-            found: list[State] = [None] * self.length
-            now = before[:-1]
-            for j in range(size):
-                places = [b + j for b in begins if b + j < self.length]
-                now = now[: len(places)]
-                for place, one in zip(places, now, strict=True):
-                    found[place] = one
-                rows = side_by_side([self.batch[t : t + 1] for t in places])
-                if rows is None:
-                    return None
-                try:
-                    _, after = self.loss(rows, states.concatenate(now))
-                except (RuntimeError, ValueError, IndexError):
-                    return None  # rows of another number than this loss was made for
-                now = _split(after, now)
-        return [*found, before[-1]]
-
-    def _fold(self, pieces: list[State]) -> bool:
-        """Runs all the steps as one; False where that is not the same as one after the other."""
-        rows = side_by_side([self.batch[t : t + 1] for t in range(self.length)])
-        inside = states.concatenate(pieces[:-1])
-        leaves = [leaf.requires_grad_() for leaf in floating(inside)]
-        try:
-            with torch.enable_grad(), _outputs_of_states():
-                value, after = self.loss(rows, inside)
-        except (RuntimeError, ValueError, IndexError):
-            return False
-        known = floating(states.concatenate(pieces[1:]))
-        found = floating(after)
-        if [f.shape for f in found] != [k.shape for k in known] or not all(
-            _same(f.detach(), k) for f, k in zip(found, known, strict=True)
-        ):
-            return False
-        if abs(float(value.detach()) - self.total) > _rounding(value) * max(1.0, abs(self.total)):
-            return False
-        self.folded, self.rows = True, rows
-        self.inputs, self.outputs, self.values = leaves, found, [value]
-        self.states, self.inside = pieces, inside
-        return True
+            self.total += float(value)
+            before.append(after)
+        now = states.concatenate(before[:-1])
+        known = states.apply(lambda leaf: leaf.new_empty(self.length + 1, *leaf.shape), start)
+        states.apply(lambda leaf, last: leaf[-1].copy_(last), known, before[-1])
+        width = next(states.leaves(start)).shape[1]
+        for j in range(size):
+            count = len(range(j, self.length, size))  # the last piece may be a short one
+            now = states.index(now, slice(0, count * width))
+            for leaf, one in zip(states.leaves(known), states.leaves(now), strict=True):
+                leaf[j:-1:size] = _as_steps(one, width)
+            found = _attempt(self.loss, folded(whole, first, slice(j, None, size)), now)
+            if found is None or not _alike(found[1], now):
+                return None  # rows of another number than this loss was made for
+            now = found[1]
+        return known
 
     def _unroll(self, start: State) -> None:
         """A graph for each step, one after the other."""
-        self.inputs, self.outputs, self.values, self.states = [], [], [], [start]
+        self.inputs, self.outputs, self.values, self._listed = [], [], [], [start]
         before = start
-        with torch.enable_grad(), _outputs_of_states():
+        with torch.enable_grad(), outputs_of_states():
             for t in range(self.length):
                 before = states.apply(
                     lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), before
@@ -216,28 +253,29 @@ class Steps:
                         "loss(batch, state) must return a scalar, then the state; "
                         f"got shape {list(value.shape)}"
                     )
-                self.inputs += floating(before)
-                self.outputs += floating(after)
+                found = floating(apart(after, before))
+                # Where there is no state before the first step, nothing depends on it.
+                self.inputs += floating(before) or [
+                    torch.zeros_like(leaf).requires_grad_() for leaf in found
+                ]
+                self.outputs += found
                 self.values.append(value)
                 before = states.detach(after)
-                self.states.append(before)
+                self._listed.append(before)
         self.total = sum(float(value.detach()) for value in self.values)
 
     # Products with the Jacobians
 
     def immediate(self) -> tuple[Stacked, dict[str, Tensor]]:
         """``∂ℓ_t/∂S_{t-1}`` of each step, stacked, and ``Σ_t ∂⁺ℓ_t/∂W`` of each parameter."""
-        values = [value for value in self.values if value.requires_grad]
-        return self._pull(values, [torch.ones_like(value) for value in values])
+        return self._pull([(value, torch.ones_like(value)) for value in self.values])
 
     def back(self, cotangents: Stacked) -> tuple[Stacked, dict[str, Tensor]]:
         """``(∂S_t/∂S_{t-1})ᵀ δ_t`` of each step, stacked, and ``Σ_t δ_t ∂⁺S_t/∂W``.
 
         cotangents: δ_t, stacked like the states.
         """
-        flat = self._flat(cotangents)
-        pairs = [(o, c) for o, c in zip(self.outputs, flat, strict=True) if o.requires_grad]
-        return self._pull([o for o, _ in pairs], [c for _, c in pairs])
+        return self._pull(list(zip(self.outputs, self._flat(cotangents), strict=True)))
 
     def own(self) -> Stacked | None:
         """``∂ℓ_t/∂S_t`` of each step, stacked; None where autograd cannot tell.
@@ -245,16 +283,46 @@ class Steps:
         It can where the loss of a step is computed from the state that the step returns, which
         holds for the layers of torch.nn and of this package.
         """
+        used = [value for value in self.values if value.requires_grad]
         wanted = [o for o in self.outputs if o.requires_grad]
-        values = [value for value in self.values if value.requires_grad]
-        if not wanted or not values:
+        if not wanted or not used:
             return None
-        found = torch.autograd.grad(values, wanted, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(used, wanted, retain_graph=True, allow_unused=True)
         if all(one is None for one in found):
             return None
         given = iter(found)
         whole = [next(given) if o.requires_grad else None for o in self.outputs]
         return self._stack([_or_zeros(g, o) for g, o in zip(whole, self.outputs, strict=True)])
+
+    def sweep(self, cotangents: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """One whole backward: ``dL/dS_0`` and ``dL/dW``, of the losses here and of later ones.
+
+        cotangents: of the floating leaves of S_T, from the losses that come after.
+        """
+        names = [name for name, p in self.params.items() if p.requires_grad]
+        if self.folded:
+            start = states.apply(
+                lambda leaf: leaf.detach().clone().requires_grad_(leaf.is_floating_point()),
+                self.state(0),
+            )
+            with torch.enable_grad():
+                value, after = self.loss(self.batch[0 : self.length], start)
+            inputs, after = [floating(start)], apart(after, start)
+            outputs, values = [floating(after)], [value]
+        else:
+            count = len(cotangents)
+            parts = [slice(t * count, (t + 1) * count) for t in range(self.length)]
+            inputs = [self.inputs[part] for part in parts]
+            outputs, values = [self.outputs[part] for part in parts], self.values
+        total = {name: torch.zeros_like(self.params[name]) for name in names}
+        wanted = [self.params[name] for name in names]
+        for before, after, value in reversed(list(zip(inputs, outputs, values, strict=True))):
+            pairs = [(value, torch.ones_like(value)), *zip(after, cotangents, strict=True)]
+            found = gradients(pairs, [*before, *wanted])
+            cotangents = found[: len(before)]
+            for name, gradient in zip(names, found[len(before) :], strict=True):
+                total[name] += gradient
+        return cotangents, total
 
     def forward(self, tangents: Stacked) -> Stacked:
         """``(∂S_t/∂S_{t-1}) v_t`` of each step, stacked, by forward mode.
@@ -285,34 +353,36 @@ class Steps:
     def _calls(self) -> list[tuple[Any, State]]:
         if self.folded:
             return [(self.rows, self.inside)]
-        return [(self.batch[t : t + 1], self.states[t]) for t in range(self.length)]
+        return [(self.batch[t : t + 1], self._listed[t]) for t in range(self.length)]
 
-    def _pull(
-        self, outputs: list[Tensor], cotangents: list[Tensor]
-    ) -> tuple[Stacked, dict[str, Tensor]]:
+    def _pull(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[Stacked, dict[str, Tensor]]:
         names = [name for name, p in self.params.items() if p.requires_grad]
-        wanted = [*self.inputs, *(self.params[name] for name in names)]
-        found: Sequence[Tensor | None] = [None] * len(wanted)
-        if outputs and wanted:
-            found = torch.autograd.grad(
-                outputs, wanted, cotangents, retain_graph=True, allow_unused=True
-            )
-        filled = [_or_zeros(g, w) for g, w in zip(found, wanted, strict=True)]
+        found = gradients(pairs, [*self.inputs, *(self.params[name] for name in names)])
         count = len(self.inputs)
-        return self._stack(filled[:count]), dict(zip(names, filled[count:], strict=True))
+        return self._stack(found[:count]), dict(zip(names, found[count:], strict=True))
 
     # Between the layout of the graphs and stacked leaves
 
     def _flat(self, stacked: Stacked) -> list[Tensor]:
         if self.folded:
-            return [leaf.transpose(0, 1).flatten(1, 2) for leaf in stacked]
+            return [_as_rows(leaf) for leaf in stacked]
         return [leaf[t] for t in range(self.length) for leaf in stacked]
 
     def _stack(self, flat: list[Tensor]) -> Stacked:
         if self.folded:
-            return [leaf.unflatten(1, (self.length, -1)).transpose(0, 1) for leaf in flat]
+            return [_as_steps(leaf, leaf.shape[1] // self.length) for leaf in flat]
         count = len(flat) // self.length
         return [torch.stack(flat[i::count]) for i in range(count)]
+
+
+def _as_rows(leaf: Tensor) -> Tensor:
+    """``[T, L, B, H]`` as ``[L, T * B, H]``."""
+    return leaf.transpose(0, 1).flatten(1, 2)
+
+
+def _as_steps(leaf: Tensor, rows: int) -> Tensor:
+    """``[L, T * B, H]`` as ``[T, L, B, H]``."""
+    return leaf.unflatten(1, (-1, rows)).transpose(0, 1)
 
 
 def _has_rows(state: State) -> bool:
@@ -321,22 +391,50 @@ def _has_rows(state: State) -> bool:
     return bool(found) and all(leaf.dim() == 3 for leaf in found)
 
 
-def _split(state: State, like: list[State]) -> list[State]:
-    counts = [next(states.leaves(one)).shape[1] for one in like]
-    ends = torch.tensor(counts).cumsum(0).tolist()
-    return [
-        states.index(states.detach(state), slice(end - n, end))
-        for end, n in zip(ends, counts, strict=True)
-    ]
+def _alike(state: State, other: State) -> bool:
+    """Whether two states have the same parts, of the same shapes and types."""
+    if isinstance(state, tuple) and isinstance(other, tuple) and len(state) == len(other):
+        return all(_alike(*pair) for pair in zip(state, other, strict=True))
+    if isinstance(state, Tensor) and isinstance(other, Tensor):
+        return state.shape == other.shape and state.dtype == other.dtype
+    return state is None and other is None
+
+
+def _attempt(loss: Loss, rows: Any, state: State) -> tuple[Tensor, State] | None:
+    """The loss of rows of another number; None where it was not made for that."""
+    try:
+        return loss(rows, state)
+    except (RuntimeError, ValueError, IndexError):
+        return None
+
+
+def gradients(pairs: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> list[Tensor]:
+    """The products of (output, cotangent) with the Jacobians of `wanted`; 0 for independent ones.
+
+    The graphs are kept.
+    """
+    used = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
+    sources = [one for one in wanted if one.requires_grad]
+    if not used or not sources:
+        return [torch.zeros_like(one) for one in wanted]
+    outputs, cotangents = zip(*used, strict=True)
+    found = torch.autograd.grad(outputs, sources, cotangents, retain_graph=True, allow_unused=True)
+    given = iter(found)
+    return [_or_zeros(next(given) if one.requires_grad else None, one) for one in wanted]
+
+
+def agree(value: float, other: float, dtype: torch.dtype) -> bool:
+    """Whether two sums of losses are the same but for rounding."""
+    return abs(value - other) <= _rounding(dtype) * max(1.0, abs(other))
 
 
 def _same(found: Tensor, known: Tensor) -> bool:
     scale = float(known.abs().max()) if known.numel() else 0.0
-    return bool(((found - known).abs() <= _rounding(known) * max(1.0, scale)).all())
+    return bool(((found - known).abs() <= _rounding(known.dtype) * max(1.0, scale)).all())
 
 
-def _rounding(value: Tensor) -> float:
-    return _ROUNDING.get(value.dtype, 1e-2)
+def _rounding(dtype: torch.dtype) -> float:
+    return 1e-2 if torch.is_autocast_enabled("cpu") else _ROUNDING.get(dtype, 1e-2)
 
 
 def _or_zeros(found: Tensor | None, like: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from throughtime.unrolled import Loss, Stacked, Steps, Timed, Window, norms
 
 QUANTILES = (0.1, 0.5, 0.9)
 _LONGEST = 200  # lags unless told
-_AT_MOST = 1 << 24  # values that torch takes quantiles of
 
 
 @dataclass(frozen=True)
@@ -307,10 +307,9 @@ class _Book:
     def _state_norms(self) -> tuple[Tensor, Tensor]:
         mean = torch.full((self.max_lag + 1,), math.nan, dtype=torch.float64)
         quantiles = torch.full((len(QUANTILES), self.max_lag + 1), math.nan, dtype=torch.float64)
-        at = torch.tensor(QUANTILES, dtype=torch.float64)
         for lag, blocks_of in enumerate(self.seen):
             if blocks_of:
-                values = torch.cat(blocks_of).double()
+                values = torch.cat(blocks_of).double().numpy(force=True)
                 mean[lag] = values.mean()
-                quantiles[:, lag] = values[:: len(values) // _AT_MOST + 1].quantile(at)
+                quantiles[:, lag] = torch.from_numpy(np.quantile(values, QUANTILES))
         return mean, quantiles
