@@ -107,7 +107,7 @@ def test_fit_says_what_it_reads_and_does(capsys: Capture) -> None:
     fitted = re.compile(r"[a-z ]{22} \d+\.\d{4} nats per day on validation, \d+\.?\d* s")
     assert all(fitted.fullmatch(line) for line in lines[6:end])
     assert all(line.startswith("judging: ") for line in lines[end + 1 :])
-    assert lines[-2:] == ["judging: forecasts", "judging: samples"]
+    assert lines[-3:] == ["judging: forecasts", "judging: gradient", "judging: samples"]
     main(["fit", "prices.csv", "--model", "gru", "--steps", "4", "--hidden", "4"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "runs/prices holds this run already; give another folder to fit it again"
