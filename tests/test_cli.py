@@ -107,7 +107,7 @@ def test_fit_says_what_it_reads_and_does(capsys: Capture) -> None:
     fitted = re.compile(r"[a-z ]{22} \d+\.\d{4} nats per day on validation, \d+\.?\d* s")
     assert all(fitted.fullmatch(line) for line in lines[6:end])
     assert all(line.startswith("judging: ") for line in lines[end + 1 :])
-    assert lines[-2:] == ["judging: forecasts", "judging: samples"]
+    assert lines[-3:] == ["judging: forecasts", "judging: gradient", "judging: samples"]
     main(["fit", "prices.csv", "--model", "gru", "--steps", "4", "--hidden", "4"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "runs/prices holds this run already; give another folder to fit it again"
@@ -292,6 +292,35 @@ def test_sample_of_series(ask: Any, small_runs: SmallRuns, capsys: Capture) -> N
     assert said(capsys, "sample", small_runs("series"), "--length", 5) == [
         "1 path of 5 steps: sample.csv"
     ]
+
+
+# --------------------------------------------------------------------------------------- gradients
+
+
+def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
+    run = small_runs("series")
+    found = ask("gradients", run)
+    named = ("spectral_radius.", "saturation.", "verdict.evidence.")
+    shown = {field for field in fields(found) if not field.startswith(named)}
+    assert shown == documented("gradients")
+    assert found["run"] == str(run)
+    assert found["truncation"] == int(tt.load(run).scores["gradients"]["truncation"])
+    lines = said(capsys, "gradients", run)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"{found['model']}: its gradient over {found['steps']} days")
+    assert any("truncated at" in line for line in lines)
+    assert any(line.startswith("reach, in days: 50 % within") for line in lines)
+    assert any(line.startswith(f"{found['verdict']['name']}: ") for line in lines)
+    short = ask("gradients", run, "--max-lag", 5)
+    assert short["lags"] == [0, 1, 2, 3, 4, 5]
+    assert short["steps"] == found["steps"]
+
+
+def test_gradients_of_text(ask: Any, small_runs: SmallRuns) -> None:
+    found = ask("gradients", small_runs("text"), "--max-lag", 12)
+    assert found["step"] == "character"
+    assert len(found["norms"]) == len(found["state_norm"]["median"]) == 13
+    assert found["share"] == sorted(found["share"])
 
 
 # --------------------------------------------------------------------------------------- the rest

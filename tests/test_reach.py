@@ -108,6 +108,18 @@ def test_sizes_alone_say_when() -> None:
     assert all(any(a < 7 * i <= b for i in range(9)) for a, b in pairwise([0, *looked]))
 
 
+def test_a_method_of_unknown_windows_is_looked_at_as_if_they_were_short() -> None:
+    class Other(bptt.GradientMethod):
+        def advance(self, loss: Any, batch: Any, at: Any) -> Any:
+            raise AssertionError("never asked to")
+
+    settings, data = TrainSettings(lanes=4), Sequences.of([torch.randn(5000, 1).double()])
+    other = Watch(small_model(), data, settings, Other())
+    full = Watch(small_model(), data, settings, bptt.Full())
+    assert (other.furthest, full.furthest) == (256, 5000)
+    assert other.every > 256 / (16 + 15) / 0.03 > full.every
+
+
 def test_what_limits_a_gradient_in_training() -> None:
     def limit(**options: Any) -> int | None:
         settings = TrainSettings(**options)

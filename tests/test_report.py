@@ -415,7 +415,7 @@ def test_the_gradient_section_says_what_it_draws(tmp_path: Path) -> None:
     words = gradient_section(tmp_path)
     entry = runs.gradients(0.95, 80, 200)
     reach, beyond = entry["reach"]["0.95"], 100 * entry["beyond"]
-    assert f"95 % of it comes from the last {reach} days." in words
+    assert f"95 % of it goes back no further than {reach} days." in words
     assert f"Training cuts it off after 80 days, and {beyond:.1f} % of it lies beyond." in words
     assert "decays gently. Nothing needs to change." in words
     assert words.count("truncated at 80") == 2  # both charts mark it
@@ -442,7 +442,7 @@ def test_memory_reach_and_truncation_are_on_one_axis(pages: dict[str, Path]) -> 
     page = Page(pages["prices"].read_text(encoding="utf-8"))
     labels = [area["aria-label"] or "" for area in page.all("div", "area")]
     reach = runs.gradients(0.95, 80, 200)["reach"]["0.95"]
-    rows = f"data remember: 26; gradient reaches: {reach}; training allows: 80"
+    rows = f"the data remember: 26; the gradient reaches: {reach}; training allows: 80"
     assert labels.count(f"{rows}, in days back.") == 1
     logged = [significant(event["reach"], 3) for event in runs.reaches("gru", 42.9, (6.0, 57.0))]
     told = f"that of gru went from {logged[0]} to {logged[-1]} days."

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from throughtime import bptt, gradflow
 from throughtime.config import TrainSettings
@@ -20,10 +22,12 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
 from throughtime.evaluate.scores import shown
 from throughtime.fitting import Fitted
+from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.plain import finite
 from throughtime.reach import truncation
 from throughtime.state import State
+from throughtime.unrolled import Loss
 
 Progress = Callable[[int, int, str], None]  # done, in all, what it is about
 
@@ -63,13 +67,15 @@ def examine(
     assert isinstance(model, LatentAutoregressive)
     seen = shown(model, fitted.chain, raw)
     cut = truncation(settings, bptt.parse(settings.bptt))
-    params = {n: p for n, p in model.named_parameters() if n.startswith("recurrent.")}
+    params: dict[str, Tensor] = {
+        name: p for name, p in model.named_parameters() if name.startswith("recurrent.")
+    }
     lags, steps = sizes(
         int(seen.lengths.max()), sum(p.numel() for p in params.values()), cut, max_lag, work
     )
     batch, state = window(model, seen, steps)
     found = gradflow.examine(
-        model.loss, batch, state, params, lags, truncation=cut, seed=seed,
+        plain_loss(model), batch, state, params, lags, truncation=cut, seed=seed,
         on_progress=lambda part, share: on_progress(round(100 * share), 100, f"gradient: {part}"),
     )  # fmt: skip
     if learned:
@@ -83,6 +89,11 @@ def has_learned(row: dict[str, Any]) -> bool:
     """Whether a model's row of scores.json says that it beats the best simple reference."""
     interval = (row.get("difference") or {}).get("interval")
     return interval is not None and interval[1] < 0
+
+
+def plain_loss(model: SequenceModel) -> Loss:
+    """The loss of a model by operators that have every kind of derivative."""
+    return partial(SequenceModel.loss, model)
 
 
 def settings_of(network: Fitted) -> TrainSettings:

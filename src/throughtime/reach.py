@@ -19,7 +19,7 @@ import torch
 
 from throughtime import rng
 from throughtime import state as states
-from throughtime.bptt import GradientMethod, Truncated
+from throughtime.bptt import Full, GradientMethod, Truncated
 from throughtime.config import TrainSettings
 from throughtime.data.batch import Lanes
 from throughtime.data.sequences import Sequences
@@ -31,7 +31,8 @@ SHARE = 0.95
 _TINY = 1e-30
 _COST = 0.03  # of the time of training, at most
 _ROWS = 8
-_CALL, _UPDATE = 25, 15  # what a call of the loss and an update cost beside their steps, in steps
+_SHORT, _FAR = 16, 256  # steps of an update, and lags, where the method does not say
+_CALL, _UPDATE = 12, 15  # what a call of the loss and an update cost beside their steps, in steps
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,15 @@ class Watch:
         chance = rng.generator(settings.seed, "reach")
         self.lanes = Lanes(train, rows, generator=chance)
         longest = int(train.lengths.max())
-        self.furthest = min(longest, truncation(settings, method) or longest)
+        known = truncation(settings, method)
+        if isinstance(method, Truncated):
+            each = method.reach
+        elif isinstance(method, Full):
+            each = train.steps // settings.lanes
+        else:  # a method that may take short windows
+            each, known = _SHORT, min(known or _FAR, _FAR)
+        self.furthest = min(longest, known or longest)
         self.length = min(2 * self.furthest, len(self.lanes))
-        each = method.reach if isinstance(method, Truncated) else train.steps // settings.lanes
         # A quarter of the rows take at least half the time.
         work = self.length / 2 + _CALL * (1 + self.length.bit_length())
         self.every = math.ceil(work / (each + _UPDATE) / _COST)

@@ -42,7 +42,7 @@ def gradients(
     if not emit(found, json_):
         from throughtime.picture import gradient
 
-        out.print(gradient(found))
+        out.print(gradient(found), width=min(80, out.width))
 
 
 @app.command(help_epilogue=epilogue("demo"))

@@ -107,10 +107,11 @@ def within(found: Gradient, step: str) -> Markup | None:
     plot.line(xs, found.share, "s0 strong")
     plot.readout("share of the gradient", "s0", xs, found.share, percent=True)
     for key in ("0.5", "0.95"):
-        if key in found.reach and found.reach[key] <= found.last:
-            at, share = found.reach[key], float(key)
-            plot.dots([at], [share], "s0 large")
-            plot.note(at, share, f"{share:.0%}: {count(at)}", "beside s0")
+        lag = int(found.reach.get(key, -1))
+        here = found.share[lag] if 0 <= lag < len(found.share) else None
+        if here is not None:
+            plot.dots([lag], [here], "s0 large")
+            plot.note(lag, here, f"{float(key):.0%}: {count(lag)}", "beside s0")
     _truncated(plot, found, 0.12)
     return plot.render()
 

@@ -81,7 +81,7 @@ def _told(run: Run, entry: dict[str, Any], found: Gradient) -> str:
         said += f"; {_percent(found.share[-1] if found.share else None)} of it lies within "
         said += f"{count(found.last)} {run.step}s."
     else:
-        said += f": 95\u00a0% of it comes from the last {_steps(reach, run.step)}."
+        said += f": 95\u00a0% of it goes back no further than {_steps(reach, run.step)}."
     if found.truncation is None:
         return f"{said} Training truncates it nowhere."
     said += f" Training cuts it off after {_steps(found.truncation, run.step)}"
@@ -107,10 +107,10 @@ def _one_picture(run: Run, found: Gradient) -> Markup | None:
     needed = number(curve.get("needed"))
     if needed is not None and needed >= 0:
         ends = (*_gained(items(curve, "curve"), needed), needed)
-        rows.append(Row("data remember", "s2", ends, count(needed)))
+        rows.append(Row("the data remember", "s2", ends, count(needed)))
     reaches = [steps for key, steps in found.reach.items() if key in ("0.5", "0.9", "0.95")]
     if reaches:
-        rows.append(Row("gradient reaches", "s0", tuple(reaches), _reads(found)))
+        rows.append(Row("the gradient reaches", "s0", tuple(reaches), _reads(found)))
     if found.truncation is not None:
         rows.append(Row("training allows", "s1", (found.truncation,), count(found.truncation)))
     if len(rows) < 2:
@@ -122,7 +122,7 @@ def _one_picture(run: Run, found: Gradient) -> Markup | None:
         )
     return el(
         "figure",
-        el("figcaption", "Memory of the data, reach of the gradient, truncation"),
+        el("figcaption", ", ".join(row.name for row in rows).capitalize()),
         lags.side_by_side(rows, run.step),
         el("p", f"{told}.", class_="remark"),
         class_="one",
