@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -139,10 +139,9 @@ def _closed(window: Window, seed: int) -> list[Entrant]:
             for states in hidden.STATES
         ]
     elif isinstance(family, Values):
-        laws += [
-            leaky.fitted(family, dense, window.sparse)
-            for dense in sorted({min(1, window.dense), window.dense})
-        ]
+        line = replace(family, shape="linear")
+        tried = [(line, 1), (family, min(1, window.dense)), (family, window.dense)]
+        laws += [leaky.fitted(values, dense, window.sparse) for values, dense in tried]
     return [
         Entrant(law.name, law.nats(choose), law.nats(judge), judge, law.restarted) for law in laws
     ]
