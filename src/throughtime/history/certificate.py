@@ -24,8 +24,9 @@ from throughtime.plain import finite
 SCHEMA = 1
 _LIMIT = 120.0
 _HELD = 0.2  # of the data to choose by, and as many to judge by
-_SHARES = {"windows": 0.35, "order": 0.1, "latent": 0.4}  # of the time; the rest is for restarts
-_STEPS_PER_SECOND = 3000  # of the limit: how many steps are looked at
+_SHARES = {"windows": 0.3, "order": 0.1}  # of the time
+_NETWORKS_BY = 0.85  # of the time: when networks are trained; the rest is for restarting them
+_STEPS_PER_SECOND = 2000  # of the limit: how many steps are looked at
 _FLOATS_PER_SECOND = 120_000  # in the design of one window law
 _LEAST_SECONDS = 2.0
 _SECONDS_FOR = 1 / 200  # seconds per step that networks are trained for, where the limit allows
@@ -177,11 +178,11 @@ def measured(
     latent = LatentGain(False, 0.0, None, CELL.upper(), latents.named(window), tried=False)
     if order:
         few = 10.0 + case.raw[0].steps * _SECONDS_FOR
-        left = max(1.0, 0.85 * time_limit - (time.monotonic() - begun))
+        left = max(1.0, _NETWORKS_BY * time_limit - (time.monotonic() - begun))
         worth = points[0].nats - min(point.nats for point in points)
         latent, model = latents.compare(case, window, worth, seed, min(few, left), tick)
         if latent.wins:
-            steps, memory = latents.restarted(case, model, seed, tick)
+            steps, memory = latents.restarted(case, model, seed, tick, begun + time_limit)
             lags = Lags(memory, latent.model, tuple(steps))
     advice = recommended(case, window, windows.needed, lags.needed)
     shown = _view_in_words(case)
@@ -205,7 +206,11 @@ def measured(
 def _windows(case: Study, time_limit: float, tick: Tick) -> Pool:
     """The kind of window law that predicts the data to choose by best, with all its windows."""
     work = _FLOATS_PER_SECOND * _SHARES["windows"] * time_limit
-    pools = [explore(*family, tick) for family in case.families(work)]
+    families = case.families(work)
+    begun, pools = time.monotonic(), []
+    for i, family in enumerate(families, 1):
+        share = _SHARES["windows"] * time_limit * i / len(families)
+        pools.append(explore(*family, tick, begun + share))
     return min(pools, key=lambda pool: pool.score)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -96,8 +96,13 @@ def compare(
     return gain, latent
 
 
-def restarted(study: Study, latent: Entrant, seed: int, tick: Tick) -> tuple[list[Point], int]:
-    """Nats against the steps that the state has seen since it was restarted; those needed."""
+def restarted(
+    study: Study, latent: Entrant, seed: int, tick: Tick, until: float
+) -> tuple[list[Point], int]:
+    """Nats against the steps that the state has seen since it was restarted; those needed.
+
+    until: when to stop, by `time.monotonic`.
+    """
     assert latent.restarted is not None
     part = latent.part
     age = part.rows - part.first[part.rows]
@@ -113,12 +118,13 @@ def restarted(study: Study, latent: Entrant, seed: int, tick: Tick) -> tuple[lis
         nats[steps] = latent.restarted(part, chosen, steps)  # type: ignore[misc]
 
     for steps in (k for k in RESTARTS if k <= longest):
-        judge(steps)
+        if steps == 1 or time.monotonic() < until:
+            judge(steps)
     while True:
         points = compared(nats, bounds, seed)
         needed = sufficient(points)
         below = max((p.lags for p in points if p.lags < needed), default=needed)
-        if needed - below <= max(1, needed // 8):
+        if needed - below <= max(1, needed // 8) or time.monotonic() > until:
             return points, needed
         judge((below + needed) // 2)
 
@@ -139,10 +145,9 @@ def _closed(window: Window, seed: int) -> list[Entrant]:
             for states in hidden.STATES
         ]
     elif isinstance(family, Values):
-        laws += [
-            leaky.fitted(family, dense, window.sparse)
-            for dense in sorted({min(1, window.dense), window.dense})
-        ]
+        line = replace(family, shape="linear")
+        tried = [(line, 1), (family, min(1, window.dense)), (family, window.dense)]
+        laws += [leaky.fitted(values, dense, window.sparse) for values, dense in tried]
     return [
         Entrant(law.name, law.nats(choose), law.nats(judge), judge, law.restarted) for law in laws
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -91,9 +93,16 @@ def ladder(family: Family) -> list[int]:
 class Pool:
     """Every window of a family that was tried, with its nats on the data held out."""
 
-    def __init__(self, family: Family, choose: Part, judge: Part, tick: Tick) -> None:
-        self.family, self.held, self.tick = family, (choose, judge), tick
+    def __init__(
+        self, family: Family, choose: Part, judge: Part, tick: Tick, until: float = math.inf
+    ) -> None:
+        self.family, self.held, self.tick, self.until = family, (choose, judge), tick, until
         self.nats: dict[tuple[int, tuple[int, ...]], tuple[Floats, Floats]] = {}
+
+    @property
+    def late(self) -> bool:
+        """Whether the time for trying windows is over (by the clock of `time.monotonic`)."""
+        return time.monotonic() > self.until
 
     def add(self, dense: int, sparse: tuple[int, ...] = ()) -> float:
         """Tries a window; nats per step of the data to choose by."""
@@ -128,21 +137,23 @@ class Pool:
         return np.concatenate([by_judge, by_choose])
 
 
-def explore(family: Family, choose: Part, judge: Part, tick: Tick) -> Pool:
+def explore(family: Family, choose: Part, judge: Part, tick: Tick, until: float = math.inf) -> Pool:
     """Windows of the last few lags, and with the far ones that the scan finds.
 
-    What is tried follows from the learning data and the data to choose by alone.
+    until: when to stop, by `time.monotonic`; the shortest windows are tried in any case. What is
+    tried follows from the learning data and the data to choose by alone.
     """
-    pool = Pool(family, choose, judge, tick)
+    pool = Pool(family, choose, judge, tick, until)
     for dense in ladder(family):
-        pool.add(dense)
+        if dense <= 1 or not pool.late:
+            pool.add(dense)
     for near in (-1, 1):
         dense = pool.best().dense + near
-        if 0 < dense <= family.most:
+        if 0 < dense <= family.most and not pool.late:
             pool.add(dense)
     start = pool.best().dense
     sparse: tuple[int, ...] = ()
-    while len(sparse) < SPARSE:
+    while len(sparse) < SPARSE and not pool.late:
         longer = _one_more(pool, start, sparse)
         if longer is None:
             break
@@ -180,7 +191,7 @@ def curve(pool: Pool, seed: int) -> tuple[list[Point], int]:
         points = compared({k: pool.within(k) for k in lags}, bounds, seed)
         needed = sufficient(points)
         below = max((p.lags for p in points if p.lags < needed), default=needed)
-        if needed - below <= 1 or needed > pool.family.most:
+        if needed - below <= 1 or needed > pool.family.most or pool.late:
             return points, needed
         middle = (below + needed) // 2
         pool.add(middle, _beyond(pool.best().sparse, middle))
