@@ -273,10 +273,10 @@ def _answers(train: Sequences) -> Recipe:
         members=1,
         time_scale=float(longest),
         train=TrainSettings(
-            steps=2500,
+            steps=2000,
             lanes=50,
             bptt=str(longest),
-            learning_rate=1e-2,
+            learning_rate=2e-2,
             betas=(0.9, 0.999),
             weight_decay=0.0,
             warmup=0.02,
