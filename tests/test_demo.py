@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from test_cli import documented, fields
 
 from throughtime import demo
 from throughtime.cli import main
@@ -41,6 +42,7 @@ def test_chrono_gates_keep_memories_of_one_step_to_the_whole_lag():
 def test_the_command_shows_who_learns_and_why(quick, tmp_path, capsys):
     main(["demo", "gradients", "-o", str(tmp_path / "page.html"), "--json"])
     found = json.loads(capsys.readouterr().out)
+    assert documented("demo") == fields(found)
     plain, gated, cut = found["networks"]
     assert not plain["learned"]
     assert gated["learned"]
