@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import soundfile
 from rich.console import Console
-from small_runs import SmallRuns, days, walk, write_series
+from small_runs import Fails, SmallRuns, days, walk, write_series
 
 import throughtime as tt
 from throughtime import display
@@ -314,6 +314,18 @@ def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     short = ask("gradients", run, "--max-lag", 5)
     assert short["lags"] == [0, 1, 2, 3, 4, 5]
     assert short["steps"] == found["steps"]
+
+
+def test_gradients_that_cannot_be_shown(fails: Fails, small_runs: SmallRuns) -> None:
+    closed, run = small_runs("sales"), small_runs("text")
+    assert fails("gradients", closed).startswith(f"error: {closed} has no recurrent network; its ")
+    longest = tt.load(run).scores["data"]["steps"]
+    far = longest["train"] + longest["valid"]
+    assert fails("gradients", run, "--max-lag", "9999", code=2) == (
+        f"error: --max-lag 9999: from 1 to {far - 1}; the longest sequence has {far} steps"
+    )
+    assert "from 1 to" in fails("gradients", run, "--max-lag", "0", code=2)
+    assert fails("gradients", "nowhere") == "error: there is no run at nowhere"
 
 
 def test_gradients_of_text(ask: Any, small_runs: SmallRuns) -> None:

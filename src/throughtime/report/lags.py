@@ -111,7 +111,8 @@ def within(found: Gradient, step: str) -> Markup | None:
         here = found.share[lag] if 0 <= lag < len(found.share) else None
         if here is not None:
             plot.dots([lag], [here], "s0 large")
-            plot.note(lag, here, f"{float(key):.0%}: {count(lag)}", "beside s0")
+            side = "beside" if plot.x.fraction(lag) < 0.75 else "ahead"
+            plot.note(lag, here, f"{float(key):.0%}: {count(lag)}", f"{side} s0")
     _truncated(plot, found, 0.12)
     return plot.render()
 
@@ -208,7 +209,7 @@ def side_by_side(rows: Sequence[Row], step: str) -> Markup:
     last = max(row.ends[-1] for row in rows)
     names = tuple((len(rows) - i - 0.5, row.name) for i, row in enumerate(rows))
     plot = Plot(
-        lag_axis(2.0 * last),
+        lag_axis(3.0 * last),
         Axis(0.0, float(len(rows)), names),
         "; ".join(f"{row.name}: {row.text}" for row in rows) + f", in {step}s back.",
         f"{step}s back",

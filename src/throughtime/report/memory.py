@@ -13,6 +13,11 @@ from throughtime.report.read import Run, items, mapping, text
 from throughtime.report.sections import details, lead, table
 
 _MOST_ROWS = 40
+_DOES = {
+    "data": "the data remember",
+    "gradient": "the gradient reaches",
+    "training": "training allows",
+}
 
 
 def history(run: Run) -> Markup | None:
@@ -107,12 +112,12 @@ def _one_picture(run: Run, found: Gradient) -> Markup | None:
     needed = number(curve.get("needed"))
     if needed is not None and needed >= 0:
         ends = (*_gained(items(curve, "curve"), needed), needed)
-        rows.append(Row("the data remember", "s2", ends, count(needed)))
+        rows.append(Row("data", "s2", ends, count(needed)))
     reaches = [steps for key, steps in found.reach.items() if key in ("0.5", "0.9", "0.95")]
     if reaches:
-        rows.append(Row("the gradient reaches", "s0", tuple(reaches), _reads(found)))
+        rows.append(Row("gradient", "s0", tuple(reaches), _reads(found)))
     if found.truncation is not None:
-        rows.append(Row("training allows", "s1", (found.truncation,), count(found.truncation)))
+        rows.append(Row("training", "s1", (found.truncation,), count(found.truncation)))
     if len(rows) < 2:
         return None
     told = "Each bar goes back from now. Of the gradient, the shades hold 50, 90 and 95\u00a0%"
@@ -122,7 +127,7 @@ def _one_picture(run: Run, found: Gradient) -> Markup | None:
         )
     return el(
         "figure",
-        el("figcaption", ", ".join(row.name for row in rows).capitalize()),
+        el("figcaption", f"What {', what '.join(_DOES[row.name] for row in rows)}"),
         lags.side_by_side(rows, run.step),
         el("p", f"{told}.", class_="remark"),
         class_="one",
