@@ -88,7 +88,7 @@ class Adaptive(GradientMethod):
             sample = Window(batch, at.target, at.target + min(left, _SAMPLE * max(lags, _FIRST)))
             found = ledger(loss, sample, at.state, parameters(loss, sample, at.state), lags)
             lag, rate = reach(found, self.bias, len(batch))
-            if lag <= lags // 2 or lags == most:
+            if lag <= 3 * lags // 4 or lags == most:
                 return Estimate(lag, rate)
             lags = min(2 * lags, most)
 
