@@ -37,14 +37,15 @@ class Adaptive(GradientMethod):
     at most two forward and backward passes. A K that grew is in force from the window after next.
 
     bias: the relative bias that is allowed. max_lag: the most lags measured, 256 if None. every:
-    updates between two estimates. The present estimate is in `Position.estimate`. A gradient that
+    updates between two estimates; in between the bound is that of the last one, so weights that
+    change fast want few. The present estimate is in `Position.estimate`. A gradient that
     is not finite leaves the estimate as it was. Sampling leaves torch's global generator alone;
     where the loss is a method of a module, the module's dropout is off meanwhile.
     """
 
     bias: float = 0.05
     max_lag: int | None = None
-    every: int = 500
+    every: int = 200
 
     def __post_init__(self) -> None:
         if not 0 < self.bias < math.inf:
@@ -88,7 +89,7 @@ class Adaptive(GradientMethod):
             sample = Window(batch, at.target, at.target + min(left, _SAMPLE * max(lags, _FIRST)))
             found = ledger(loss, sample, at.state, parameters(loss, sample, at.state), lags)
             lag, rate = reach(found, self.bias, len(batch))
-            if lag <= lags // 2 or lags == most:
+            if lag <= 3 * lags // 4 or lags == most:
                 return Estimate(lag, rate)
             lags = min(2 * lags, most)
 
