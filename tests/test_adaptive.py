@@ -194,3 +194,20 @@ def test_settings_and_names():
     assert bptt.parse(bptt.describe(bptt.Adaptive(0.1))) == bptt.Adaptive(0.1)
     with pytest.raises(SettingError, match="'bias=few' has no number"):
         bptt.parse("bias=few")
+
+
+def test_losses_that_come_late_are_looked_for():
+    """A sample without any loss must not be taken for one without any memory."""
+    torch.manual_seed(0)
+    layer = tt.RNN(2, 5, nonlinearity="identity").double()
+    torch.nn.init.orthogonal_(layer.weight_hh_l0)
+    x = torch.zeros(150, 2, 3, dtype=torch.float64)
+    x[0, :, 0], x[-1, :, 2] = 1.0, 1.0  # what matters comes first, and is asked for last
+
+    def loss(batch, state):
+        y, state = layer(batch[..., :2], state)
+        return (y.square().sum(-1) * batch[..., 2]).sum(), state
+
+    start = torch.zeros(1, 2, 5, dtype=torch.float64)
+    found = bptt.Adaptive(bias=0.01).estimate(loss, x, bptt.Position.start(start))
+    assert found.lag > 100

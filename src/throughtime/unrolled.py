@@ -18,7 +18,6 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils.rnn import PackedSequence
 
@@ -323,37 +322,6 @@ class Steps:
             for name, gradient in zip(names, found[len(before) :], strict=True):
                 total[name] += gradient
         return cotangents, total
-
-    def forward(self, tangents: Stacked) -> Stacked:
-        """``(∂S_t/∂S_{t-1}) v_t`` of each step, stacked, by forward mode.
-
-        Raises SettingError where the loss has operators without forward mode.
-        """
-        flat = self._flat(tangents)
-        found: list[Tensor] = []
-        per_step = len(flat) // len(self._calls())
-        with torch.no_grad(), forward_ad.dual_level():
-            for i, (rows, before) in enumerate(self._calls()):
-                here = flat[i * per_step : (i + 1) * per_step]
-                leaves = [leaf.detach() for leaf in floating(before)]
-                duals = [forward_ad.make_dual(a, v) for a, v in zip(leaves, here, strict=True)]
-                try:
-                    _, after = self.loss(rows, with_floating(before, duals))
-                except NotImplementedError as error:
-                    raise SettingError(
-                        "an operator of this loss has no forward mode "
-                        f"({' '.join(str(error).split())[:80]}); call tt.accelerate on the module, "
-                        "or use float64"
-                    ) from error
-                for leaf in floating(after):
-                    tangent = forward_ad.unpack_dual(leaf).tangent
-                    found.append(torch.zeros_like(leaf) if tangent is None else tangent.clone())
-        return self._stack(found)
-
-    def _calls(self) -> list[tuple[Any, State]]:
-        if self.folded:
-            return [(self.rows, self.inside)]
-        return [(self.batch[t : t + 1], self._listed[t]) for t in range(self.length)]
 
     def _pull(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[Stacked, dict[str, Tensor]]:
         names = [name for name, p in self.params.items() if p.requires_grad]

@@ -76,7 +76,8 @@ class Adaptive(GradientMethod):
     def estimate(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
         """K and the rate of decay, from a ledger of the steps from `at` on.
 
-        As many lags are measured as it takes to see the tail, twice as many each time.
+        As many lags are measured as it takes to see the tail, twice as many each time; and over
+        as many steps as it takes to find a loss that says anything, where losses are rare.
         """
         with _without_dropout(loss):
             return self._measure(loss, batch, at)
@@ -84,10 +85,14 @@ class Adaptive(GradientMethod):
     def _measure(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
         left = len(batch) - at.target
         most = min(_MOST if self.max_lag is None else self.max_lag, left - 1)
-        lags = min(_FIRST, most)
+        lags, size = min(_FIRST, most), 0
         while True:
-            sample = Window(batch, at.target, at.target + min(left, _SAMPLE * max(lags, _FIRST)))
+            size = min(left, max(size, _SAMPLE * max(lags, _FIRST)))
+            sample = Window(batch, at.target, at.target + size)
             found = ledger(loss, sample, at.state, parameters(loss, sample, at.state), lags)
+            if not found.total() and size < left:
+                size *= 2
+                continue
             lag, rate = reach(found, self.bias, len(batch))
             if lag <= 3 * lags // 4 or lags == most:
                 return Estimate(lag, rate)
