@@ -318,14 +318,14 @@ def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
 
 def test_gradients_that_cannot_be_shown(fails: Fails, small_runs: SmallRuns) -> None:
     closed, run = small_runs("sales"), small_runs("text")
-    assert fails("gradients", closed).startswith(f"error: {closed} has no recurrent network; its ")
+    assert fails("gradients", closed).startswith(f"{closed} has no recurrent network; its ")
     longest = tt.load(run).scores["data"]["steps"]
     far = longest["train"] + longest["valid"]
     assert fails("gradients", run, "--max-lag", "9999", code=2) == (
-        f"error: --max-lag 9999: from 1 to {far - 1}; the longest sequence has {far} steps"
+        f"--max-lag 9999: from 1 to {far - 1}; the longest sequence has {far} steps"
     )
     assert "from 1 to" in fails("gradients", run, "--max-lag", "0", code=2)
-    assert fails("gradients", "nowhere") == "error: there is no run at nowhere"
+    assert fails("gradients", "nowhere") == "there is no run at nowhere"
 
 
 def test_gradients_of_text(ask: Any, small_runs: SmallRuns) -> None:

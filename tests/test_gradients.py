@@ -13,7 +13,7 @@ import pytest
 import report_runs
 import torch
 from rich.console import Console
-from small_runs import SmallRuns
+from small_runs import SmallRuns, walk, write_series
 from training_cases import small_model, toy
 
 import throughtime as tt
@@ -21,7 +21,7 @@ from throughtime import gradients
 from throughtime.config import Candidate, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
-from throughtime.errors import RunError, SettingError
+from throughtime.errors import NonFiniteError, RunError, SettingError
 from throughtime.fitting import Fitted
 from throughtime.picture import gradient
 
@@ -57,9 +57,9 @@ def test_sizes_follow_the_truncation_the_data_and_the_work() -> None:
 
     assert sizes() == (120, 2000)  # beyond the truncation
     assert sizes(longest=100)[0] == 99
-    assert sizes(cut=None)[0] == 500
+    assert sizes(cut=None)[0] == 400
     lags, steps = sizes(weights=3_000_000, cut=400)
-    assert steps >= 5 * lags // 4
+    assert steps >= 2 * lags
     assert lags * steps * 3_000_000 <= 1.1 * gradients.WORK
     assert sizes(lag=7)[0] == 7
     for wrong in (0, 100):
@@ -84,6 +84,36 @@ def test_the_norms_are_those_of_the_ledger_and_truncation_is_what_training_uses(
     assert found["beyond"] == pytest.approx(1 - float(book.share[11]), abs=1e-6)
     assert found["reach"]["0.9"] == book.reach(0.9)
     json.dumps(found, allow_nan=False)
+
+
+LAWS: dict[str, dict[str, Any]] = {
+    "normal": {"columns": 2},
+    "student_t": {"columns": 1},
+    "laplace": {"columns": 1},
+    "mixture": {"columns": 1, "component": "student_t", "num_components": 3},
+    "poisson": {"columns": 1},
+    "negative_binomial": {"columns": 1},
+    "bernoulli": {"columns": 3},
+    "discretised_logistic": {"num_symbols": 9},
+    "categorical": {"num_symbols": 9},
+}
+
+
+@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_every_law_can_be_examined(kind: str, cell: str) -> None:
+    law = tt.emissions.from_json({"kind": kind, **LAWS[kind]})
+    torch.manual_seed(0)
+    columns = LAWS[kind].get("columns")
+    whole = torch.randint(0, 2 if kind == "bernoulli" else 9, (60, columns or 1))
+    values = whole[:, 0] if columns is None else whole.double()
+    model = small_model(
+        cell=cell, hidden_size=4, members=2, dropout=0.2, recurrent_dropout=0.1, emission=law
+    )
+    found = gradients.examine(network(model, TrainSettings(bptt="5")), Sequences.of([values]), True)
+    assert all(norm is not None and norm > 0 for norm in found["norms"][:3])
+    assert found["jacobian_norm"]["mean"][0] > 0
+    assert found["verdict"]["sentence"]
 
 
 def test_what_has_been_learned_is_not_called_nothing() -> None:
@@ -126,6 +156,25 @@ def test_fit_examines_the_network_and_the_run_examines_it_anew(small_runs: Small
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "How far back the gradient reaches" in page
     assert f"The gradient that {kept['model']} learns from" in page
+
+
+def test_a_gradient_that_is_not_finite_does_not_end_a_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: Any, **__: Any) -> Any:
+        raise NonFiniteError("the gradient explodes")
+
+    monkeypatch.setattr(gradients, "examine", explode)
+    write_series(tmp_path / "prices.csv", walk(100))
+    events: list[dict[str, Any]] = []
+    run = tt.fit(
+        tmp_path / "prices.csv", value="price", model="gru", steps=2, hidden=2,
+        out=tmp_path / "run", on_event=events.append,
+    )  # fmt: skip
+    assert run.scores["gradients"] is None
+    note = {"event": "note", "model": "gru", "message": "the gradient explodes"}
+    assert note in events
+    assert "the gradient explodes" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_run_without_a_network_says_what_it_sees(small_runs: SmallRuns) -> None:

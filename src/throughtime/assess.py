@@ -13,7 +13,7 @@ import torch
 from throughtime import evaluate, gradients, peers
 from throughtime.data.sequences import Sequences
 from throughtime.doctor import version
-from throughtime.errors import NonFiniteError
+from throughtime.errors import NonFiniteError, SettingError
 from throughtime.evaluate import Entry, StepScores
 from throughtime.evaluate.forecast import conditioned
 from throughtime.evaluate.scores import shown
@@ -103,7 +103,7 @@ def _gradients(
     learned = gradients.has_learned(row)
     try:
         return gradients.examine(network, data, learned, work=work, seed=workshop.settings.seed)
-    except NonFiniteError as error:
+    except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
         return None
 

@@ -34,7 +34,7 @@ Progress = Callable[[int, int, str], None]  # done, in all, what it is about
 WORK = 2.5e10  # (weights + _BESIDE) × steps × lags: a few seconds
 _BESIDE = 60_000  # what a step costs beside the products with the weights, in weights
 _STEPS = 2000  # of a window, all rows together
-_LAGS = 500  # that are looked at where nothing is truncated
+_LAGS = 400  # that are looked at where nothing is truncated
 _LEAST_LAGS, _LEAST_STEPS = 20, 100
 _WARM = 1000  # steps read before the window
 _ROWS = 32
@@ -108,7 +108,7 @@ def sizes(
     """How many lags to look at, and in how many steps (of all rows together).
 
     longest: the steps of the longest sequence. Where the work does not allow for all, there are
-    fewer steps, and then fewer lags, down to a quarter more steps than lags.
+    fewer steps, and then fewer lags, down to twice as many steps as lags.
     """
     places = work / (weights + _BESIDE)  # steps × lags
     if max_lag is not None:
@@ -117,10 +117,10 @@ def sizes(
                 f"max_lag={max_lag}: from 1 to {longest - 1}; the longest sequence has {longest} "
                 "steps"
             )
-        return max_lag, max(5 * max_lag // 4, min(_STEPS, int(places / max_lag)))
+        return max_lag, max(2 * max_lag, min(_STEPS, int(places / max_lag)))
     lags = min(_LAGS if cut is None else max(3 * cut // 2, _LEAST_LAGS), longest - 1)
-    lags = max(1, min(lags, max(_LEAST_LAGS, math.isqrt(int(places / 1.25)))))
-    least = max(5 * lags // 4, _LEAST_STEPS)
+    lags = max(1, min(lags, max(_LEAST_LAGS, math.isqrt(int(places / 2)))))
+    least = max(2 * lags, _LEAST_STEPS)
     return lags, max(least, min(_STEPS, int(places / lags)))
 
 
