@@ -195,7 +195,7 @@ def test_leaky_averages_are_what_they_say() -> None:
                 row, t = divmod(target, 30)
                 past = x[row, max(0, t - (steps or 30)) : t][::-1]
                 weights = keep ** np.arange(len(past))
-                expected = past @ weights / weights.sum() if len(past) else 5.0
+                expected = (1 - keep) * past @ weights + keep ** len(past) * 5.0
                 assert found[target, i] == pytest.approx(expected, rel=1e-9)
 
 

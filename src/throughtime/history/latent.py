@@ -117,8 +117,9 @@ def restarted(
         tick(f"the state restarted {steps} steps before")
         nats[steps] = latent.restarted(part, chosen, steps)  # type: ignore[misc]
 
-    for steps in (k for k in RESTARTS if k <= longest):
-        if steps == 1 or time.monotonic() < until:
+    judge(longest)  # first, and in any case: the others are compared with it
+    for steps in (k for k in reversed(RESTARTS) if k < longest):
+        if time.monotonic() < until:
             judge(steps)
     while True:
         points = compared(nats, bounds, seed)

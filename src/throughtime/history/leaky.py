@@ -81,7 +81,7 @@ def _designs(
 
 
 def _averages(part: Part, x: Floats, empty: float, steps: int | None) -> Floats:
-    """Leaky averages of what lies before each target, a column a rate; `empty` of nothing."""
+    """Leaky averages of what lies before each target, a column a rate; they begin as `empty`."""
     rows, first = part.rows, part.first[part.rows]
     age = rows - first
     reach = age if steps is None else np.minimum(age, steps)
@@ -96,6 +96,5 @@ def _averages(part: Part, x: Floats, empty: float, steps: int | None) -> Floats:
             older = rows - 1 - steps
             gone = np.where(older >= first, running[np.maximum(older, 0)], 0.0)
             before = before - keep**steps * gone
-        weight = 1.0 - keep**reach
-        found[:, i] = np.where(reach > 0, before / np.where(reach > 0, weight, 1.0), empty)
+        found[:, i] = before + keep**reach * empty
     return found

@@ -25,6 +25,8 @@ def strongest(
 
     features ``[total, F]`` of every step, 0 where unknown; scores ``[n, G]`` of the targets.
     """
+    if not lags:
+        return None
     chosen, scores = _affordable(features, scores, part, len(lags))
     white_past = _whitened(features, chosen.rows)
     white_now = _whitened(scores, None)

@@ -55,11 +55,11 @@ def recommended(study: Study, window: Window, order: int, memory: int) -> Settin
     method = bptt.parse(usual.train.bptt)
     reach = method.reach if isinstance(method, Truncated) else None
     longest = max(2, int(study.raw[0].lengths.max()))
-    k1 = k2 = min(reach or longest, longest)
-    if 2 * memory > k2:
-        k1 = min(max(memory, min(k1, 100)), longest)
-        k2 = min(k1 + memory, longest)
-        k1 = min(k1, k2)
+    k1 = k2 = reach or longest
+    if reach is not None and 2 * memory > reach:
+        # Lanes hold one sequence after the other, so that a window may begin anywhere in one.
+        k1 = max(memory, min(reach, 100))
+        k2 = k1 + memory
     return Settings(
         order=order,
         dense=min(order, window.dense),

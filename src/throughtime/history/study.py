@@ -22,6 +22,7 @@ from throughtime.history.windows import FURTHEST, Family
 PAST = 2 * FURTHEST  # steps kept before what is judged
 _MANY = 50  # sequences of which whole ones can be left out
 _ALPHABET = 300  # symbols of which a law over all can be held for many steps
+_FEWEST = 12  # steps to learn from
 _PROBE = 20  # lags of the autoregressions that choose between levels and changes
 
 Event = Callable[[dict[str, Any]], None]
@@ -89,6 +90,10 @@ def study(
         if span.steps == 0:
             raise DataError(f"there are no observed values to {name}; give more data")
     whole = learn.steps
+    if whole < _FEWEST:
+        raise DataError(
+            f"{whole} steps to learn from are too few to measure memory; give more data"
+        )
     raw = tuple(_latest(span, most).limit_past(PAST) for span in spans.values())
     notes: tuple[str, ...] = ()
     if raw[0].steps < whole:

@@ -48,7 +48,8 @@ def _lags(lags: int, curve: tuple[Point, ...], model: str, step: str, settings: 
         far = ", ".join(map(str, settings.far))
         return (
             f"A window must reach {lags} {step}s back; {near}lag{'s' * (len(settings.far) > 1)} "
-            f"{far} carry {carried} (measured with {_a(model)})."
+            f"{far} {'carries' if len(settings.far) == 1 and not near else 'carry'} {carried} "
+            f"(measured with {_a(model)})."
         )
     many = "One lag carries" if lags == 1 else f"{lags} lags carry"
     return f"{many} {carried} (measured with {_a(model)})."

@@ -16,6 +16,7 @@ from throughtime.history.parts import Floats, Part
 
 LADDER = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40)
 FURTHEST = 1000  # lags that are looked at one by one
+FEWEST = 100  # targets from which a lag can be told
 SPARSE = 4  # far lags taken up
 ENOUGH = 0.01  # of what the past gains in all: less than that is not worth a longer window
 
@@ -164,9 +165,9 @@ def explore(family: Family, choose: Part, judge: Part, tick: Tick, until: float 
 
 
 def furthest(part: Part) -> int:
-    """The longest lag that enough targets have."""
-    age = part.rows - part.first[part.rows]
-    return min(FURTHEST, int(age.max(initial=0)) // 3)
+    """The longest lag that at least `FEWEST` targets have."""
+    age = np.sort(part.rows - part.first[part.rows])
+    return min(FURTHEST, int(age[-FEWEST])) if len(age) >= FEWEST else 0
 
 
 def _one_more(pool: Pool, dense: int, sparse: tuple[int, ...]) -> tuple[int, ...] | None:
