@@ -97,7 +97,7 @@ def test_sizes_alone_say_when() -> None:
         settings = TrainSettings(valid_every=1, **options)
         watch = Watch(small_model(), data, settings, bptt.parse(settings.bptt))
         assert watch.furthest == each
-        assert watch.length == 2 * each
+        assert watch.length == max(2 * each, 64)
         # One look costs less than so many updates, each of `each` steps in four times the rows.
         assert watch.every >= (watch.length / 2) / each / 0.03
     settings = TrainSettings(bptt="4", valid_every=5, lanes=4)

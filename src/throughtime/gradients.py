@@ -35,6 +35,7 @@ WORK = 2.5e10  # (weights + _BESIDE) × steps × lags: a few seconds
 _BESIDE = 60_000  # what a step costs beside the products with the weights, in weights
 _STEPS = 2000  # of a window, all rows together
 _LAGS = 400  # that are looked at where nothing is truncated
+_FEW = 100  # lags that are looked at however early training truncates
 _LEAST_LAGS, _LEAST_STEPS = 20, 100
 _WARM = 1000  # steps read before the window
 _ROWS = 32
@@ -59,9 +60,9 @@ def examine(
 
     fitted: a network. raw: data like those it learned from. learned: whether it predicts better
     than without a past; then it is no fault that the gradients of its losses cancel. max_lag: the
-    longest lag; None: half as long again as the truncation in use, or less where the data or the
-    work allow no more. Raises SettingError for lags that the data do not have, NonFiniteError
-    where the gradient is not finite.
+    longest lag; None: half as long again as the truncation in use and 100 at least, or less where
+    the data or the work allow no more. Raises SettingError for lags that the data do not have,
+    NonFiniteError where the gradient is not finite.
     """
     model, settings = fitted.model.eval(), settings_of(fitted)
     assert isinstance(model, LatentAutoregressive)
@@ -118,7 +119,7 @@ def sizes(
                 "steps"
             )
         return max_lag, max(2 * max_lag, min(_STEPS, int(places / max_lag)))
-    lags = min(_LAGS if cut is None else max(3 * cut // 2, _LEAST_LAGS), longest - 1)
+    lags = min(_LAGS if cut is None else max(3 * cut // 2, _FEW), longest - 1)
     lags = max(1, min(lags, max(_LEAST_LAGS, math.isqrt(int(places / 2)))))
     least = max(2 * lags, _LEAST_STEPS)
     return lags, max(least, min(_STEPS, int(places / lags)))

@@ -31,6 +31,7 @@ SHARE = 0.95
 _TINY = 1e-30
 _COST = 0.03  # of the time of training, at most
 _ROWS = 8
+_LEAST = 64  # steps of a window, however early training truncates
 _SHORT, _FAR = 16, 256  # steps of an update, and lags, where the method does not say
 _CALL, _UPDATE = 12, 15  # what a call of the loss and an update cost beside their steps, in steps
 
@@ -123,7 +124,7 @@ class Watch:
         else:  # a method that may take short windows
             each, known = _SHORT, min(known or _FAR, _FAR)
         self.furthest = min(longest, known or longest)
-        self.length = min(2 * self.furthest, len(self.lanes))
+        self.length = min(max(2 * self.furthest, _LEAST), len(self.lanes))
         # A quarter of the rows take at least half the time.
         work = self.length / 2 + _CALL * (1 + self.length.bit_length())
         self.every = math.ceil(work / (each + _UPDATE) / _COST)
