@@ -67,7 +67,8 @@ def examine(
     model, settings = fitted.model.eval(), settings_of(fitted)
     assert isinstance(model, LatentAutoregressive)
     seen = shown(model, fitted.chain, raw)
-    cut = truncation(settings, bptt.parse(settings.bptt))
+    method = bptt.parse(settings.bptt)
+    cut = truncation(settings, method)
     params: dict[str, Tensor] = {
         name: p for name, p in model.named_parameters() if name.startswith("recurrent.")
     }
@@ -75,6 +76,9 @@ def examine(
         int(seen.lengths.max()), sum(p.numel() for p in params.values()), cut, max_lag, work
     )
     batch, state = window(model, seen, steps)
+    if isinstance(method, bptt.Adaptive):  # as it would choose now
+        now = method.windows(plain_loss(model), batch, state).reach
+        cut = now if cut is None else min(now, cut)
     found = gradflow.examine(
         plain_loss(model), batch, state, params, lags, truncation=cut, seed=seed,
         on_progress=lambda part, share: on_progress(round(100 * share), 100, f"gradient: {part}"),

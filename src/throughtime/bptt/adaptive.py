@@ -63,6 +63,10 @@ class Adaptive(GradientMethod):
         used = dataclasses.replace(estimate, updates=estimate.updates + 1)
         return value, dataclasses.replace(after, estimate=used)
 
+    def windows(self, loss: Loss, batch: Timed, state: State) -> Truncated:
+        """The windows it would choose at the beginning of a batch."""
+        return windows(self.estimate(loss, batch, Position.start(state)))
+
     def _renew(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
         """A new estimate; the old one where too few steps are left or nothing is finite."""
         left, old = len(batch) - at.target, at.estimate
