@@ -129,8 +129,8 @@ def restarted(
 
 
 def _surely(gain: Floats) -> float:
-    """A gain less its standard error: of two states, the one whose gain is the more certain."""
-    return float(gain.mean() - gain.std() / len(gain) ** 0.5)
+    """A gain less twice its standard error: of two states, the more certain one is judged."""
+    return float(gain.mean() - 2 * gain.std() / len(gain) ** 0.5)
 
 
 def _closed(window: Window, seed: int) -> list[Entrant]:

@@ -19,8 +19,8 @@ def verdict(
     """The four answers for people. step: what a step is called; shown: how the data are viewed."""
     if not order:
         return (
-            f"Order does not matter in these data{shown}: the past of {_a(step)} says nothing about "
-            f"it (p = {order.p_value:.2g}; a law that looks at it gains "
+            f"Order does not matter in these data{shown}: the past of {_a(step)} says nothing "
+            f"about it (p = {order.p_value:.2g}; a law that looks at it gains "
             f"{_signed(order.gain, order.interval, step)}). A constant law is all there is to "
             "learn; a recurrent model would only fit noise."
         )
