@@ -110,7 +110,7 @@ def hidden_markov(seed: int, length: int = LONGER) -> Sample:
     return Sample(_symbols(np.array(x), 6), None, True, "three states")
 
 
-def garch(seed: int, length: int = LONGER) -> Sample:
+def garch(seed: int, length: int = 2 * LONGER) -> Sample:
     """GARCH(1, 1) with Gaussian noise: the variance is a state of long memory."""
     draw = np.random.default_rng([seed, 7])
     alpha = draw.uniform(0.06, 0.12)

@@ -112,7 +112,7 @@ def main() -> None:
         family={"action": "append", "choices": list(FAMILIES), "help": "only this (again: more)"},
         limit={"type": float, "default": 120.0, "help": "seconds for a certificate"},
         copy={"action": "store_true", "help": "the echo beyond the truncation instead"},
-        steps={"type": int, "default": 600, "help": "updates of the networks of --copy"},
+        steps={"type": int, "default": 2000, "help": "updates of the networks of --copy"},
     )  # fmt: skip
     torch.set_num_threads(1)
     if args.copy:

@@ -83,7 +83,8 @@ def test_the_lags_needed_are_found(family: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("family", ["iid", "shuffled", "ar", "copy", "hmm", "garch"])
 def test_order_is_judged_rightly(family: str, seed: int) -> None:
-    sample = families.FAMILIES[family](seed)
+    length = families.LONGER if family in ("hmm", "garch") else families.LENGTH
+    sample = families.FAMILIES[family](seed, length=length)
     window = pool_of(sample.data).best(least=1)
     found = order_matters(
         window.law(), window.family.fit(0), window.reach, window.held[1], "", seed, 60
@@ -127,7 +128,8 @@ def test_shuffled_blocks_are_a_reordering_that_leaves_none_in_place(
 
 @pytest.mark.parametrize(("family", "wins"), [("hmm", True), ("garch", True), ("ar", False)])
 def test_the_decision_for_a_latent_state(family: str, wins: bool) -> None:
-    sample = families.FAMILIES[family](2)
+    length = families.LENGTH if family == "ar" else families.LONGER
+    sample = families.FAMILIES[family](1, length=length)
     found = tt.history.certificate(sample.data, time_limit=60, seed=0)
     assert found.order_matters
     assert found.latent_gain.wins == wins, found.verdict

@@ -101,7 +101,7 @@ def restarted(
 ) -> tuple[list[Point], int]:
     """Nats against the steps that the state has seen since it was restarted; those needed.
 
-    until: when to stop, by `time.monotonic`.
+    until: when to stop looking closer, by `time.monotonic`.
     """
     assert latent.restarted is not None
     part = latent.part
@@ -117,10 +117,8 @@ def restarted(
         tick(f"the state restarted {steps} steps before")
         nats[steps] = latent.restarted(part, chosen, steps)  # type: ignore[misc]
 
-    judge(longest)  # first, and in any case: the others are compared with it
-    for steps in (k for k in reversed(RESTARTS) if k < longest):
-        if time.monotonic() < until:
-            judge(steps)
+    for steps in sorted({longest, *(k for k in RESTARTS if k < longest)}):
+        judge(steps)
     while True:
         points = compared(nats, bounds, seed)
         needed = sufficient(points)
@@ -131,8 +129,8 @@ def restarted(
 
 
 def _surely(gain: Floats) -> float:
-    """A gain less its standard error: of two states, the one whose gain is the more certain."""
-    return float(gain.mean() - gain.std() / len(gain) ** 0.5)
+    """A gain less twice its standard error: of two states, the more certain one is judged."""
+    return float(gain.mean() - 2 * gain.std() / len(gain) ** 0.5)
 
 
 def _closed(window: Window, seed: int) -> list[Entrant]:

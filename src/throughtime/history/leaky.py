@@ -26,7 +26,7 @@ from throughtime.history.values import (
 )
 
 HALF_LIVES = (2.0, 6.0, 18.0, 54.0, 160.0)  # steps
-NAME = "state of leaky averages"
+NAME = "set of leaky averages"
 
 
 @dataclass(frozen=True)

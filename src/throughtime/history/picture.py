@@ -20,7 +20,10 @@ def picture(found: dict[str, Any]) -> list[str]:
     last = max(2, curve[-1]["lags"])
     lost = [_at(curve, lags) - best for lags in _columns(last)]
     heights = [max(0, round(8 * HEIGHT * value / most)) if most > 0 else 0 for value in lost]
-    lines = [f"nats per {found['step']} above the best, by lags seen ({found['lags']['model']})"]
+    lines = [
+        f"nats per {found['step']} above the best, by lags seen",
+        f"  {found['lags']['model']}"[: WIDTH + 20],
+    ]
     for row in range(HEIGHT - 1, -1, -1):
         bars = "".join(_LEVELS[min(8, max(0, height - 8 * row))] for height in heights)
         label = f"{most:.3f}" if row == HEIGHT - 1 else "0" if row == 0 else ""

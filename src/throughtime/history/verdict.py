@@ -19,13 +19,13 @@ def verdict(
     """The four answers for people. step: what a step is called; shown: how the data are viewed."""
     if not order:
         return (
-            f"Order does not matter in these data{shown}: the past of a {step} says nothing about "
-            f"it (p = {order.p_value:.2g}; a law that looks at it gains "
+            f"Order does not matter in these data{shown}: the past of {_a(step)} says nothing "
+            f"about it (p = {order.p_value:.2g}; a law that looks at it gains "
             f"{_signed(order.gain, order.interval, step)}). A constant law is all there is to "
             "learn; a recurrent model would only fit noise."
         )
     sentences = [
-        f"Order matters{shown}: the past of a {step} is worth "
+        f"Order matters{shown}: the past of {_a(step)} is worth "
         f"{_amount(order.gain, order.interval, step)}, and over a shuffled past "
         f"{order.over_shuffled:.3f} (p = {order.p_value:.2g}).",
         _lags(lags, curve, model, step, settings),
@@ -99,7 +99,7 @@ def _settings(settings: Settings, latent: LatentGain, step: str) -> str:
 
 def _a(name: str) -> str:
     """With an article."""
-    return f"{'an' if name[0] in 'aeiou' or name.startswith('n-') else 'a'} {name}"
+    return f"{'an' if name[0] in 'aeio' or name.startswith(('n-', 'hour')) else 'a'} {name}"
 
 
 def _turned(interval: tuple[float, float]) -> tuple[float, float]:
