@@ -119,7 +119,8 @@ class Workshop:
     def remembered(self) -> dict[str, Any] | None:
         """The history certificate of the training and validation data, as JSON.
 
-        None where models or truncation are given, and where the data are too few to tell.
+        Networks are left to the fit itself. None where models or truncation are given, and where
+        the data are too few to tell.
         """
         if self.settings.model != "auto" or self.settings.bptt != "auto":
             return None
@@ -133,8 +134,9 @@ class Workshop:
         try:
             found = certificate_of(
                 self.parts, self.settings, time_limit=limit, seed=self.settings.seed,
-                on_event=self.on_event,
+                on_event=self.on_event, networks=False,
             ).to_json()  # fmt: skip
+            found.pop("seconds")  # all else is the same whenever it is measured
         except DataError as error:  # what is too little to certify may be enough to fit
             self.on_event({"event": "uncertified", "why": str(error)})
             return None
@@ -149,7 +151,7 @@ class Workshop:
         if self.history is None:
             return None
         told = self.history["settings"]
-        return recipes.Advice(told["order"], told["k1"], told["k2"], told["time_scale"])
+        return recipes.Advice(told["dense"], told["k1"], told["k2"], told["time_scale"])
 
     def seconds_for(self, left: list[Candidate]) -> float | None:
         """The next candidate's share of the time left; a sixth is kept for the evaluation."""

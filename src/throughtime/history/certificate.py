@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -127,14 +128,18 @@ def certificate_of(
     time_limit: float = _LIMIT,
     seed: int = 0,
     on_event: Event = lambda event: None,
+    networks: bool = True,
 ) -> Certificate:
     """The certificate from the parts that a fit has, without a look at its test part.
 
     parts: anything with `train` and `valid`, raw `Sequences`: the validation part judges, and the
-    end of the training part chooses. settings, view: of the fit, if it has any already.
+    end of the training part chooses. settings, view: of the fit, if it has any already. networks:
+    as for `measured`.
     """
     learn, choose, _ = parts.train.split(valid=0.15, test=0.0)
-    return measured(learn, choose, parts.valid, settings, view, time_limit, seed, on_event)
+    return measured(
+        learn, choose, parts.valid, settings, view, time_limit, seed, on_event, networks
+    )
 
 
 def measured(
@@ -146,16 +151,20 @@ def measured(
     time_limit: float = _LIMIT,
     seed: int = 0,
     on_event: Event = lambda event: None,
+    networks: bool = True,
 ) -> Certificate:
     """The certificate from three spans of raw data: to learn from, to choose by, to judge by.
 
-    Fits, choices and judgements are each made on their own span. Raises SettingError, DataError.
+    Fits, choices and judgements are each made on their own span. networks: train some too, for as
+    long as there is time. Without them the time limit only says how much work is done, and the
+    answer is the same however fast the machine is. Raises SettingError, DataError.
     """
     if not time_limit >= _LEAST_SECONDS:
         raise SettingError(
             f"time_limit={time_limit:g}: a certificate takes {_LEAST_SECONDS:g} s or more"
         )
     begun = time.monotonic()
+    clock = time_limit if networks else math.inf
 
     def tick(about: str) -> None:
         spent = time.monotonic() - begun
@@ -164,13 +173,13 @@ def measured(
     tick("choosing how to look at the data")
     asked = settings or settings_of(seed)
     case = study(learn, choose, judge, asked, round(_STEPS_PER_SECOND * time_limit), view)
-    pool = _windows(case, time_limit, tick)
+    pool = _windows(case, time_limit, clock, tick)
     window = pool.best()
     tick("whether order matters")
     tested = pool.best(least=1)  # a law that sees nothing has nothing to lose
     order = order_matters(
         tested.law(), tested.family.fit(0), tested.reach, tested.held[1],
-        latents.named(tested), seed, _SHARES["order"] * time_limit,
+        latents.named(tested), seed, _SHARES["order"] * clock,
     )  # fmt: skip
     points, needed = curve(pool, seed)
     windows = Lags(needed if order else 0, latents.named(window), tuple(points))
@@ -180,9 +189,11 @@ def measured(
         few = 10.0 + case.raw[0].steps * _SECONDS_FOR
         left = max(1.0, _NETWORKS_BY * time_limit - (time.monotonic() - begun))
         worth = points[0].nats - min(point.nats for point in points)
-        latent, model = latents.compare(case, window, worth, seed, min(few, left), tick)
-        if latent.wins:
-            steps, memory = latents.restarted(case, model, seed, tick, begun + time_limit)
+        latent, model = latents.compare(
+            case, window, worth, seed, min(few, left) if networks else None, tick
+        )
+        if latent.wins and model is not None:
+            steps, memory = latents.restarted(case, model, seed, tick, begun + clock)
             lags = Lags(memory, latent.model, tuple(steps))
     advice = recommended(case, window, windows.needed, lags.needed)
     shown = _view_in_words(case)
@@ -203,13 +214,13 @@ def measured(
     )
 
 
-def _windows(case: Study, time_limit: float, tick: Tick) -> Pool:
+def _windows(case: Study, time_limit: float, clock: float, tick: Tick) -> Pool:
     """The kind of window law that predicts the data to choose by best, with all its windows."""
     work = _FLOATS_PER_SECOND * _SHARES["windows"] * time_limit
     families = case.families(work)
     begun, pools = time.monotonic(), []
     for i, family in enumerate(families, 1):
-        share = _SHARES["windows"] * time_limit * i / len(families)
+        share = _SHARES["windows"] * clock * i / len(families)
         pools.append(explore(*family, tick, begun + share))
     return min(pools, key=lambda pool: pool.score)
 

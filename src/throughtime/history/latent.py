@@ -40,8 +40,8 @@ class LatentGain:
     wins: the interval lies above zero and the gain is worth having (`WORTH`, `LEAST`). model: the
     latent model; against: the best window. passes: how often the training of a network went
     through its data, None for a closed form. trained: the share of the network's updates that
-    there was time for. tried: False where order does not matter, so that
-    there is nothing for a state to hold.
+    there was time for, 0 where none was to be trained. tried: False where order does not matter, so
+    that there is nothing for a state to hold, and where there was no model to try.
     """
 
     wins: bool
@@ -67,9 +67,13 @@ class Entrant:
 
 
 def compare(
-    study: Study, window: Window, worth: float, seed: int, seconds: float, tick: Tick
-) -> tuple[LatentGain, Entrant]:
-    """The best latent model against the best window. worth: nats of the past in all, per step."""
+    study: Study, window: Window, worth: float, seed: int, seconds: float | None, tick: Tick
+) -> tuple[LatentGain, Entrant | None]:
+    """The best latent model against the best window. worth: nats of the past in all, per step.
+
+    seconds: for training networks; None: only models in closed form. Returns the latent model, too,
+    or None where there is none to try.
+    """
     begun = time.monotonic()
     rivals, states = [_constant(study)], []
     if study.comparable:
@@ -79,20 +83,27 @@ def compare(
         rivals.append(Entrant(name, law.nats(choose), law.nats(judge), judge))
         tick("small latent states")
         states = _closed(window, seed)
-    if study.raw[0].domain.kind != "text":
-        tick("a network over a window")
-        lags = window.dense if study.comparable else min(window.reach, 20)
-        share = WINDOW_SHARE * seconds
-        rivals.append(_entrant(networks.over_window(study, lags, seed, share), study))
-    tick(f"a {networks.CELL.upper()}")
-    left = max(1.0, seconds - (time.monotonic() - begun))
-    network = networks.recurrent(study, seed, left)
-    states.append(_entrant(network, study))
+    trained = 0.0
+    if seconds is not None:
+        if study.raw[0].domain.kind != "text":
+            tick("a network over a window")
+            lags = window.dense if study.comparable else min(window.reach, 20)
+            share = WINDOW_SHARE * seconds
+            rivals.append(_entrant(networks.over_window(study, lags, seed, share), study))
+        tick(f"a {networks.CELL.upper()}")
+        left = max(1.0, seconds - (time.monotonic() - begun))
+        network = networks.recurrent(study, seed, left)
+        states.append(_entrant(network, study))
+        trained = network.trained
+    if not states:
+        return LatentGain(
+            False, 0.0, None, "network", named(window), trained=0.0, tried=False
+        ), None
     best = min(rivals, key=lambda rival: float(rival.choose.mean()))
     latent = max(states, key=lambda state: _surely(best.choose - state.choose))
     nats, interval = mean_interval(best.judge - latent.judge, study.parts[2].bounds, seed)
     wins = interval is not None and interval[0] > 0 and nats > max(LEAST, WORTH * worth)
-    gain = LatentGain(wins, nats, interval, latent.name, best.name, latent.passes, network.trained)
+    gain = LatentGain(wins, nats, interval, latent.name, best.name, latent.passes, trained)
     return gain, latent
 
 

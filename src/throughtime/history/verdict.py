@@ -62,6 +62,13 @@ def _latent(latent: LatentGain, step: str) -> str:
             f"A finite window is not enough: the latent state of {_a(latent.model)} adds {amount} "
             f"to the best window, the {latent.against}."
         )
+    if not latent.tried:
+        return "Whether a latent state adds to that is for networks to show."
+    if not latent.trained:
+        return (
+            "Whether a latent state adds to that is for networks to show: that of "
+            f"{_a(latent.model)} differs from the {latent.against} by {amount}."
+        )
     if latent.trained < HALF:
         return (
             f"Whether a latent state adds to that is open: there was time for "
