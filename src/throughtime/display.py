@@ -134,9 +134,11 @@ class FitDisplay:
         self.status = "choosing how to look at the data"
 
     def _on_history(self, event: dict[str, Any]) -> None:
-        if event["about"] != self.status:
-            self.status = event["about"]
-            self._say_plainly(self.status)
+        told = "measuring how much of the past matters"
+        if self.stage != told:
+            self.stage = told
+            self._say_plainly(told)
+        self.status = f"{told}: {event['about']}"
 
     def _on_uncertified(self, event: dict[str, Any]) -> None:
         self._say(f"  how much of the past matters cannot be told: {event['why']}")

@@ -6,8 +6,7 @@ LSTM's h and c), of others everything together. Vectors are the rows of a matrix
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,24 +47,14 @@ def from_vectors(vectors: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [p.reshape(leaf.shape).to(leaf.dtype) for p, leaf in zip(parts, like, strict=True)]
 
 
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    """Within, torch runs its own code: oneDNN's LSTM has no forward mode."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
-
-
 def push(loss: Loss, batch: Any, state: State, vectors: Tensor) -> tuple[Tensor, State]:
     """``(∂S_T/∂S_0) v`` of each row through a batch of T steps by forward mode, and S_T.
 
     vectors: ``[R, n]``. Raises SettingError where the loss has operators without forward mode.
     """
     leaves = [leaf.detach() for leaf in floating(state)]
-    with torch.no_grad(), _without_onednn(), forward_ad.dual_level():
+    own = torch.backends.mkldnn.flags(enabled=False)  # oneDNN's LSTM has no forward mode
+    with torch.no_grad(), own, forward_ad.dual_level():
         tangents = from_vectors(vectors, leaves)
         duals = [
             forward_ad.make_dual(leaf, tangent)
