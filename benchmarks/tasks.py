@@ -90,7 +90,7 @@ def solved(args: argparse.Namespace, task: str, parts: Parts, measure: Measure) 
         rows.append({"network, parameters": name, "loss": loss, "seconds": round(seconds)})
     published = PUBLISHED[task].items()
     return rows + [
-        {"network, parameters": f"published {k}", "loss": f"{v:.2g}"} for k, v in published
+        {"network, parameters": f"published {k}", "loss": f"{v:.3g}"} for k, v in published
     ]
 
 

@@ -137,9 +137,8 @@ def _events(train: Sequences) -> Recipe:
 
     The gradient is taken through whole sequences, and the gates begin with memories of up to their
     length (Tallec & Ollivier 2018). Few steps carry anything to learn from, and a long plateau
-    comes before a network finds what to keep: many units and a high rate get over it soonest,
-    sixteen sequences at a time; nothing is thinned out, because one
-    symbol forgotten cannot be guessed.
+    comes before a network finds what to keep: a wide layer and a high rate get over it soonest.
+    Nothing is thinned out, because a symbol that has been dropped cannot be guessed.
     """
     longest = max(2, int(train.lengths.max()))
     return Recipe(
