@@ -47,14 +47,27 @@ def from_vectors(vectors: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [p.reshape(leaf.shape).to(leaf.dtype) for p, leaf in zip(parts, like, strict=True)]
 
 
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Within, torch runs its own code: oneDNN's LSTM has no forward mode.
+
+    Not by `torch.backends.mkldnn.flags`, which sets more than it is asked to, and warns of that.
+    """
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
 def push(loss: Loss, batch: Any, state: State, vectors: Tensor) -> tuple[Tensor, State]:
     """``(∂S_T/∂S_0) v`` of each row through a batch of T steps by forward mode, and S_T.
 
     vectors: ``[R, n]``. Raises SettingError where the loss has operators without forward mode.
     """
     leaves = [leaf.detach() for leaf in floating(state)]
-    own = torch.backends.mkldnn.flags(enabled=False)  # oneDNN's LSTM has no forward mode
-    with torch.no_grad(), own, forward_ad.dual_level():
+    with torch.no_grad(), _without_onednn(), forward_ad.dual_level():
         tangents = from_vectors(vectors, leaves)
         duals = [
             forward_ad.make_dual(leaf, tangent)
