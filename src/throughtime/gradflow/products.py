@@ -6,7 +6,8 @@ LSTM's h and c), of others everything together. Vectors are the rows of a matrix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
