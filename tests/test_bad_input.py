@@ -203,7 +203,7 @@ WRONG_SETTINGS = {
     ("--layers", "-1"): "--layers -1: at least 1",
     ("--steps", "0"): "--steps 0: at least 1",
     ("--bptt", "some"): "--bptt 'some' is not full, K or K1,K2 (for example 64 or 64,128), "
-    "or memory=512MB",
+    "memory=512MB or adaptive",
     ("--bptt", "memory=x"): "memory='x' is not a size like 512MB, 1.5GB or 300kB",
     ("--bptt", "0"): "k1 must be at least 1, got 0",
     ("--bptt", "5,3"): (
