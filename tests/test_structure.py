@@ -42,6 +42,7 @@ ORDER = (
     "plan",
     "loading",
     "history",
+    "orders",
     "fitting",
     "peers",
     "wav",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from throughtime import plan
@@ -18,7 +18,7 @@ from throughtime.history.order import OrderMatters, order_matters
 from throughtime.history.settings import Settings, recommended
 from throughtime.history.study import Event, Study, study
 from throughtime.history.verdict import verdict
-from throughtime.history.windows import Point, Pool, Tick, curve, explore
+from throughtime.history.windows import Point, Pool, Tick, Window, curve, explore
 from throughtime.loading import label_of, load, plain_options, seconds
 from throughtime.plain import finite
 
@@ -142,6 +142,34 @@ def certificate_of(
     )
 
 
+@dataclass(frozen=True)
+class _Clock:
+    """The time there is, in seconds. networks: without any, nothing is cut short by the clock."""
+
+    limit: float
+    networks: bool
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self.begun
+
+    @property
+    def end(self) -> float:
+        """When it is over, by `time.monotonic`."""
+        return self.begun + self.limit if self.networks else math.inf
+
+    def share(self, part: str) -> float:
+        return _SHARES[part] * self.limit if self.networks else math.inf
+
+    def for_networks(self, case: Study) -> float | None:
+        """What networks may take; None: there are to be none."""
+        if not self.networks:
+            return None
+        few = 10.0 + case.raw[0].steps * _SECONDS_FOR
+        return min(few, max(1.0, _NETWORKS_BY * self.limit - self.spent))
+
+
 def measured(
     learn: Sequences,
     choose: Sequences,
@@ -163,38 +191,29 @@ def measured(
         raise SettingError(
             f"time_limit={time_limit:g}: a certificate takes {_LEAST_SECONDS:g} s or more"
         )
-    begun = time.monotonic()
-    clock = time_limit if networks else math.inf
+    clock = _Clock(time_limit, networks)
 
     def tick(about: str) -> None:
-        spent = time.monotonic() - begun
-        on_event({"event": "history", "about": about, "seconds": spent, "limit": time_limit})
+        spent = {"seconds": clock.spent, "limit": time_limit}
+        on_event({"event": "history", "about": about, **spent})
 
     tick("choosing how to look at the data")
     asked = settings or settings_of(seed)
     case = study(learn, choose, judge, asked, round(_STEPS_PER_SECOND * time_limit), view)
-    pool = _windows(case, time_limit, clock, tick)
+    pool = _windows(case, clock, tick)
     window = pool.best()
     tick("whether order matters")
     tested = pool.best(least=1)  # a law that sees nothing has nothing to lose
     order = order_matters(
         tested.law(), tested.family.fit(0), tested.reach, tested.held[1],
-        latents.named(tested), seed, _SHARES["order"] * clock,
+        latents.named(tested), seed, clock.share("order"),
     )  # fmt: skip
     points, needed = curve(pool, seed)
     windows = Lags(needed if order else 0, latents.named(window), tuple(points))
-    lags = windows
-    latent = LatentGain(False, 0.0, None, CELL.upper(), latents.named(window), tried=False)
+    untried = LatentGain(False, 0.0, None, CELL.upper(), latents.named(window), tried=False)
+    latent, lags = (untried, windows)
     if order:
-        few = 10.0 + case.raw[0].steps * _SECONDS_FOR
-        left = max(1.0, _NETWORKS_BY * time_limit - (time.monotonic() - begun))
-        worth = points[0].nats - min(point.nats for point in points)
-        latent, model = latents.compare(
-            case, window, worth, seed, min(few, left) if networks else None, tick
-        )
-        if latent.wins and model is not None:
-            steps, memory = latents.restarted(case, model, seed, tick, begun + clock)
-            lags = Lags(memory, latent.model, tuple(steps))
+        latent, lags = _latent(case, window, windows, seed, clock, tick)
     advice = recommended(case, window, windows.needed, lags.needed)
     shown = _view_in_words(case)
     said = verdict(
@@ -209,18 +228,29 @@ def measured(
         verdict=said,
         step=case.step,
         steps=(len(case.parts[0]), len(case.parts[1]), len(case.parts[2])),
-        seconds=time.monotonic() - begun,
+        seconds=clock.spent,
         notes=(*case.notes, *learn.notes),
     )
 
 
-def _windows(case: Study, time_limit: float, clock: float, tick: Tick) -> Pool:
+def _latent(
+    case: Study, window: Window, windows: Lags, seed: int, clock: _Clock, tick: Tick
+) -> tuple[LatentGain, Lags]:
+    """What a latent state adds, and the lags of the model that wins."""
+    worth = windows.curve[0].nats - min(point.nats for point in windows.curve)
+    latent, model = latents.compare(case, window, worth, seed, clock.for_networks(case), tick)
+    if not latent.wins or model is None:
+        return latent, windows
+    steps, memory = latents.restarted(case, model, seed, tick, clock.end)
+    return latent, Lags(memory, latent.model, tuple(steps))
+
+
+def _windows(case: Study, clock: _Clock, tick: Tick) -> Pool:
     """The kind of window law that predicts the data to choose by best, with all its windows."""
-    work = _FLOATS_PER_SECOND * _SHARES["windows"] * time_limit
-    families = case.families(work)
+    families = case.families(_FLOATS_PER_SECOND * _SHARES["windows"] * clock.limit)
     begun, pools = time.monotonic(), []
     for i, family in enumerate(families, 1):
-        share = _SHARES["windows"] * clock * i / len(families)
+        share = clock.share("windows") * i / len(families)
         pools.append(explore(*family, tick, begun + share))
     return min(pools, key=lambda pool: pool.score)
 
