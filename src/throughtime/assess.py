@@ -18,6 +18,7 @@ from throughtime.evaluate import Entry, StepScores
 from throughtime.evaluate.forecast import conditioned
 from throughtime.evaluate.scores import shown
 from throughtime.fitting import Fitted, Workshop
+from throughtime.history import with_network
 from throughtime.wav import wav_bytes
 
 Event = Callable[[dict[str, Any]], None]
@@ -64,7 +65,7 @@ def assess(
     best = next(one for one in fitted if one.name == scores["best"])
     transforms = [t["kind"] for t in best.candidate.transforms]
     scores |= {"data": summary | {"transforms": transforms}, "orders": workshop.orders}
-    scores["history"] = workshop.history
+    scores["history"] = _history(fitted, scores["best"], workshop, on_event)
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
     test = _few_laws(parts.test)
     season = workshop.view.season
@@ -87,6 +88,20 @@ def assess(
     scores["samples"] = samples(best, parts.test, seed)
     scores["verdict"] = evaluate.verdict(scores)
     return scores
+
+
+def _history(
+    fitted: list[Fitted], best: str, workshop: Workshop, on_event: Event
+) -> dict[str, Any] | None:
+    """The certificate of the data; where a network beats every window, its memory is theirs."""
+    found, parts = workshop.history, workshop.parts
+    network = gradients.best_network(fitted, best)
+    windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
+    if found is None or network is None or network.valid >= min(windows, default=math.inf):
+        return found
+    spans = [shown(network.model, network.chain, p) for p in (parts.train, _few_laws(parts.test))]
+    seed = workshop.settings.seed
+    return with_network(found, network.model, network.name, spans[0], spans[1], seed, on_event)
 
 
 def _gradients(

@@ -13,6 +13,7 @@ from throughtime.history.certificate import (
     Lags,
     certificate,
     certificate_of,
+    with_network,
 )
 from throughtime.history.latent import LatentGain
 from throughtime.history.order import OrderMatters
@@ -28,4 +29,5 @@ __all__ = [
     "Settings",
     "certificate",
     "certificate_of",
+    "with_network",
 ]

@@ -20,6 +20,7 @@ from throughtime.history.study import Event, Study, study
 from throughtime.history.verdict import verdict
 from throughtime.history.windows import Point, Pool, Tick, Window, curve, explore
 from throughtime.loading import label_of, load, plain_options, seconds
+from throughtime.models.base import SequenceModel
 from throughtime.plain import finite
 
 SCHEMA = 1
@@ -241,8 +242,26 @@ def _latent(
     latent, model = latents.compare(case, window, worth, seed, clock.for_networks(case), tick)
     if not latent.wins or model is None:
         return latent, windows
-    steps, memory = latents.restarted(case, model, seed, tick, clock.end)
+    steps, memory = latents.restarted(model, latents.constant(case).judge, seed, tick, clock.end)
     return latent, Lags(memory, latent.model, tuple(steps))
+
+
+def with_network(
+    found: dict[str, Any], model: SequenceModel, name: str, learn: Sequences, judge: Sequences,
+    seed: int, on_event: Event,
+) -> dict[str, Any]:  # fmt: skip
+    """A certificate as JSON with the memory of a network that beat its windows.
+
+    learn, judge: as the network sees them; its state is restarted k steps before each target.
+    """
+    points, needed = latents.memory_of(
+        model, name, learn, judge, seed,
+        lambda about: on_event({"event": "history", "about": about}),
+    )  # fmt: skip
+    steps = f"{needed} {found['step']}s"
+    said = f" The network {name} beats that window; its state makes use of {steps} of the past."
+    lags: dict[str, Any] = finite(_plain_lags(Lags(needed, name, tuple(points))))
+    return {**found, "lags": lags, "verdict": found["verdict"] + said}
 
 
 def _windows(case: Study, clock: _Clock, tick: Tick) -> Pool:

@@ -8,12 +8,15 @@ best is chosen on data that are then not used for judging, so the one comparison
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from throughtime.data.sequences import Sequences
+from throughtime.emissions import Emission
 from throughtime.evaluate.bootstrap import mean_interval
 from throughtime.history import hidden, leaky, networks
 from throughtime.history.parts import Floats, Ints, Part
@@ -22,6 +25,7 @@ from throughtime.history.symbols import Symbols
 from throughtime.history.values import Values
 from throughtime.history.windows import Point, Tick, Window, compared, sufficient
 from throughtime.models.autoregressive import Autoregressive
+from throughtime.models.base import SequenceModel
 
 WORTH = 0.01  # of what the past is worth: a latent state that adds less is not worth its training
 LEAST = 0.001  # nats per step: less than that is within what training networks anew varies by
@@ -30,6 +34,7 @@ RESTARTS = (1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 320, 500)
 _TARGETS, _NETWORK_TARGETS = 4000, 1000  # before which a state is restarted, at most
 _ALPHABET = 64  # symbols of which a hidden Markov chain is tried
 
+Spans = tuple[Sequences, Sequences]
 Restart = Callable[[Part, Ints, int], Floats]
 
 
@@ -75,7 +80,7 @@ def compare(
     or None where there is none to try.
     """
     begun = time.monotonic()
-    rivals, states = [_constant(study)], []
+    rivals, states = [constant(study)], []
     if study.comparable:
         law = window.law()
         choose, judge = window.held
@@ -89,11 +94,13 @@ def compare(
             tick("a network over a window")
             lags = window.dense if study.comparable else min(window.reach, 20)
             share = WINDOW_SHARE * seconds
-            rivals.append(_entrant(networks.over_window(study, lags, seed, share), study))
+            rivals.append(
+                _entrant(networks.over_window(study, lags, seed, share), *study.parts[1:])
+            )
         tick(f"a {networks.CELL.upper()}")
         left = max(1.0, seconds - (time.monotonic() - begun))
         network = networks.recurrent(study, seed, left)
-        states.append(_entrant(network, study))
+        states.append(_entrant(network, *study.parts[1:]))
         trained = network.trained
     if not states:
         return LatentGain(
@@ -108,11 +115,12 @@ def compare(
 
 
 def restarted(
-    study: Study, latent: Entrant, seed: int, tick: Tick, until: float
+    latent: Entrant, memoryless: Floats, seed: int, tick: Tick, until: float
 ) -> tuple[list[Point], int]:
     """Nats against the steps that the state has seen since it was restarted; those needed.
 
-    until: when to stop looking closer, by `time.monotonic`.
+    memoryless: nats of every target under the constant law, which has seen none. until: when to
+    stop looking closer, by `time.monotonic`.
     """
     assert latent.restarted is not None
     part = latent.part
@@ -122,7 +130,7 @@ def restarted(
     most = min(len(old), _TARGETS if latent.passes is None else _NETWORK_TARGETS)
     chosen = old[np.linspace(0, len(old) - 1, most).astype(np.int64)]
     bounds = np.searchsorted(part.rows[chosen], part.offsets)
-    nats = {0: _constant(study).judge[chosen]}
+    nats = {0: memoryless[chosen]}
 
     def judge(steps: int) -> None:
         tick(f"the state restarted {steps} steps before")
@@ -163,8 +171,7 @@ def _closed(window: Window, seed: int) -> list[Entrant]:
     ]
 
 
-def _entrant(network: networks.Network, study: Study) -> Entrant:
-    _, choose, judge = study.parts
+def _entrant(network: networks.Network, choose: Part, judge: Part) -> Entrant:
     return Entrant(
         network.name,
         network.nats(0, choose),
@@ -175,13 +182,31 @@ def _entrant(network: networks.Network, study: Study) -> Entrant:
     )
 
 
-def _constant(study: Study) -> Entrant:
+def memoryless(emission: Emission, levels: int, learn: Sequences, shown: Spans) -> networks.Network:
+    """The constant law with the emission of a network. shown: to choose and to judge by."""
+    model = Autoregressive(0, emission=emission, predictor="constant", levels=levels)
+    model.begin(learn)
+    return networks.Network("constant law", model, shown, 0.0, 1.0)
+
+
+def constant(study: Study) -> Entrant:
     """The memoryless law with the emission of the networks."""
-    model = Autoregressive(
-        0, emission=study.view.emission, predictor="constant", levels=study.view.differenced
-    )
-    model.begin(study.shown[0])
-    return _entrant(networks.Network("constant law", model, study.shown[1:], 0.0, 1.0), study)
+    learn, *shown = study.shown
+    law = memoryless(study.view.emission, study.view.differenced, learn, (shown[0], shown[1]))
+    return _entrant(law, *study.parts[1:])
+
+
+def memory_of(
+    model: SequenceModel, name: str, learn: Sequences, judge: Sequences, seed: int, tick: Tick
+) -> tuple[list[Point], int]:
+    """Of a trained latent model: nats of `judge` from a state restarted k steps before each target.
+
+    learn, judge: as the model sees them. Returns the curve over k and the k that is needed.
+    """
+    part, spans = Part.of(judge), (judge, judge)
+    entrant = _entrant(networks.Network(name, model, spans, 1.0, 1.0), part, part)
+    constant = memoryless(model.emission, model.levels, learn, spans).nats(1, part)
+    return restarted(entrant, constant, seed, tick, math.inf)
 
 
 def named(window: Window) -> str:

@@ -99,6 +99,8 @@ def _settings(settings: Settings, latent: LatentGain, step: str) -> str:
             "use."
         )
     network = f"for a network, --bptt {settings.bptt}"
+    if not latent.trained:
+        return f"A window needs --order {settings.dense}; {network}."
     if settings.far:
         return f"No dense window of that length pays; {network}."
     return f"Use --model ar --order {settings.order}; {network}."
