@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_cli import documented, fields
 
-from throughtime import demo
+from throughtime import bptt, demo, gradflow
 from throughtime.cli import main
 from throughtime.demo import Network, Recaller, recall
 
@@ -77,3 +77,15 @@ def test_what_is_asked_for_exists(capsys):
         main(["demo", "nothing"])
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("error:")
+
+
+def test_the_truncated_network_is_trained_on_the_lags_that_are_shown():
+    """Chunks end with the question: its loss goes back through all the steps of the last one."""
+    model = Recaller("gru", "chrono").double()
+    batch, state = recall(0, 0).double(), model.initial_state(demo.ROWS)
+    params = dict(model.layer.named_parameters())
+    found = gradflow.ledger(model.loss, batch, state, params, demo.SHORT, tensors=True)
+    bptt.Truncated(demo.SHORT).backward(model.loss, batch, state)
+    for name, parameter in params.items():
+        kept = found.gradient(name)[: demo.SHORT].sum(0)
+        torch.testing.assert_close(parameter.grad, kept, rtol=1e-9, atol=1e-12)

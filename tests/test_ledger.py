@@ -391,7 +391,7 @@ def test_a_module_that_keeps_its_state_is_refused():
         return y.square().sum(), state
 
     args = random(STEPS, ROWS, INPUTS), None, dict(layer.named_parameters())
-    refused("keeps hidden state inside; take the state as an argument", loss, *args)
+    refused("keeps hidden state inside .take the state as an argument", loss, *args)
 
 
 def test_what_is_not_finite_is_named():

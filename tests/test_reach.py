@@ -16,7 +16,7 @@ from throughtime.config import TrainSettings
 from throughtime.data.batch import Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.models.autoregressive import Autoregressive
-from throughtime.reach import Sampled, Watch, sample, truncation
+from throughtime.reach import Sampled, Watch, sample, windows
 
 
 def unrolled(model: Any, window: Any) -> list[float]:
@@ -121,14 +121,14 @@ def test_a_method_of_unknown_windows_is_looked_at_as_if_they_were_short() -> Non
 
 
 def test_what_limits_a_gradient_in_training() -> None:
-    def limit(**options: Any) -> int | None:
+    def limit(**options: Any) -> tuple[int, int] | None:
         settings = TrainSettings(**options)
-        return truncation(settings, bptt.parse(settings.bptt))
+        return windows(settings, bptt.parse(settings.bptt))
 
     assert limit(bptt="full") is None
-    assert limit(bptt="8,20") == 20
-    assert limit(bptt="80", segment=4000) == 80
-    assert limit(bptt="full", segment=12) == 12
+    assert limit(bptt="8,20") == (8, 20)
+    assert limit(bptt="80", segment=4000) == (80, 80)
+    assert limit(bptt="full", segment=12) == (12, 12)
 
 
 def test_sequences_of_one_step_and_windows_have_no_reach() -> None:

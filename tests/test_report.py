@@ -442,7 +442,7 @@ def test_memory_reach_and_truncation_are_on_one_axis(pages: dict[str, Path]) -> 
     page = Page(pages["prices"].read_text(encoding="utf-8"))
     labels = [area["aria-label"] or "" for area in page.all("div", "area")]
     reach = runs.gradients(0.95, 80, 200)["reach"]["0.95"]
-    rows = f"data: 26; gradient: {reach}; training: 80"
+    rows = f"data: 26; gradient: {reach + 1}; training: 80"
     assert labels.count(f"{rows}, in days back.") == 1
     logged = [significant(event["reach"], 3) for event in runs.reaches("gru", 42.9, (6.0, 57.0))]
     told = f"that of gru went from {logged[0]} to {logged[-1]} days."

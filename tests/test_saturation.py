@@ -114,3 +114,15 @@ def test_units_that_are_off_and_units_that_cannot_saturate():
     line = tt.RNN(INPUTS, HIDDEN, nonlinearity="identity").double()
     loss, x, state = problem(line, 0.3)
     assert saturation(loss, x, state) == {"RNN_TANH0.l0.identity": 0.0}
+
+
+def test_no_hook_is_left_behind():
+    layer = tt.GRU(2, 3)
+    x = torch.randn(5, 1, 2)
+
+    def loss(batch, state):
+        y, state = layer(batch, state)
+        return y.sum(), state
+
+    gradflow.saturation(loss, x, torch.zeros(1, 1, 3), dict(layer.named_parameters()))
+    assert not torch.nn.modules.module._has_any_global_hook()

@@ -87,8 +87,8 @@ def test_the_words_hold_their_numbers():
     found = diagnose(evidence(falling(0.9), truncation=5))
     share = sum(falling(0.9)[5:]) / sum(falling(0.9))
     assert found.evidence == {"truncation": 5.0, "beyond": pytest.approx(share), "reach": 27.0}
-    assert "after 5 steps, and 58 % of it comes from beyond" in str(found)
-    assert "k2 = 27" in found.remedy
+    assert "after 5 steps, 58 % of it comes from beyond" in str(found)
+    assert "k2 = k1 + 27" in found.remedy
     found = diagnose(evidence(lyapunov=0.2, state_growth=0.0))
     assert "twice as far every 3.5 steps (Lyapunov exponent +0.2 per step)" in found.sentence
     assert "beyond 35 steps" in found.sentence
@@ -120,3 +120,17 @@ def test_reach_rate_and_what_lies_beyond():
     assert evidence([1.0]).rate() == 0.0
     assert evidence([1.0, 0.0]).rate() == -math.inf
     assert "ends after one step" in diagnose(evidence([1.0] + [0.0] * LAG)).sentence
+
+
+def test_windows_leave_out_more_than_what_lies_beyond_them() -> None:
+    """Of k1 losses at once, a lag k is seen by (k2 - k) / k1: counted by hand."""
+    norms = [1.0, 1.0, 1.0, 1.0]
+    chunks = evidence(norms, truncation=4, k1=4)
+    assert chunks.beyond(4) == 0.0
+    assert chunks.lost() == pytest.approx(1 - (4 + 3 + 2 + 1) / 16)
+    assert evidence(norms, truncation=4).lost() == 0.0
+    assert evidence(norms, truncation=2, k1=1).lost() == 0.5
+    assert evidence(norms).lost() is None
+    assert "its windows of 4 losses leave out 38 % in all" in str(diagnose(chunks))
+    hardly = diagnose(evidence(norms, truncation=3, k1=3))
+    assert hardly.name == "truncated too short"

@@ -22,10 +22,10 @@ from throughtime.layers import GRU, LSTM, RNN
 from throughtime.state import State
 from throughtime.train import threads
 
-LAG = 100  # steps between the number and the question
+LAG = 99  # steps between the number and the question: sequences of 100
 HIDDEN, ROWS = 32, 64
 UPDATES, LEARNING_RATE, CLIP = 300, 3e-3, 1.0
-SHORT = 20  # a truncation that does not reach back to the number
+SHORT = 20  # a truncation that does not reach the number; the last window ends with the question
 LEARNED = 0.5  # of the nats of a guess: below, the network knows more than it was told
 _CELLS: dict[str, Any] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 Progress = Callable[[int, int, str], None]

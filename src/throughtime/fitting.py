@@ -18,7 +18,7 @@ from throughtime.config import Candidate, RunSettings, TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
 from throughtime.emissions import Emission
-from throughtime.errors import DataError
+from throughtime.errors import DataError, SettingError
 from throughtime.evaluate.scores import peak_memory_mb, reset_peak_memory, shown
 from throughtime.history import certificate_of
 from throughtime.models.base import SequenceModel
@@ -135,7 +135,10 @@ class Workshop:
                 on_event=self.on_event, networks=False,
             ).to_json()  # fmt: skip
             found.pop("seconds")  # all else is the same whenever it is measured
-        except DataError as error:  # what is too little to certify may be enough to fit
+        except (
+            DataError,
+            SettingError,
+        ) as error:  # what is too little to certify may be enough to fit
             self.on_event({"event": "uncertified", "why": str(error)})
             return None
         if path is not None:

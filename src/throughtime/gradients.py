@@ -25,7 +25,7 @@ from throughtime.fitting import Fitted
 from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.plain import finite
-from throughtime.reach import truncation
+from throughtime.reach import windows
 from throughtime.state import State
 from throughtime.unrolled import Loss
 
@@ -68,19 +68,23 @@ def examine(
     assert isinstance(model, LatentAutoregressive)
     seen = shown(model, fitted.chain, raw)
     method = bptt.parse(settings.bptt)
-    cut = truncation(settings, method)
+    cut = windows(settings, method)
     params: dict[str, Tensor] = {
         name: p for name, p in model.named_parameters() if name.startswith("recurrent.")
     }
     lags, steps = sizes(
-        int(seen.lengths.max()), sum(p.numel() for p in params.values()), cut, max_lag, work
+        int(seen.lengths.max()),
+        sum(p.numel() for p in params.values()),
+        cut and cut[1],
+        max_lag,
+        work,
     )
     batch, state = window(model, seen, steps)
     if isinstance(method, bptt.Adaptive):  # as it would choose now
-        now = method.windows(plain_loss(model), batch, state).reach
-        cut = now if cut is None else min(now, cut)
+        cut = windows(settings, method.windows(plain_loss(model), batch, state))
+    k1, k2 = cut or (1, None)
     found = gradflow.examine(
-        plain_loss(model), batch, state, params, lags, truncation=cut, seed=seed,
+        plain_loss(model), batch, state, params, lags, truncation=k2, k1=k1, seed=seed,
         on_progress=lambda part, share: on_progress(round(100 * share), 100, f"gradient: {part}"),
     )  # fmt: skip
     if learned:

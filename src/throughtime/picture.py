@@ -41,14 +41,14 @@ def gradient(found: dict[str, Any]) -> Text:
     told.append(f"{head:>{first}}  {'':{width}}{'share':>{_SHARE}}{'within':>{_SHARE}}\n", "dim")
     for (a, b), length in zip(bins, lengths, strict=True):
         if cut is not None and a == cut:
-            told.append(_rule(cut, found["beyond"], step), "yellow")
+            told.append(_rule(cut, found, step), "yellow")
         style = "cyan" if cut is None or a < cut else "yellow"
         here = share[b - 1] - (share[a - 1] if a else 0.0)
         told.append(f"{_span(a, b - 1):>{first}}  ")
         told.append(f"{_bar(length, width):{width}}", style)
         told.append(f"{_percent(here):>{_SHARE}}{_percent(share[b - 1]):>{_SHARE}}\n")
     if cut is not None and cut > found["max_lag"]:
-        told.append(_rule(cut, found["beyond"], step), "yellow")
+        told.append(_rule(cut, found, step), "yellow")
     told.append(f"{'':{first}}  {scale}\n\n", "dim")
     told.append(_reach(found, step))
     verdict = found["verdict"]
@@ -119,7 +119,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "<0.1 %"
 
 
-def _rule(cut: int, beyond: float | None, step: str) -> str:
+def _rule(cut: int, found: dict[str, Any], step: str) -> str:
+    beyond = found["beyond"]
     lies = "what lies beyond is older than all that was looked at"
     if beyond is not None:
         lies = f"{_percent(beyond)} of the gradient lies beyond"

@@ -91,11 +91,13 @@ def sample(loss: Loss, window: Timed, state: State) -> Sampled:
     return Sampled(tuple(lags), tuple(norms))
 
 
-def truncation(settings: TrainSettings, method: GradientMethod) -> int | None:
-    """How many steps a gradient may travel in training, pieces of sequences being short too."""
-    limits = [method.reach] if isinstance(method, Truncated) else []
-    limits += [] if settings.segment is None else [settings.segment]
-    return min(limits, default=None)
+def windows(settings: TrainSettings, method: GradientMethod) -> tuple[int, int] | None:
+    """k1 and k2 of the windows that training uses, pieces of sequences being short too."""
+    piece = settings.segment
+    known = (method.k1, method.reach) if isinstance(method, Truncated) else None
+    if piece is not None and (known is None or piece < known[1]):
+        return piece, piece
+    return known
 
 
 class Watch:
@@ -116,7 +118,8 @@ class Watch:
         chance = rng.generator(settings.seed, "reach")
         self.lanes = Lanes(train, rows, generator=chance)
         longest = int(train.lengths.max())
-        known = truncation(settings, method)
+        cut = windows(settings, method)
+        known = None if cut is None else cut[1]
         if isinstance(method, Truncated):
             each = method.reach
         elif isinstance(method, Full):
@@ -125,6 +128,8 @@ class Watch:
             each, known = _SHORT, min(known or _FAR, _FAR)
         self.furthest = min(longest, known or longest)
         self.length = min(max(2 * self.furthest, _LEAST), len(self.lanes))
+        ends = self.lanes.scored_steps() + 1
+        self.ends = ends[ends >= self.length]  # where a window ends there is a loss to follow
         # A quarter of the rows take at least half the time.
         work = self.length / 2 + _CALL * (1 + self.length.bit_length())
         self.every = math.ceil(work / (each + _UPDATE) / _COST)
@@ -132,11 +137,11 @@ class Watch:
     def look(self, step: int) -> float | None:
         """The reach after so many updates; None at a validation that does without."""
         before = (step - 1) // self.settings.valid_every * self.settings.valid_every
-        if step // self.every == before // self.every or self.length < 2:
+        if step // self.every == before // self.every or self.length < 2 or not len(self.ends):
             return None
         chance = rng.generator(self.settings.seed, "reach", step)
-        room = len(self.lanes) - self.length + 1
-        begin = int(torch.randint(room, (1,), generator=chance))
+        end = int(self.ends[torch.randint(len(self.ends), (1,), generator=chance)])
+        begin = end - self.length
         model, training = self.model, self.model.training
         model.eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from throughtime.errors import SettingError
+
 State: TypeAlias = Any  # Tensor | tuple[State, ...] | None; recursive aliases are beyond mypy here
 
 
@@ -39,6 +41,11 @@ def apply(function: Callable[..., Tensor], state: State, *others: State) -> Stat
     """The state with `function` applied to each tensor (and the matching ones of `others`)."""
     if state is None:
         return None
+    if isinstance(state, (list, dict)):
+        raise SettingError(
+            f"a state is a tensor, a tuple of states, or None; got a {type(state).__name__}: "
+            "put its parts into a tuple"
+        )
     if isinstance(state, tuple):
         parts = (apply(function, *leaves) for leaves in zip(state, *others, strict=True))
         return _like(state)(parts)

@@ -103,6 +103,16 @@ class Window:
     begin: int
     end: int
 
+    def __post_init__(self) -> None:
+        if isinstance(self.batch, Window):  # so that `begin` always counts from the very first step
+            outer = self.batch
+            for name, value in (
+                ("batch", outer.batch),
+                ("end", outer.begin + self.end),
+                ("begin", outer.begin + self.begin),
+            ):
+                object.__setattr__(self, name, value)
+
     def __len__(self) -> int:
         return self.end - self.begin
 
@@ -157,7 +167,7 @@ class Steps:
     loss: ``loss(batch, state) -> (summed loss, state)``. batch: T steps. state: before the first.
     params: by name, those whose gradients are wanted. Where the batch and the loss allow it, the
     steps are folded into rows of one (`folded`); the two ways give the same numbers.
-    total: the sum of the ℓ_t.
+    total: the sum of the ℓ_t; scale: of their sizes, which says how exactly it is known.
     Raises SettingError where a step's loss is not a scalar.
     """
 
@@ -166,7 +176,7 @@ class Steps:
     ) -> None:
         self.loss, self.batch, self.length = loss, batch, len(batch)
         self.params = dict(params or {})
-        self.total, self.folded = 0.0, False
+        self.total, self.scale, self.folded = 0.0, 0.0, False
         start = states.detach(state)
         if self.length < 2 or not _has_rows(start) or not self._fold(start):
             self._unroll(start)
@@ -201,7 +211,9 @@ class Steps:
         expected = [_as_rows(leaf[1:]) for leaf in floating(known)]
         if not all(_same(o.detach(), e) for o, e in zip(after, expected, strict=True)):
             return False
-        if value.dim() != 0 or not agree(float(value.detach()), self.total, value.dtype):
+        if value.dim() != 0 or not agree(
+            float(value.detach()), self.total, self.scale, value.dtype
+        ):
             return False
         self.folded, self.rows, self.inside = True, rows, inside
         self.inputs, self.outputs, self.values = inputs, after, [value]
@@ -215,12 +227,13 @@ class Steps:
         A first pass in √T pieces finds the state before each; a second runs them side by side.
         """
         size = math.isqrt(self.length - 1) + 1
-        before, self.total = [start], 0.0
+        before, self.total, self.scale = [start], 0.0, 0.0
         for begin in range(0, self.length, size):
             value, after = self.loss(self.batch[begin : begin + size], before[-1])
             if value.dim() != 0 or not _alike(after, start):
                 return None
             self.total += float(value)
+            self.scale += abs(float(value))
             before.append(after)
         now = states.concatenate(before[:-1])
         known = states.apply(lambda leaf: leaf.new_empty(self.length + 1, *leaf.shape), start)
@@ -261,7 +274,8 @@ class Steps:
                 self.values.append(value)
                 before = states.detach(after)
                 self._listed.append(before)
-        self.total = sum(float(value.detach()) for value in self.values)
+        losses = [float(value.detach()) for value in self.values]
+        self.total, self.scale = sum(losses), sum(map(abs, losses))
 
     # Products with the Jacobians
 
@@ -391,14 +405,14 @@ def gradients(pairs: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> list[
     return [_or_zeros(next(given) if one.requires_grad else None, one) for one in wanted]
 
 
-def agree(value: float, other: float, dtype: torch.dtype) -> bool:
-    """Whether two sums of losses are the same but for rounding."""
-    return abs(value - other) <= _rounding(dtype) * max(1.0, abs(other))
+def agree(value: float, other: float, scale: float, dtype: torch.dtype) -> bool:
+    """Whether two sums of losses are the same but for rounding. scale: the sum of their sizes."""
+    return abs(value - other) <= _rounding(dtype) * scale
 
 
 def _same(found: Tensor, known: Tensor) -> bool:
     scale = float(known.abs().max()) if known.numel() else 0.0
-    return bool(((found - known).abs() <= _rounding(known.dtype) * max(1.0, scale)).all())
+    return bool(((found - known).abs() <= _rounding(known.dtype) * scale).all())
 
 
 def _rounding(dtype: torch.dtype) -> float:

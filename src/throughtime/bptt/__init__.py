@@ -22,7 +22,7 @@ from throughtime.bptt.adaptive import Adaptive
 from throughtime.bptt.base import Estimate, GradientMethod, Position, Update
 from throughtime.bptt.checkpointed import Checkpointed
 from throughtime.bptt.clipping import clip
-from throughtime.bptt.names import describe, parse
+from throughtime.bptt.names import parse
 from throughtime.bptt.online import Online
 from throughtime.bptt.randomized import Randomized
 from throughtime.bptt.windows import Full, Truncated
@@ -42,6 +42,5 @@ __all__ = [
     "Truncated",
     "Update",
     "clip",
-    "describe",
     "parse",
 ]

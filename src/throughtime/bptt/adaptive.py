@@ -21,6 +21,7 @@ from throughtime.unrolled import Loss, Timed, Window
 
 _FIRST, _MOST = 16, 256  # lags that are measured at first, and at most unless told
 _SHORTEST = 16  # losses in a window, at least
+_FARTHEST = 16  # times the most lags that are measured: no K is longer
 _SAMPLE = 4  # steps of a sample for each lag that is measured
 
 
@@ -31,8 +32,9 @@ class Adaptive(GradientMethod):
     A lag ledger of the next steps gives ‖G_k‖, what each lag contributes. K is the smallest lag
     with ``Σ_{k>K} ‖G_k‖ ≤ bias · ‖G‖``, which bounds the relative bias of a gradient that reaches K
     lags; where more lags count than were measured, the tail goes on geometrically at the rate of
-    the last ones, and where that does not decay, K is the whole batch. Unlike theirs, losses stand
-    at every step, T is any, and the bound is on the gradient of the weights, not of one state.
+    the last ones. K is at most 16 times what is measured: a gradient that has not decayed by then
+    is cut there. Unlike theirs, losses stand at every step, T is any, and the bound is on the
+    gradient of the weights, not of one state.
     Then ``Truncated(k1, k1 + K)`` with k1 = max(K, 16) is used, all of whose losses reach K back;
     at most two forward and backward passes. A K that grew is in force from the window after next.
 
@@ -97,7 +99,7 @@ class Adaptive(GradientMethod):
             if not found.total() and size < left:
                 size *= 2
                 continue
-            lag, rate = reach(found, self.bias, len(batch))
+            lag, rate = reach(found, self.bias, min(len(batch), _FARTHEST * max(most, 1) + 1))
             if lag <= 3 * lags // 4 or lags == most:
                 return Estimate(lag, rate)
             lags = min(2 * lags, most)

@@ -17,6 +17,7 @@ from throughtime.errors import SettingError
 from throughtime.state import State
 from throughtime.unrolled import Loss, Timed
 
+_CHECKED = 256  # steps, at most, that are run again to see whether the loss is what it must be
 Update = Callable[[Tensor], None]
 
 
@@ -81,15 +82,21 @@ class GradientMethod(ABC):
         Returns the summed loss (detached) and the state after the last step (detached).
         Raises SettingError for an empty batch, a loss that is not a scalar with a gradient or not
         a sum over time, and a module that keeps hidden state inside; NonFiniteError for a loss that
-        is infinite or NaN (``.grad`` is of no use then).
+        is infinite or NaN (``.grad`` is of no use then; that of a finite loss may still be
+        infinite, which `clip` tells).
         """
         if len(batch) == 0:
             raise SettingError("the batch has no time steps; nothing to differentiate")
         total, at = None, self.start(state)
-        checks.first_steps(loss, batch, at.state, self.cuts, self.generators)
+        places = (0, 1, min(2, len(batch)))
+        told = checks.steps(loss, batch, at.state, places, self.cuts, self.generators)
         while at.target < len(batch):
             before = at
             part, at = self.advance(loss, batch, before)
+            if not told and 1 < at.target - before.target <= _CHECKED:
+                # No loss so far: what is wrong with it shows where there is one.
+                places = (before.target, (before.target + at.target) // 2, at.target)
+                told = checks.steps(loss, batch, before.state, places, self.cuts, self.generators)
             if not bool(torch.isfinite(part)):
                 raise checks.non_finite(
                     loss, batch, before.state, before.target, at.target, self.generators

@@ -82,7 +82,7 @@ class _Chain:
 
     def __init__(self, loss: Loss, batch: Timed, cuts: list[int], given: Generators) -> None:
         self.loss, self.batch, self.cuts, self.given = loss, batch, cuts, given
-        self.parts: dict[int, Tensor] = {}  # the losses of blocks that were advanced over
+        self.parts: Tensor | None = None  # the losses of blocks that were advanced over
         self.after: State = None  # the state after the block to differentiate, as it was used
         self.cotangents: list[Tensor | None] = []  # the gradient that reaches it
         self.depends = False
@@ -128,7 +128,9 @@ class _Chain:
     def advanced(self, block: int, state: State) -> State:
         """The state after a block, found without a graph."""
         part, state = self.loss(self.batch[self.steps(block)], state)
-        self.parts[block] = part.detach()
+        if self.parts is None:
+            self.parts = part.new_empty(len(self.cuts) - 1)
+        self.parts[block] = part
         return states.detach(state)
 
     def taped(self, block: int, state: State, last: bool) -> tuple[Tensor, State]:
@@ -155,6 +157,7 @@ class _Chain:
 
     def compare(self, block: int, now: list[Tensor]) -> None:
         """Refuses a block that does not end as it did when it was first run."""
+        assert self.parts is not None
         before = [self.parts[block], *states.leaves(self.after)]
         if not checks.alike(before, now):
             raise SettingError(

@@ -90,39 +90,55 @@ class _Draws(TorchFunctionMode):
 
 
 @torch.no_grad()
-def first_steps(loss: Loss, batch: Timed, state: State, sums: bool, given: Generators = ()) -> None:
-    """Runs the first step or two without gradients, and refuses what they show to be wrong.
+def steps(
+    loss: Loss, batch: Timed, state: State, places: tuple[int, int, int], sums: bool,
+    given: Generators = (),
+) -> bool:  # fmt: skip
+    """Runs a few steps without gradients, and refuses what they show to be wrong.
 
+    places: where the first part begins, ends, and a second one ends; state: before the first.
     sums: also whether the loss is a sum over time, as it must be if the batch is to be cut.
-    Generators are left as they were. Raises SettingError.
+    Generators are left as they were. Returns whether there was a loss at all, without which
+    little is shown. Raises SettingError.
     """
+    begin, middle, end = places
+    first = batch[begin:middle]
     draws = _Draws()
     with replay.uncached(), replay.forked(given) as before, draws:
-        part, after = loss(batch[0:1], state)
+        part, after = loss(first, state)
         drawn = not before.equals(replay.take(given)) or bool(draws.first)
         replay.put(before, given)
         draws.put_back()
-        again, after_again = loss(batch[0:1], state)
+        again, after_again = loss(first, state)
         draws.put_back()
         if not alike([part, *states.leaves(after)], [again, *states.leaves(after_again)]):
             raise SettingError(
-                f"the first step gives loss {_shown(part)}, and {_shown(again)} when it is run "
-                f"again from the same state (or another state after it): {_REMEDY} "
+                f"{_named(begin, middle)} loss {_shown(part)}, and {_shown(again)} when run again "
+                f"from the same state (or another state after it): {_REMEDY} "
                 "(and let random numbers come from torch's generators)"
             )
-        if sums and not drawn and len(batch) > 1 and part.dim() == 0:
-            _check_sum(loss, batch, state, part, after)
+        if sums and not drawn and end > middle and part.dim() == 0:
+            _check_sum(loss, batch, state, places, part, after)
         draws.put_back()
+    return bool((part != 0).any())
 
 
-def _check_sum(loss: Loss, batch: Timed, state: State, part: Tensor, after: State) -> None:
-    second, _ = loss(batch[1:2], after)
-    both, _ = loss(batch[0:2], state)
+def _named(begin: int, end: int) -> str:
+    return f"step {begin} gives" if end == begin + 1 else f"steps {begin} to {end - 1} give"
+
+
+def _check_sum(
+    loss: Loss, batch: Timed, state: State, places: tuple[int, int, int], part: Tensor,
+    after: State,
+) -> None:  # fmt: skip
+    begin, middle, end = places
+    second, _ = loss(batch[middle:end], after)
+    both, _ = loss(batch[begin:end], state)
     gap = float((both - part - second).abs())
     if gap > _rounding(both) * float(part.abs() + second.abs()):
         raise SettingError(
-            f"the loss is not a sum over time: two steps give {_shown(both)}, one and one "
-            f"{_shown(part + second)}; use reduction='sum'"
+            f"the loss is not a sum over time: {_named(begin, end)} {_shown(both)}, their parts "
+            f"{_shown(part)} and {_shown(second)}; use reduction='sum'"
         )
 
 

@@ -43,17 +43,3 @@ def _number(text: str) -> float:
         return float(text.partition("=")[2])
     except ValueError:
         raise SettingError(f"--bptt {text!r} has no number (for example bias=0.05)") from None
-
-
-def describe(method: GradientMethod) -> str:
-    """What `parse` reads back. Raises SettingError for a method that settings cannot name."""
-    if isinstance(method, Truncated):
-        return f"{method.k1},{method.reach}"
-    if isinstance(method, Adaptive):
-        return f"bias={method.bias}"
-    if isinstance(method, Checkpointed):
-        kept = method.slots
-        return f"memory={method.memory}" if kept is None else f"slots={kept}"
-    if isinstance(method, Full):
-        return "full"
-    raise SettingError(f"{type(method).__name__} has no name in settings; use it from Python")

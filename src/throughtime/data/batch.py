@@ -122,6 +122,11 @@ class Lanes:
         """How many scored steps lie between two times."""
         return self._scored[end] - self._scored[begin]
 
+    def scored_steps(self) -> Tensor:
+        """The times at which any lane has a scored step, int64, in order."""
+        counts = torch.tensor(self._scored)
+        return (counts[1:] > counts[:-1]).nonzero()[:, 0]
+
     def to(self, device: torch.device | str) -> Lanes:
         """The same pass, whose slices are moved to a device as they are gathered."""
         moved = object.__new__(Lanes)

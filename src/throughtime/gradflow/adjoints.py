@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.gradflow.blocks import blocks, check
+from throughtime.gradflow.blocks import blocks, check, check_finite
 from throughtime.state import State
 from throughtime.unrolled import Loss, Stacked, Timed, apart, floating, gradients, outputs_of_states
 
@@ -22,6 +22,7 @@ def adjoints(loss: Loss, batch: Timed, state: State) -> Stacked:
     pieces: list[list[list[Tensor]]] = []  # by block, step and leaf
     with torch.random.fork_rng(devices=[]):
         check(loss, batch, state)
+        check_finite(loss, batch, state)
         for window, start in blocks(loss, batch, state):
             before = states.apply(
                 lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), start

@@ -64,6 +64,18 @@ def raise_at(loss: Loss, window: Window, state: State) -> None:
 
 
 @torch.no_grad()
+def check_finite(loss: Loss, batch: Timed, state: State) -> None:
+    """Raises NonFiniteError naming the first step whose loss or state is not finite, if any is."""
+    size = max(1, math.isqrt(len(batch)))
+    for begin in range(0, len(batch), size):
+        window = Window(batch, begin, min(begin + size, len(batch)))
+        value, after = loss(window[0 : len(window)], state)
+        if not (bool(torch.isfinite(value).all()) and _finite(after)):
+            raise_at(loss, window, state)
+        state = states.detach(after)
+
+
+@torch.no_grad()
 def check(loss: Loss, batch: Timed, state: State) -> None:
     """Refuses an empty batch, a loss of another shape, and a module that keeps state inside."""
     if len(batch) == 0:
@@ -80,16 +92,18 @@ def check(loss: Loss, batch: Timed, state: State) -> None:
             )
         values.append(float(value))
     torch.set_rng_state(kept)
-    if all(map(math.isfinite, values)) and not agree(values[0], values[1], value.dtype):
+    if all(map(math.isfinite, values)) and not agree(
+        values[0], values[1], abs(values[0]), value.dtype
+    ):
         raise SettingError(
             f"the loss was {values[0]:.6g}, then {values[1]:.6g} for the same steps, state and "
-            "random numbers: a module keeps hidden state inside; take the state as an argument "
-            "and return the new one"
+            "random numbers: a module keeps hidden state inside (take the state as an argument "
+            "and return the new one), or random numbers come from a generator of its own"
         )
 
 
 @torch.no_grad()
-def check_sum(loss: Loss, window: Window, state: State, total: float) -> None:
+def check_sum(loss: Loss, window: Window, state: State, total: float, scale: float) -> None:
     """Refuses a loss whose value over several steps is not the sum of theirs.
 
     A loss that draws random numbers cannot be checked, and is let through.
@@ -98,7 +112,7 @@ def check_sum(loss: Loss, window: Window, state: State, total: float) -> None:
     whole, _ = loss(window[0 : len(window)], state)
     drew = not torch.equal(kept, torch.get_rng_state())
     known = math.isfinite(float(whole)) and math.isfinite(total)
-    if known and not drew and not agree(float(whole), total, whole.dtype):
+    if known and not drew and not agree(float(whole), total, scale, whole.dtype):
         raise SettingError(
             f"the loss of steps {window.begin} to {window.end - 1} is {float(whole):.6g}, but the "
             f"losses of each of them sum to {total:.6g}: return the sum over time, not a mean"

@@ -77,7 +77,9 @@ class Examination:
             "saturation": plain(self.saturation),
             "signal": self.signal,
             "truncation": e.truncation,
+            "k1": None if e.truncation is None else e.k1,
             "beyond": None if e.truncation is None else e.beyond(e.truncation),
+            "lost": e.lost(),
             "verdict": {
                 "name": self.verdict.name,
                 "sentence": self.verdict.sentence,
@@ -94,6 +96,7 @@ def examine(
     params: Mapping[str, Tensor],
     max_lag: int,
     truncation: int | None = None,
+    k1: int = 1,
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Examination:
@@ -101,8 +104,9 @@ def examine(
 
     loss: ``loss(batch, state) -> (summed loss, state)``, without random numbers. state: before the
     batch. params: by name. max_lag: how far back to look, shorter than the batch. truncation: the
-    steps a gradient may travel in training (k2); None is all. on_progress: called with the name of
-    each part and the share of the work that is done.
+    steps a gradient may travel in training (k2); None is all. k1: the losses used at once there, 1
+    for the sliding window. on_progress: called with the name of each part and the share of the
+    work that is done.
     Raises SettingError and NonFiniteError as `ledger` does.
     """
     tell = on_progress or (lambda part, done: None)
@@ -124,6 +128,7 @@ def examine(
     shares = saturation(loss, batch, state, params)
     evidence = replace(
         book.evidence,
+        k1=k1,
         lyapunov=exponent.largest,
         saturation=shares,
         state_growth=_growth(loss, batch, state),

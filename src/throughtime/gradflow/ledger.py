@@ -261,7 +261,7 @@ class _Book:
         if not math.isfinite(steps.total):
             raise_at(loss, window, before)
         if not steps.folded:
-            check_sum(loss, window, before, steps.total)
+            check_sum(loss, window, before, steps.total, steps.scale)
         self.loss += steps.total
         last = not self.later
         delta, gradient = steps.immediate()

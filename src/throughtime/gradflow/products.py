@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 from throughtime import state as states
 from throughtime.errors import SettingError
+from throughtime.gradflow.blocks import check_finite
 from throughtime.gradflow.rows import side_by_side
 from throughtime.state import State
 from throughtime.unrolled import Loss, Timed, floating, gradients, with_floating
@@ -118,6 +119,7 @@ def stackable(loss: Loss, batch: Timed, state: State) -> bool:
     start = states.detach(state)
     if not floating(start):
         raise SettingError("the state has no numbers in it; give the state before the batch")
+    check_finite(loss, batch, start)
     with torch.no_grad():
         one = states.detach(loss(batch[0:1], start)[1])
         if not _same(one, loss(batch[0:1], start)[1]):

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+)
 from torch.nn.utils.rnn import PackedSequence
 
 from throughtime import state as states
@@ -95,6 +98,7 @@ def _seen(see: Callable[[nn.RNNBase, Tensor, State, State], None]) -> Iterator[N
         yield
     finally:
         handle.remove()
+        _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch forgets this, and then warns
 
 
 def _flat_of(

@@ -15,6 +15,8 @@ LOST = 1e-3
 FLAT = 0.5
 # Stochastic gradients of a relative bias of a tenth still go downhill (Aicher, Foti & Fox 2020).
 CUT = 0.1
+# Lags inside a window are learnt from all the same, with less weight; half is a lot of that.
+DILUTED = 0.5
 # Gradients of windows that agree by chance do so once in a hundred times.
 CHANCE = 0.01
 
@@ -27,7 +29,8 @@ class Evidence:
 
     state_norm: the mean of ‖∂ℓ_t/∂S_{t-k}‖ by lag, NaN where it is not known. norms: ‖G_k‖ of all
     parameters jointly. rest: the norm of what is older than K. steps: of the batch. truncation: the
-    steps a gradient may travel in training (k2). lyapunov: the largest exponent per step.
+    steps a gradient may travel in training (k2); k1: the losses that are used at once there.
+    lyapunov: the largest exponent per step.
     saturation: shares by gate, as `saturation` names them. state_growth: the mean growth of log‖S‖
     per step. signal: the probability that the gradients of windows of the batch would agree as
     much as they do if their signs were a matter of chance.
@@ -42,6 +45,7 @@ class Evidence:
     parameter_norm: float
     loss: float
     truncation: int | None = None
+    k1: int = 1
     lyapunov: float | None = None
     saturation: dict[str, float] | None = None
     state_growth: float | None = None
@@ -68,6 +72,18 @@ class Evidence:
         if steps > self.max_lag + 1:
             return None if self.rest else 0.0
         return (sum(self.norms[steps:]) + self.rest) / self.whole
+
+    def lost(self) -> float | None:
+        """The share that training with windows (k1, k2) leaves out; None: not known, or not cut.
+
+        Of the losses of a window only the last go back over all of it: a lag k counts for a share
+        (k2 - k) / k1 of them, at most all.
+        """
+        if self.truncation is None or self.beyond(self.truncation) is None or not self.whole:
+            return None
+        weights = [(self.truncation - lag) / self.k1 for lag in range(len(self.norms))]
+        kept = sum(n * max(0.0, min(1.0, w)) for n, w in zip(self.norms, weights, strict=True))
+        return 1.0 - kept / self.whole
 
     @property
     def horizon(self) -> int:
@@ -197,15 +213,17 @@ def _nothing(e: Evidence) -> Verdict | None:
 
 
 def _truncated(e: Evidence) -> Verdict | None:
+    """What lies beyond is not seen at all; what windows dilute is, and is worse than half gone."""
     beyond = None if e.truncation is None else e.beyond(e.truncation)
-    if beyond is None or beyond <= CUT:
+    lost = e.lost()
+    if beyond is None or lost is None or (beyond <= CUT and lost <= DILUTED):
         return None
     reach = e.reach()
-    need = f"k2 = {reach}" if reach is not None else f"k2 above {e.max_lag + 1}"
+    need = f"k2 = k1 + {reach}" if reach is not None else f"k2 above {e.max_lag + 1}"
     return Verdict(
         "truncated too short",
-        f"training cuts the gradient after {e.truncation} steps, and {_percent(beyond)} of it "
-        f"comes from beyond",
+        f"training cuts the gradient after {e.truncation} steps, {_percent(beyond)} of it comes "
+        f"from beyond{_diluted(e, beyond)}",
         f"Set {need} (95 % of the gradient), or let tt.bptt.Adaptive find and keep it",
         {"truncation": float(e.truncation or 0), "beyond": beyond}
         | ({"reach": float(reach)} if reach is not None else {}),
@@ -228,13 +246,22 @@ def _vanishing(e: Evidence) -> Verdict | None:
 
 def _healthy(e: Evidence) -> Verdict:
     kept = None if e.truncation is None else e.beyond(e.truncation)
-    cut = "" if kept is None else f"; the truncation in use loses {_percent(kept)} of it"
+    cut = "" if kept is None else f"; {_percent(kept)} lies beyond the truncation in use"
+    cut += "" if kept is None else _diluted(e, kept)
     return Verdict(
         "healthy",
         _decay(e) + cut,
         "Nothing needs to change",
         _decay_evidence(e) | ({} if kept is None else {"beyond": kept}),
     )
+
+
+def _diluted(e: Evidence, beyond: float) -> str:
+    """What the windows leave out beside what lies beyond them, where it is worth a word."""
+    lost = e.lost()
+    if lost is None or lost - beyond < 0.01:
+        return ""
+    return f", and its windows of {e.k1} losses leave out {_percent(lost)} in all"
 
 
 def _decay(e: Evidence) -> str:
