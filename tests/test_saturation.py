@@ -124,5 +124,5 @@ def test_no_hook_is_left_behind():
         y, state = layer(batch, state)
         return y.sum(), state
 
-    gradflow.saturation(loss, x, torch.zeros(1, 1, 3), dict(layer.named_parameters()))
+    saturation(loss, x, torch.zeros(1, 1, 3), dict(layer.named_parameters()))
     assert not torch.nn.modules.module._has_any_global_hook()
