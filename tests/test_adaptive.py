@@ -9,10 +9,10 @@ from torch import nn
 
 import throughtime as tt
 from throughtime import bptt
-from throughtime.bptt.adaptive import parameters, reach, windows
+from throughtime.bptt.adaptive import reach, windows
 from throughtime.bptt.base import Estimate
 from throughtime.errors import SettingError
-from throughtime.gradflow import ledger
+from throughtime.gradflow import ledger, parameters
 
 STEPS, ROWS, INPUTS, HIDDEN = 150, 4, 2, 6
 

@@ -422,3 +422,10 @@ def test_an_exploding_gradient_is_named_with_its_lag():
             loss, *args, error=NonFiniteError)  # fmt: skip
     refused("the gradient of 'weight_ih_l0' is not finite beyond lag 3", loss, *args, max_lag=3,
             error=NonFiniteError)  # fmt: skip
+
+
+def test_parameters_are_found_where_none_are_given():
+    loss, batch, state, params = of_layer(tt.GRU(INPUTS, HIDDEN, 2), reset=True)
+    found, known = ledger(loss, batch, state, max_lag=3), ledger(loss, batch, state, params, 3)
+    assert len(found.blocks) == len(known.blocks)
+    torch.testing.assert_close(found.norms, known.norms, rtol=1e-12, atol=0)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from throughtime import state as states
 from throughtime.bptt.base import Estimate, GradientMethod, Position
 from throughtime.bptt.windows import Truncated
 from throughtime.errors import NonFiniteError, SettingError
-from throughtime.gradflow import Ledger, ledger
+from throughtime.gradflow import Ledger, ledger, parameters
 from throughtime.state import State
 from throughtime.unrolled import Loss, Timed, Window
 
@@ -154,28 +153,3 @@ def reach(found: Ledger, bias: float, length: int) -> tuple[int, float]:
     if not rate:
         return last, rate
     return min(length - 1, last + math.ceil(math.log(allowed / older, rate))), rate
-
-
-def parameters(loss: Loss, batch: Timed, state: State) -> dict[str, Tensor]:
-    """The leaves of autograd's graph that the loss and the new state of a batch come from.
-
-    A method is given a loss, not its parameters. Raises SettingError where there are none.
-    """
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        value, after = loss(batch[0 : len(batch)], states.detach(state))
-    found: dict[str, Tensor] = {}
-    seen, ahead = set(), [t.grad_fn for t in (value, *states.leaves(after))]
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        ahead += [source for source, _ in node.next_functions]
-        if hasattr(node, "variable"):
-            found[str(len(found))] = node.variable
-    if not found:
-        raise SettingError(
-            "loss(batch, state) must return a scalar that depends on the parameters, then the "
-            "state; this one depends on none"
-        )
-    return found

@@ -16,6 +16,7 @@ Beneath: rows and products (Jacobians of many steps), krylov (what is known from
 
 from throughtime.gradflow.adjoints import adjoints
 from throughtime.gradflow.examine import Examination, examine
+from throughtime.gradflow.found import parameters
 from throughtime.gradflow.jacobians import (
     JacobianNorms,
     jacobian_norms,
@@ -41,6 +42,7 @@ __all__ = [
     "jacobian_norms",
     "ledger",
     "lyapunov",
+    "parameters",
     "saturation",
     "signal",
     "spectral_radius",

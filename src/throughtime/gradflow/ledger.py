@@ -19,12 +19,14 @@ from torch import Tensor
 
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.gradflow.blocks import blocks, check, check_sum, raise_at
+from throughtime.gradflow.found import parameters
 from throughtime.gradflow.verdict import Evidence, Verdict, diagnose
 from throughtime.state import State
 from throughtime.unrolled import Loss, Stacked, Steps, Timed, Window, norms
 
 QUANTILES = (0.1, 0.5, 0.9)
 _LONGEST = 200  # lags unless told
+_FIRST = 64  # steps in whose graph parameters are looked for
 
 
 @dataclass(frozen=True)
@@ -213,14 +215,15 @@ def ledger(
     loss: Loss,
     batch: Timed,
     state: State,
-    params: Mapping[str, Tensor],
+    params: Mapping[str, Tensor] | None = None,
     max_lag: int | None = None,
     tensors: bool = False,
     truncation: int | None = None,
 ) -> Ledger:
     """The exact gradient of ``loss(batch, state) -> (summed loss, state)``, split by lag.
 
-    params: by name; those that require a gradient are looked at. max_lag: None for all the lags
+    params: by name; those that require a gradient are looked at. None: those that
+    `parameters` finds in the first steps, by number. max_lag: None for all the lags
     of the batch, 200 at most. tensors: keep every G_k, not only the norms. truncation: k2 of the
     training in use, for the verdict. As in every gradient method, no gradient flows into `state`.
     Costs at most (max_lag + 2) backward passes, memory for max_lag + 1 gradients, and no more
@@ -230,6 +233,8 @@ def ledger(
     Raises SettingError for arguments that make no sense, a loss that is not a sum over time, a
     module that keeps state inside; NonFiniteError naming the step or lag.
     """
+    if params is None:
+        params = parameters(loss, Window(batch, 0, min(_FIRST, len(batch))), state)
     wanted = {name: p for name, p in params.items() if p.requires_grad}
     if not wanted:
         raise SettingError("params has no parameter that requires a gradient; nothing to split")
