@@ -100,8 +100,10 @@ def _history(
     if found is None or network is None or network.valid >= min(windows, default=math.inf):
         return found
     spans = [shown(network.model, network.chain, p) for p in (parts.train, _few_laws(parts.test))]
-    seed = workshop.settings.seed
-    return with_network(found, network.model, network.name, spans[0], spans[1], seed, on_event)
+    on_event({"event": "evaluate", "what": f"memory of {network.name}"})
+    return with_network(
+        found, network.model, network.name, spans[0], spans[1], workshop.settings.seed
+    )
 
 
 def _gradients(

@@ -248,16 +248,13 @@ def _latent(
 
 def with_network(
     found: dict[str, Any], model: SequenceModel, name: str, learn: Sequences, judge: Sequences,
-    seed: int, on_event: Event,
+    seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """A certificate as JSON with the memory of a network that beat its windows.
 
     learn, judge: as the network sees them; its state is restarted k steps before each target.
     """
-    points, needed = latents.memory_of(
-        model, name, learn, judge, seed,
-        lambda about: on_event({"event": "history", "about": about}),
-    )  # fmt: skip
+    points, needed = latents.memory_of(model, name, learn, judge, seed, lambda about: None)
     steps = f"{needed} {found['step']}s"
     said = f" The network {name} beats that window; its state makes use of {steps} of the past."
     lags: dict[str, Any] = finite(_plain_lags(Lags(needed, name, tuple(points))))
