@@ -73,12 +73,12 @@ def row(family: str, seeds: range, limit: float) -> dict[str, Any]:
 
 
 def echo(count: int, seed: int) -> tt.Sequences:
-    """A symbol of four, blanks, a sign that asks for it, and the same symbol again."""
+    """A symbol of four, noise of four others, a sign that asks for it, and the symbol again."""
     source = torch.Generator().manual_seed(seed)
     symbol = torch.randint(4, (count, 1), generator=source)
-    blanks = torch.full((count, ECHO - 2), 4)
-    rows = torch.cat([symbol, blanks, torch.full((count, 1), 5), symbol], 1)
-    return tt.Sequences.of(list(rows), Domain("symbols", num_symbols=6))
+    noise = torch.randint(4, 8, (count, ECHO - 2), generator=source)
+    rows = torch.cat([symbol, noise, torch.full((count, 1), 8), symbol], 1)
+    return tt.Sequences.of(list(rows), Domain("symbols", num_symbols=9))
 
 
 def echoed(
@@ -89,7 +89,7 @@ def echoed(
     torch.manual_seed(args.seed)
     learn, choose, judge = spans
     model = tt.LatentAutoregressive(
-        "gru", 32, emission=tt.emissions.Categorical(6), time_scale=time_scale
+        "gru", 32, emission=tt.emissions.Categorical(9), time_scale=time_scale
     )
     model.begin(learn)
     settings = TrainSettings(steps=args.steps, bptt=bptt, learning_rate=1e-2, weight_decay=0.0)
