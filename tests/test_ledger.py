@@ -429,3 +429,21 @@ def test_parameters_are_found_where_none_are_given():
     found, known = ledger(loss, batch, state, max_lag=3), ledger(loss, batch, state, params, 3)
     assert len(found.blocks) == len(known.blocks)
     torch.testing.assert_close(found.norms, known.norms, rtol=1e-12, atol=0)
+
+
+def test_the_norms_of_jacobian_products_on_request():
+    """Against the explicit product of Jacobians, each built row by row by autograd."""
+    loss, batch, state, params = of_layer(tt.RNN(INPUTS, HIDDEN))
+    assert ledger(loss, batch, state, params, 4).jacobian_norms is None
+    found = ledger(loss, batch, state, params, 4, jacobians=2).jacobian_norms
+    assert found.lags == (1, 2, 4)
+    for i, lag in enumerate(found.lags):
+        for j, t in enumerate(found.times):
+            with torch.no_grad():
+                before = loss(batch[0 : t - lag], state)[1] if t > lag else state
+            for row in range(ROWS):
+                jacobian = torch.autograd.functional.jacobian(
+                    lambda h, t=t, lag=lag: loss(batch[t - lag : t], h)[1], before
+                )[0, row, :, 0, row]
+                expected = torch.linalg.matrix_norm(jacobian, ord=2)
+                close(found.values[i, j, row], expected, 1e-6)

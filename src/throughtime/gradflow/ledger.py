@@ -8,6 +8,7 @@ The adjoints of all steps move back one lag in one product, a block of time at a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.gradflow.blocks import blocks, check, check_sum, raise_at
 from throughtime.gradflow.found import parameters
+from throughtime.gradflow.jacobians import JacobianNorms, jacobian_norms
 from throughtime.gradflow.verdict import Evidence, Verdict, diagnose
 from throughtime.state import State
 from throughtime.unrolled import Loss, Stacked, Steps, Timed, Window, norms
@@ -86,6 +88,7 @@ class Ledger:
     blocks: dict[str, Lags]
     joint: Lags
     gradients: dict[str, Tensor] | None
+    jacobian_norms: JacobianNorms | None = None  # where they were asked for
 
     def gradient(self, name: str) -> Tensor:
         """G_0 … G_K of a parameter, ``[K + 1, *shape]``. Raises SettingError without tensors."""
@@ -219,17 +222,21 @@ def ledger(
     max_lag: int | None = None,
     tensors: bool = False,
     truncation: int | None = None,
+    jacobians: int = 0,
 ) -> Ledger:
     """The exact gradient of ``loss(batch, state) -> (summed loss, state)``, split by lag.
 
-    params: by name; those that require a gradient are looked at. None: those that
-    `parameters` finds in the first steps, by number. max_lag: None for all the lags
-    of the batch, 200 at most. tensors: keep every G_k, not only the norms. truncation: k2 of the
-    training in use, for the verdict. As in every gradient method, no gradient flows into `state`.
-    Costs at most (max_lag + 2) backward passes, memory for max_lag + 1 gradients, and no more
-    graph than a block of time has. Leaves torch's global generator as it was; a loss that draws
-    from it (dropout) is split by lag for the numbers drawn. `batch` is sliced one step at a time
-    where its parts cannot be folded into rows, which is slow; see `unrolled.folded`.
+    params: by name; those that require a gradient are looked at. None: those that `parameters`
+    finds in the first steps, by number. max_lag: None for all the lags of the batch, 200 at most.
+    tensors: keep every G_k, not only the norms. truncation: k2 of the training in use, for the
+    verdict. jacobians: at how many times the norms ‖∂S_t/∂S_{t-k}‖ are taken too, at the lags
+    1, 2, 4, … up to max_lag, which costs more; see `jacobian_norms`. As in every gradient method,
+    no gradient flows into `state`.
+    Costs about as much as (max_lag + 2) passes forward and backward, memory for max_lag + 1
+    gradients, and no more graph than a block of time has. Leaves torch's global generator as it
+    was; a loss that draws from it (dropout) is split by lag for the numbers drawn. `batch` is
+    sliced one step at a time where its parts cannot be folded into rows, which is slow; see
+    `unrolled.folded`.
     Raises SettingError for arguments that make no sense, a loss that is not a sum over time, a
     module that keeps state inside; NonFiniteError naming the step or lag.
     """
@@ -246,7 +253,12 @@ def ledger(
         book = _Book(wanted, lags, len(batch))
         for window, before in blocks(loss, batch, state):
             book.enter(loss, window, before)
-    return book.close(tensors, truncation)
+        found = book.close(tensors, truncation)
+        if not jacobians:
+            return found
+        powers = [1 << i for i in range(min(lags, len(batch)).bit_length())]
+        norms = jacobian_norms(loss, batch, state, powers, jacobians)
+        return dataclasses.replace(found, jacobian_norms=norms)
 
 
 class _Book:
