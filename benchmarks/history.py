@@ -16,9 +16,9 @@ from common import arguments, finish
 from families import FAMILIES, Sample
 
 import throughtime as tt
-from throughtime.config import TrainSettings
 from throughtime.data.domain import Domain
-from throughtime.train import Trainer
+from throughtime.training.config import TrainSettings
+from throughtime.training.trainer import Trainer
 
 ECHO = 120  # steps between a symbol and its echo
 

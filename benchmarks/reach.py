@@ -14,10 +14,11 @@ import torch
 from common import arguments, finish
 
 from throughtime import emissions
-from throughtime.config import TrainSettings
 from throughtime.data.sequences import Sequences
 from throughtime.models.latent import LatentAutoregressive
-from throughtime.train import Trainer, threads
+from throughtime.runtime import threads
+from throughtime.training.config import TrainSettings
+from throughtime.training.trainer import Trainer
 
 LIMIT = 0.03
 

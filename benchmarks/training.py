@@ -18,8 +18,8 @@ from common import arguments, finish
 from torch import Tensor, nn
 
 import throughtime as tt
-from throughtime.config import TrainSettings
-from throughtime.train import Trainer
+from throughtime.training.config import TrainSettings
+from throughtime.training.trainer import Trainer
 
 
 class Plain(nn.Module):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import Fails, SmallRuns
+from support.paths import SHARED
+from support.small_runs import Fails, SmallRuns
 
 from throughtime.cli import main
 
@@ -33,10 +34,9 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public data beside the repository; tests that need it skip without it."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
+    if not SHARED.is_dir():
         pytest.skip("the public data sets (../shared/data) are not on this machine")
-    return folder
+    return SHARED
 
 
 @pytest.fixture(scope="session")

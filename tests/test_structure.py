@@ -16,82 +16,53 @@ SOURCE = Path(throughtime.__file__).parent
 
 # Each module (or package) imports only from those above it. A new one is one more line.
 ORDER = (
+    "_version",
     "errors",
-    "plain",
-    "messages",
+    "types",
     "state",
     "rng",
+    "runtime",
+    "files",
     "kernels",
     "layers",
-    "accelerated",
-    "scan",
-    "mingru",
     "emissions",
     "data",
     "models",
-    "unrolled",
     "gradflow",
     "bptt",
-    "config",
-    "reach",
-    "checkpoint",
-    "train",
-    "demo",
-    "evaluate",
-    "recipes",
-    "plan",
-    "loading",
+    "training",
+    "predict",
+    "evaluation",
+    "search",
     "history",
-    "orders",
-    "fitting",
-    "peers",
-    "wav",
-    "doctor",
-    "bench",
-    "gradients",
-    "assess",
     "report",
-    "context",
-    "scoring",
-    "forecasting",
-    "run",
-    "folder",
-    "pipeline",
-    "output",
-    "display",
-    "picture",
+    "runs",
+    "bench",
     "cli",
 )
 
 # Those that need less than the order allows them: what they may import, all told.
 ONLY: dict[str, set[str]] = {
+    "_version": set(),
     "errors": set(),
+    "types": set(),
     "state": {"errors"},
     "rng": set(),
+    "runtime": set(),
+    "files": {"errors"},
     "kernels": {"errors", "state"},
     "layers": {"errors", "state", "kernels"},
-    "accelerated": {"kernels", "layers"},
-    "scan": set(),
-    "mingru": {"errors", "state", "scan"},
     "emissions": {"errors"},
-    "data": {"errors"},
-    "loading": {"errors", "data"},
-    "unrolled": {"errors", "state"},
-    "gradflow": {"errors", "state", "unrolled"},
-    "bptt": {"errors", "state", "unrolled", "gradflow"},
-    "config": {"errors"},
-    "checkpoint": {"errors", "state"},
-    "bench": {"errors", "kernels", "layers", "emissions", "models", "doctor"},
+    "data": {"errors", "types"},
+    "gradflow": {"errors", "state"},
+    "bptt": {"errors", "state", "gradflow"},
+    "bench": {"errors", "runtime", "kernels", "layers", "emissions", "models"},
     "report": {"errors"},  # reports read values, they never load models
-    "display": set(),
-    "picture": set(),
-    "plain": set(),
-    "messages": {"errors"},
 }
-WITHOUT_TORCH = {"errors", "plain", "messages", "config", "report", "display", "picture", "cli"}
+WITHOUT_TORCH = {"_version", "errors", "types", "report", "cli"}
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
-KERNELS = ("native", "stack", "reference", "aten", "categorical", "cpu", "sampling")
+KERNELS = ("native", "stack", "reference", "aten", "cpu")
 
 PUBLIC = [
     "Autoregressive",
@@ -179,7 +150,7 @@ def test_the_reader_of_imports_sees_them() -> None:
     assert "throughtime.kernels.reference" in imports("throughtime.kernels")
     assert "throughtime.errors" in imports("throughtime.data.transforms.base")
     assert "throughtime.data.domain" in imports("throughtime.data.transforms.base")
-    assert "throughtime.pipeline" in imports("throughtime.cli.fitting")
+    assert "throughtime.runs.fit" in imports("throughtime.cli.fit")
     assert "throughtime.kernels" in imports("throughtime.kernels.aten")
     assert "throughtime.kernels" not in imports("throughtime.kernels.aten", types=False)
     assert "torch" in imports("throughtime.rng")
@@ -205,8 +176,6 @@ def test_kernels_know_those_before_them_only() -> None:
     known = own(imports("throughtime.kernels", types=False))
     assert {f"throughtime.kernels.{name}" for name in KERNELS} - known == {
         "throughtime.kernels.stack",  # only the backends build on it
-        "throughtime.kernels.categorical",  # a head, which models choose
-        "throughtime.kernels.sampling",  # whole loops, which models choose
     }
 
 
@@ -274,7 +243,7 @@ def test_the_public_names_are_pinned() -> None:
     with pytest.raises(AttributeError, match="module 'throughtime' has no attribute 'nothing'"):
         throughtime.nothing  # noqa: B018
     at_run_time = imports("throughtime", types=False)
-    assert at_run_time == {"__future__", "importlib", "typing"}
+    assert at_run_time == {"__future__", "importlib", "typing", "throughtime._version"}
 
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy", "code"}

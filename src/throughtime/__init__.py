@@ -13,26 +13,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from throughtime._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from throughtime import bptt as bptt
     from throughtime import emissions as emissions
     from throughtime import gradflow as gradflow
     from throughtime import history as history
     from throughtime import kernels as kernels
-    from throughtime.accelerated import accelerate as accelerate
-    from throughtime.data.read import read as read
+    from throughtime.data.readers.read import read as read
     from throughtime.data.sequences import Sequences as Sequences
-    from throughtime.layers import GRU as GRU
-    from throughtime.layers import LSTM as LSTM
-    from throughtime.layers import RNN as RNN
-    from throughtime.mingru import MinGRU as MinGRU
+    from throughtime.layers.accelerate import accelerate as accelerate
+    from throughtime.layers.mingru import MinGRU as MinGRU
+    from throughtime.layers.recurrent import GRU as GRU
+    from throughtime.layers.recurrent import LSTM as LSTM
+    from throughtime.layers.recurrent import RNN as RNN
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
-    from throughtime.pipeline import fit as fit
-    from throughtime.run import Run as Run
-    from throughtime.run import load as load
+    from throughtime.runs.fit import fit as fit
+    from throughtime.runs.run import Run as Run
+    from throughtime.runs.run import load as load
 
-__version__ = "0.1.0"
 
 __all__ = [
     "GRU",
@@ -55,18 +56,18 @@ __all__ = [
 ]
 
 _HOME = {
-    "GRU": "layers",
-    "LSTM": "layers",
-    "RNN": "layers",
-    "MinGRU": "mingru",
+    "GRU": "layers.recurrent",
+    "LSTM": "layers.recurrent",
+    "RNN": "layers.recurrent",
+    "MinGRU": "layers.mingru",
     "Autoregressive": "models.autoregressive",
     "LatentAutoregressive": "models.latent",
-    "Run": "run",
+    "Run": "runs.run",
     "Sequences": "data.sequences",
-    "accelerate": "accelerated",
-    "fit": "pipeline",
-    "load": "run",
-    "read": "data.read",
+    "accelerate": "layers.accelerate",
+    "fit": "runs.fit",
+    "load": "runs.run",
+    "read": "data.readers.read",
 }
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from throughtime import layers
+from throughtime.layers import recurrent
 
 CELLS = ("gru", "rnn", "lstm")
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-_OURS: dict[str, Any] = {"rnn": layers.RNN, "gru": layers.GRU, "lstm": layers.LSTM}
+_OURS: dict[str, Any] = {"rnn": recurrent.RNN, "gru": recurrent.GRU, "lstm": recurrent.LSTM}
 _TORCH: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 _TORCH_CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from throughtime.bench.cases import Case, Numbers, StepCase, named
 from throughtime.bench.gate import step_numbers, steps_compared
 from throughtime.bench.timing import Contender
-from throughtime.doctor import version
+from throughtime.runtime import version
 
 PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "jax": ("jax", "jaxlib")}
 INSTALL = {"onnxruntime": "pip install onnxruntime onnx", "jax": "pip install jax"}

@@ -23,10 +23,10 @@ from throughtime.bptt.base import Estimate, GradientMethod, Position, Update
 from throughtime.bptt.checkpointed import Checkpointed
 from throughtime.bptt.clipping import clip
 from throughtime.bptt.names import parse
-from throughtime.bptt.online import Online
 from throughtime.bptt.randomized import Randomized
-from throughtime.bptt.windows import Full, Truncated
-from throughtime.unrolled import Loss, Timed
+from throughtime.bptt.rtrl import Online
+from throughtime.bptt.truncated import Full, Truncated
+from throughtime.gradflow.unrolled import Loss, Timed
 
 __all__ = [
     "Adaptive",

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from throughtime.bptt.base import Estimate, GradientMethod, Position
-from throughtime.bptt.windows import Truncated
+from throughtime.bptt.truncated import Truncated
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.gradflow import Ledger, ledger, parameters
+from throughtime.gradflow.unrolled import Loss, Timed, Window
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, Window
 
 _FIRST, _MOST = 16, 256  # lags that are measured at first, and at most unless told
 _SHORTEST = 16  # losses in a window, at least

@@ -14,8 +14,8 @@ from throughtime import state as states
 from throughtime.bptt import checks
 from throughtime.bptt.replay import Generators
 from throughtime.errors import SettingError
+from throughtime.gradflow.unrolled import Loss, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed
 
 _CHECKED = 256  # steps, at most, that are run again to see whether the loss is what it must be
 Update = Callable[[Tensor], None]

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.bptt import replay, schedule
+from throughtime.bptt import replay, revolve
 from throughtime.bptt.replay import Generators
 from throughtime.errors import SettingError
+from throughtime.gradflow.unrolled import Loss, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed
 
 _UNITS = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -142,7 +142,7 @@ def choose(cost: Cost, steps: int, memory: str | int) -> Plan:
         if slots >= 1:
             count = -(-steps // block)
             slots = min(slots, max(1, count - 1))
-            calls = schedule.advances(count, slots) + _BACKWARD * count
+            calls = revolve.advances(count, slots) + _BACKWARD * count
             plans.append((calls * (block + _CALL), block, slots))
     _, block, slots = min(plans)
     return Plan(block, slots)

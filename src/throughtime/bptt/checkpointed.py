@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.bptt import budget, checks, replay, schedule
+from throughtime.bptt import budget, checks, replay, revolve
 from throughtime.bptt.base import GradientMethod, Position
 from throughtime.bptt.budget import Plan
 from throughtime.bptt.replay import Generators, Randomness
 from throughtime.errors import SettingError
+from throughtime.gradflow.unrolled import Loss, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Chain:
         here: _Kept | None = kept[0]
         blocks = len(self.cuts) - 1
         total, last, end = None, None, kept[0].random
-        for move in schedule.moves(blocks, slots):
+        for move in revolve.moves(blocks, slots):
             if here is not kept[-1]:
                 replay.put(kept[-1].random, self.given)
             state = kept[-1].state

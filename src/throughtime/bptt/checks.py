@@ -14,8 +14,8 @@ from throughtime import state as states
 from throughtime.bptt import replay
 from throughtime.bptt.replay import Generators
 from throughtime.errors import NonFiniteError, SettingError
+from throughtime.gradflow.unrolled import Loss, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed
 
 _ROUNDING = {torch.float64: 1e-9, torch.complex128: 1e-9, torch.float32: 1e-4}
 _COARSE = 5e-2  # of the types with few digits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from throughtime.bptt.adaptive import Adaptive
 from throughtime.bptt.base import GradientMethod
 from throughtime.bptt.checkpointed import Checkpointed
-from throughtime.bptt.windows import Full, Truncated
+from throughtime.bptt.truncated import Full, Truncated
 from throughtime.errors import SettingError
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from throughtime import state as states
 from throughtime.bptt.base import GradientMethod, Position, differentiate
 from throughtime.errors import SettingError
+from throughtime.gradflow.unrolled import Loss, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed
 
 
 @dataclass(frozen=True)

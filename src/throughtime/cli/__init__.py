@@ -13,10 +13,12 @@ import sys
 
 from cyclopts import CycloptsError
 
-from throughtime.cli import fitting, look, use
+from throughtime.cli import fit as fitting
+from throughtime.cli import inspect as look
+from throughtime.cli import predict as use
 from throughtime.cli.base import app
+from throughtime.cli.messages import explained
 from throughtime.errors import SettingError, ThroughtimeError
-from throughtime.messages import explained
 
 __all__ = ["app", "fitting", "look", "main", "use"]
 

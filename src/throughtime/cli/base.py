@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from throughtime import __version__
-from throughtime.messages import epilogue
-from throughtime.plain import finite
+from throughtime.cli.messages import epilogue
+from throughtime.files import finite
 
 app = App(
     name="throughtime",

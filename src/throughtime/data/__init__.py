@@ -1,8 +1,8 @@
 """Sequences as values: reading, splitting, transforming and packing into batches."""
 
-from .batch import Batch, Lanes
-from .domain import Domain
-from .sequences import Sequences
-from .transforms import Chain
+from throughtime.data.batching import Batch, Lanes
+from throughtime.data.domain import Domain
+from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Chain
 
 __all__ = ["Batch", "Chain", "Domain", "Lanes", "Sequences"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError
 
 KINDS = ("text", "sound", "real", "symbols", "count", "binary")
 INTEGER_KINDS = ("text", "symbols")  # values are int64 [total]; the others are float64 [total, D]

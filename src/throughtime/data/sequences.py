@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, SettingError, VocabularyError
-from . import split as splitting
-from .domain import Domain
-from .transforms import Chain, Flat, Transform
-from .transforms.base import rows_of
-from .transforms.text import encode_text, utf8_width
+from throughtime.data import split as splitting
+from throughtime.data.domain import Domain
+from throughtime.data.transforms import Chain, Flat, Transform
+from throughtime.data.transforms.base import rows_of
+from throughtime.data.transforms.text import encode_text, utf8_width
+from throughtime.errors import DataError, SettingError, VocabularyError
 
 __all__ = ["Domain", "Sequences"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError
 
 MANY = 50  # from here on whole sequences can be spared for validation and test
 WAYS = ("auto", "time", "sequence", "spread")

@@ -20,10 +20,7 @@ from throughtime.emissions.base import (
 )
 from throughtime.emissions.categorical import SymbolDistribution
 from throughtime.emissions.normal import NormalDistribution, absolute_moment
-from throughtime.emissions.student_t import (
-    StudentTDistribution,
-    degrees_of_freedom,
-)
+from throughtime.emissions.student_t import StudentTDistribution, degrees_of_freedom
 from throughtime.errors import SettingError
 
 

@@ -15,6 +15,7 @@ Beneath: rows and products (Jacobians of many steps), krylov (what is known from
 """
 
 from throughtime.gradflow.adjoints import adjoints
+from throughtime.gradflow.diagnosis import Evidence, Verdict, diagnose
 from throughtime.gradflow.examine import Examination, examine
 from throughtime.gradflow.found import parameters
 from throughtime.gradflow.jacobians import (
@@ -27,7 +28,6 @@ from throughtime.gradflow.ledger import Ledger, ledger
 from throughtime.gradflow.lyapunov import Lyapunov, lyapunov
 from throughtime.gradflow.saturation import saturation
 from throughtime.gradflow.signal import signal
-from throughtime.gradflow.verdict import Evidence, Verdict, diagnose
 
 __all__ = [
     "Evidence",

@@ -7,8 +7,16 @@ from torch import Tensor
 
 from throughtime import state as states
 from throughtime.gradflow.blocks import blocks, check, check_finite
+from throughtime.gradflow.unrolled import (
+    Loss,
+    Stacked,
+    Timed,
+    apart,
+    floating,
+    gradients,
+    outputs_of_states,
+)
 from throughtime.state import State
-from throughtime.unrolled import Loss, Stacked, Timed, apart, floating, gradients, outputs_of_states
 
 
 def adjoints(loss: Loss, batch: Timed, state: State) -> Stacked:

@@ -9,8 +9,8 @@ import torch
 
 from throughtime import state as states
 from throughtime.errors import NonFiniteError, SettingError
+from throughtime.gradflow.unrolled import Loss, Timed, Window, agree, floating
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, Window, agree, floating
 
 BYTES = 2 << 20  # of states in a block: so many are worked on without leaving the cache
 _CHECKED = 8

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from throughtime.gradflow.diagnosis import Evidence, Verdict, diagnose
+from throughtime.gradflow.jacobian_products import states_at, to_vectors
 from throughtime.gradflow.jacobians import (
     JacobianNorms,
     jacobian_norms,
@@ -17,12 +19,10 @@ from throughtime.gradflow.jacobians import (
 )
 from throughtime.gradflow.ledger import Ledger, ledger
 from throughtime.gradflow.lyapunov import Lyapunov, lyapunov
-from throughtime.gradflow.products import states_at, to_vectors
 from throughtime.gradflow.saturation import saturation
 from throughtime.gradflow.signal import signal
-from throughtime.gradflow.verdict import Evidence, Verdict, diagnose
+from throughtime.gradflow.unrolled import Loss, Timed, Window, floating
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, Window, floating
 
 SHARES = (0.5, 0.9, 0.95, 0.99)
 _TIMES = 8  # of Jacobian norms, each with all the rows

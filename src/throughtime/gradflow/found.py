@@ -7,8 +7,8 @@ from torch import Tensor
 
 from throughtime import state as states
 from throughtime.errors import SettingError
+from throughtime.gradflow.unrolled import Loss, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed
 
 
 def parameters(loss: Loss, batch: Timed, state: State) -> dict[str, Tensor]:

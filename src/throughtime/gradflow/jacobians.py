@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from throughtime.errors import SettingError
+from throughtime.gradflow.jacobian_products import Product, generator, stackable, states_at
 from throughtime.gradflow.krylov import largest_eigenvalue, largest_singular
-from throughtime.gradflow.products import Product, generator, stackable, states_at
+from throughtime.gradflow.unrolled import Loss, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed
 
 _GATES = {1: ("",), 3: (".r", ".z", ".n"), 4: (".i", ".f", ".g", ".o")}
 

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.gradflow.blocks import blocks, check, check_sum, raise_at
+from throughtime.gradflow.diagnosis import Evidence, Verdict, diagnose
 from throughtime.gradflow.found import parameters
 from throughtime.gradflow.jacobians import JacobianNorms, jacobian_norms
-from throughtime.gradflow.verdict import Evidence, Verdict, diagnose
+from throughtime.gradflow.unrolled import Loss, Stacked, Steps, Timed, Window, norms
 from throughtime.state import State
-from throughtime.unrolled import Loss, Stacked, Steps, Timed, Window, norms
 
 QUANTILES = (0.1, 0.5, 0.9)
 _LONGEST = 200  # lags unless told

@@ -11,9 +11,15 @@ from torch import Tensor
 
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.gradflow.products import Product, generator, stackable, states_at, to_vectors
+from throughtime.gradflow.jacobian_products import (
+    Product,
+    generator,
+    stackable,
+    states_at,
+    to_vectors,
+)
+from throughtime.gradflow.unrolled import Loss, Timed, floating
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, floating
 
 _SPREAD = math.log(1e6)  # of the lengths between two orthonormalisations
 _LONGEST = 64  # steps between two of them

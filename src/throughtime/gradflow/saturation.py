@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from throughtime import state as states
 from throughtime.gradflow.blocks import blocks
+from throughtime.gradflow.unrolled import Loss, Steps, Timed
 from throughtime.state import State
-from throughtime.unrolled import Loss, Steps, Timed
 
 FLAT = 0.01  # of the steepest slope
 _GATES = {"GRU": ("r", "z", "n"), "LSTM": ("i", "f", "g", "o", "c")}

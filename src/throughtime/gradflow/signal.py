@@ -8,10 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from throughtime.gradflow.jacobian_products import generator, states_at
 from throughtime.gradflow.ledger import ledger
-from throughtime.gradflow.products import generator, states_at
+from throughtime.gradflow.unrolled import Loss, Timed, Window
 from throughtime.state import State
-from throughtime.unrolled import Loss, Timed, Window
 
 WINDOWS = 16  # their 2¹⁵ patterns of signs resolve one chance in thirty thousand
 _SHORTEST = 2 * WINDOWS  # steps of a batch that can be cut up at all

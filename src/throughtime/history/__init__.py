@@ -15,10 +15,10 @@ from throughtime.history.certificate import (
     certificate_of,
     with_network,
 )
-from throughtime.history.latent import LatentGain
-from throughtime.history.order import OrderMatters
-from throughtime.history.settings import Settings
-from throughtime.history.windows import Point
+from throughtime.history.lag_selection import Point
+from throughtime.history.latent_gain import LatentGain
+from throughtime.history.permutation_test import OrderMatters
+from throughtime.history.recommendation import Settings
 
 __all__ = [
     "Certificate",

@@ -7,21 +7,22 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from throughtime import plan
-from throughtime.config import RunSettings
+from throughtime.data.loading import label_of, load, plain_options, seconds
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
-from throughtime.history import latent as latents
-from throughtime.history.latent import LatentGain
+from throughtime.files import finite
+from throughtime.history import latent_gain
+from throughtime.history.lag_selection import Point, Pool, Tick, Window, curve, explore
+from throughtime.history.latent_gain import LatentGain
 from throughtime.history.networks import CELL, settings_of
-from throughtime.history.order import OrderMatters, order_matters
-from throughtime.history.settings import Settings, recommended
-from throughtime.history.study import Event, Study, study
-from throughtime.history.verdict import verdict
-from throughtime.history.windows import Point, Pool, Tick, Window, curve, explore
-from throughtime.loading import label_of, load, plain_options, seconds
+from throughtime.history.permutation_test import OrderMatters, order_matters
+from throughtime.history.recommendation import Settings, recommended
+from throughtime.history.study import Study, study
+from throughtime.history.summary import verdict
 from throughtime.models.base import SequenceModel
-from throughtime.plain import finite
+from throughtime.search import views
+from throughtime.training.config import RunSettings
+from throughtime.types import Event
 
 SCHEMA = 1
 _LIMIT = 120.0
@@ -125,7 +126,7 @@ def certificate_of(
     parts: Any,
     settings: RunSettings | None = None,
     *,
-    view: plan.View | None = None,
+    view: views.View | None = None,
     time_limit: float = _LIMIT,
     seed: int = 0,
     on_event: Event = lambda event: None,
@@ -176,7 +177,7 @@ def measured(
     choose: Sequences,
     judge: Sequences,
     settings: RunSettings | None = None,
-    view: plan.View | None = None,
+    view: views.View | None = None,
     time_limit: float = _LIMIT,
     seed: int = 0,
     on_event: Event = lambda event: None,
@@ -207,11 +208,11 @@ def measured(
     tested = pool.best(least=1)  # a law that sees nothing has nothing to lose
     order = order_matters(
         tested.law(), tested.family.fit(0), tested.reach, tested.held[1],
-        latents.named(tested), seed, clock.share("order"),
+        latent_gain.named(tested), seed, clock.share("order"),
     )  # fmt: skip
     points, needed = curve(pool, seed)
-    windows = Lags(needed if order else 0, latents.named(window), tuple(points))
-    untried = LatentGain(False, 0.0, None, CELL.upper(), latents.named(window), tried=False)
+    windows = Lags(needed if order else 0, latent_gain.named(window), tuple(points))
+    untried = LatentGain(False, 0.0, None, CELL.upper(), latent_gain.named(window), tried=False)
     latent, lags = (untried, windows)
     if order:
         latent, lags = _latent(case, window, windows, seed, clock, tick)
@@ -239,10 +240,12 @@ def _latent(
 ) -> tuple[LatentGain, Lags]:
     """What a latent state adds, and the lags of the model that wins."""
     worth = windows.curve[0].nats - min(point.nats for point in windows.curve)
-    latent, model = latents.compare(case, window, worth, seed, clock.for_networks(case), tick)
+    latent, model = latent_gain.compare(case, window, worth, seed, clock.for_networks(case), tick)
     if not latent.wins or model is None:
         return latent, windows
-    steps, memory = latents.restarted(model, latents.constant(case).judge, seed, tick, clock.end)
+    steps, memory = latent_gain.restarted(
+        model, latent_gain.constant(case).judge, seed, tick, clock.end
+    )
     return latent, Lags(memory, latent.model, tuple(steps))
 
 
@@ -254,7 +257,7 @@ def with_network(
 
     learn, judge: as the network sees them; its state is restarted k steps before each target.
     """
-    points, needed = latents.memory_of(model, name, learn, judge, seed, lambda about: None)
+    points, needed = latent_gain.memory_of(model, name, learn, judge, seed, lambda about: None)
     steps = f"{needed} {found['step']}s"
     said = f" The network {name} beats that window; its state makes use of {steps} of the past."
     lags: dict[str, Any] = finite(_plain_lags(Lags(needed, name, tuple(points))))

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from throughtime import plan, recipes
-from throughtime.config import Candidate, DataSettings, RunSettings, TrainSettings
-from throughtime.data.batch import Batch
+from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
-from throughtime.evaluate.scores import shown as shown_to
+from throughtime.evaluation.comparison import shown as shown_to
 from throughtime.history.parts import Floats, Ints, Part
 from throughtime.history.study import Study
+from throughtime.models import registry
 from throughtime.models.base import SequenceModel
-from throughtime.train import Trainer, affordable_steps, threads
+from throughtime.runtime import threads
+from throughtime.search import candidates, defaults
+from throughtime.training.config import Candidate, DataSettings, RunSettings, TrainSettings
+from throughtime.training.trainer import Trainer, affordable_steps
 
 CELL = "gru"
 FEW = 30_000  # steps of data up to which a network of half the width is trained
@@ -64,11 +66,11 @@ def settings_of(seed: int, hidden: int | None = None) -> RunSettings:
 
 def recurrent(study: Study, seed: int, seconds: float) -> Network:
     """The recurrent network of the recipe for such data, no wider than `HIDDEN`."""
-    usual = recipes.recipe(study.raw[0], study.view.emission, settings_of(seed))
+    usual = defaults.recipe(study.raw[0], study.view.emission, settings_of(seed))
     width = HIDDEN if study.raw[0].steps > FEW else HIDDEN // 2
     hidden = max(1, min(usual.hidden, width // usual.members))
     asked = settings_of(seed, hidden)
-    candidate = plan.latent_candidates(study.view, study.raw[0], study.raw[1], asked)[0]
+    candidate = candidates.latent_candidates(study.view, study.raw[0], study.raw[1], asked)[0]
     training = candidate.train
     assert training is not None
     training = training.model_copy(update={"steps": max(training.steps, UPDATES)})
@@ -92,7 +94,7 @@ def _brisk(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, Tr
 def over_window(study: Study, lags: int, seed: int, seconds: float) -> Network:
     """A network over so many lags, or a few more."""
     train = study.shown[0]
-    width = plan.window_width(train, max(1, lags), "auto")
+    width = candidates.window_width(train, max(1, lags), "auto")
     model = {
         "kind": "autoregressive",
         "order": width,
@@ -101,7 +103,7 @@ def over_window(study: Study, lags: int, seed: int, seconds: float) -> Network:
         "covariates": 0 if train.covariates is None else train.covariates.shape[1],
         "levels": study.view.differenced,
     }
-    training = recipes.window_training(study.raw[0], study.view.emission, settings_of(seed))
+    training = defaults.window_training(study.raw[0], study.view.emission, settings_of(seed))
     steps = min(training.steps, WINDOW_UPDATES)
     training = training.model_copy(update={"steps": steps})
     name = f"network over {width} lags"
@@ -115,7 +117,7 @@ def _trained(
     """A network trained for so many seconds at most, stopped by the data to choose by."""
     begun = time.monotonic()
     torch.manual_seed(training.seed)
-    model = plan.build(candidate.model)
+    model = registry.build(candidate.model)
     learn, choose, judge = (shown_to(model, study.chain, raw) for raw in study.raw)
     model.begin(learn)
     with threads(training.threads or 1):

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from throughtime import emissions, plan
-from throughtime.config import RunSettings
+from throughtime import emissions
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Chain
 from throughtime.errors import DataError
+from throughtime.history.lag_selection import FURTHEST, Family
 from throughtime.history.parts import Part
 from throughtime.history.symbols import Symbols
 from throughtime.history.values import SHAPES, Values
-from throughtime.history.windows import FURTHEST, Family
+from throughtime.search import views
+from throughtime.training.config import RunSettings
 
 PAST = 2 * FURTHEST  # steps kept before what is judged
 _MANY = 50  # sequences of which whole ones can be left out
 _ALPHABET = 300  # symbols of which a law over all can be held for many steps
 _FEWEST = 12  # steps to learn from
 _PROBE = 20  # lags of the autoregressions that choose between levels and changes
-
-Event = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Study:
 
     raw: tuple[Sequences, Sequences, Sequences]
     shown: tuple[Sequences, Sequences, Sequences]
-    view: plan.View
+    view: views.View
     chain: Chain
     targets: tuple[tuple[Part, Part, Part], ...]
     comparable: bool
@@ -78,11 +76,11 @@ def study(
     judge: Sequences,
     settings: RunSettings,
     most: int,
-    view: plan.View | None = None,
+    view: views.View | None = None,
 ) -> Study:
     """The three spans, at most `most` steps of each, in the view that the networks have of them.
 
-    view: as `plan.natural_view` gives it; chosen here if None. Raises DataError where a span is
+    view: as `views.natural_view` gives it; chosen here if None. Raises DataError where a span is
     empty.
     """
     spans = {"learn from": learn, "choose by": choose, "judge by": judge}
@@ -99,19 +97,19 @@ def study(
     if raw[0].steps < whole:
         notes = (f"measured on {raw[0].steps:,} of {whole:,} steps, as many as the time allows",)
     chosen = view or settled_view(raw[0], raw[1], settings)
-    chain = plan.fitted(list(chosen.transforms), raw[0])
+    chain = views.fitted(list(chosen.transforms), raw[0])
     shown = tuple(span.transform(chain) for span in raw)
     targets, comparable = _targets(raw, shown, chosen)
     return Study(raw, shown, chosen, chain, targets, comparable, notes)  # type: ignore[arg-type]
 
 
-def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> plan.View:
-    """`plan.natural_view`, but changes instead of levels only where they predict better.
+def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> views.View:
+    """`views.natural_view`, but changes instead of levels only where they predict better.
 
     For forecasts, changes are the safer choice; but where levels do as well, differencing them
     would make a short memory look long.
     """
-    view = plan.natural_view(train, valid, settings)
+    view = views.natural_view(train, valid, settings)
     if not view.differenced:
         return view
     levels = tuple(t for t in view.transforms if t["kind"] != "difference")
@@ -119,9 +117,9 @@ def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> p
 
     def nats(transforms: tuple[dict[str, Any], ...]) -> float:
         specs = list(transforms)
-        order = max(0, plan.highest_order(train, specs, _PROBE))
-        model, chain = plan.fit_closed(order, law, specs, train)
-        return plan.held_out(model, valid.transform(chain))
+        order = max(0, views.highest_order(train, specs, _PROBE))
+        model, chain = views.fit_closed(order, law, specs, train)
+        return views.held_out(model, valid.transform(chain))
 
     return replace(view, transforms=levels) if nats(levels) <= nats(view.transforms) else view
 
@@ -138,7 +136,7 @@ def _latest(data: Sequences, most: int) -> Sequences:
 
 
 def _targets(
-    raw: tuple[Sequences, ...], shown: tuple[Sequences, ...], view: plan.View
+    raw: tuple[Sequences, ...], shown: tuple[Sequences, ...], view: views.View
 ) -> tuple[tuple[tuple[Part, ...], ...], bool]:
     """What the windows see: symbols, or standardised values; and whether nats are comparable."""
     law = view.emission
@@ -151,12 +149,12 @@ def _targets(
     if law.symbols and raw[0].domain.integer:
         return (_each(shown),), True
     if law.symbols or law.discrete:
-        chain = plan.fitted([{"kind": "standardise"}], raw[0])
+        chain = views.fitted([{"kind": "standardise"}], raw[0])
         return (_each(tuple(span.transform(chain) for span in raw)),), False
     found = [_each(shown)]
     plain = [t for t in view.transforms if t["kind"] != "log"]
     if len(plain) < len(view.transforms):  # what is a line in logarithms need not be one in values
-        chain = plan.fitted(plain, raw[0])
+        chain = views.fitted(plain, raw[0])
         found.append(_each(tuple(span.transform(chain) for span in raw)))
     return tuple(found), True
 

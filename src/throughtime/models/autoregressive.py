@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from throughtime.data.batch import Batch
+from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission
 from throughtime.errors import SettingError

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from throughtime import rng
 from throughtime import state as states
-from throughtime.data.batch import Batch, Lanes
+from throughtime.data.batching import Batch, Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission, MixtureOf
 from throughtime.errors import SettingError, VocabularyError

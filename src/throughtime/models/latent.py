@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from throughtime import layers
 from throughtime import state as states
-from throughtime.data.batch import Batch
+from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Distribution, Emission
 from throughtime.errors import BackendError, SettingError
-from throughtime.kernels import categorical
-from throughtime.mingru import MinGRU
-from throughtime.models import drawing
+from throughtime.layers import recurrent
+from throughtime.layers.mingru import MinGRU
 from throughtime.models.base import SequenceModel, Start
-from throughtime.models.encoding import encoder, known_covariates
+from throughtime.models.encoders import encoder, known_covariates
+from throughtime.models.native import cross_entropy as categorical
+from throughtime.models.native import latent as drawing
 from throughtime.models.predictors import marginal_values
 from throughtime.state import State, Traced
 
@@ -79,7 +79,7 @@ class LatentAutoregressive(SequenceModel):
         between = dropout if num_layers > 1 else 0.0
         if cell.startswith("rnn"):
             kind = cell.removeprefix("rnn").removeprefix("_") or "tanh"
-            self.recurrent: Any = layers.RNN(
+            self.recurrent: Any = recurrent.RNN(
                 width, hidden, num_layers, nonlinearity=kind, dropout=between, backend=backend
             )
         elif cell == "mingru":
@@ -89,7 +89,7 @@ class LatentAutoregressive(SequenceModel):
                 raise BackendError(f"mingru runs on backend '{MinGRU.backend}', not '{backend}'")
             self.recurrent = MinGRU(width, hidden, num_layers, dropout=between)
         else:
-            layer = {"gru": layers.GRU, "lstm": layers.LSTM}[cell]
+            layer = {"gru": recurrent.GRU, "lstm": recurrent.LSTM}[cell]
             self.recurrent = layer(width, hidden, num_layers, dropout=between, backend=backend)
         parts = 2 if cell == "lstm" else 1
         self.start = nn.Parameter(torch.zeros(parts, num_layers, 1, hidden))

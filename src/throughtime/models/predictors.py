@@ -14,21 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from throughtime.data.batch import Batch
+from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
-from throughtime.emissions import (
-    Categorical,
-    Distribution,
-    Emission,
-    Normal,
-    StudentT,
-)
+from throughtime.emissions import Categorical, Distribution, Emission, Normal, StudentT
 from throughtime.emissions.categorical import CategoricalDistribution
 from throughtime.emissions.normal import NormalDistribution
 from throughtime.emissions.student_t import StudentTDistribution
 from throughtime.errors import SettingError
-from throughtime.models.encoding import encoder, known_covariates
-from throughtime.models.linear import LinearAR, fit_normal, fit_student_t
+from throughtime.models.encoders import encoder, known_covariates
+from throughtime.models.linear_ar import LinearAR, fit_normal, fit_student_t
 from throughtime.models.ngram import NGram
 from throughtime.state import State
 

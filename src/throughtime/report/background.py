@@ -7,16 +7,7 @@ import json
 from typing import Any
 
 from throughtime.report import charts
-from throughtime.report.html import (
-    Markup,
-    count,
-    duration,
-    el,
-    fixed,
-    join,
-    number,
-    shorten,
-)
+from throughtime.report.html import Markup, count, duration, el, fixed, join, number, shorten
 from throughtime.report.plot import legend
 from throughtime.report.read import Run, items, mapping, text, texts
 from throughtime.report.sections import details, lead

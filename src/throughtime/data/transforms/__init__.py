@@ -4,12 +4,12 @@ A chain's log-Jacobian is added to the log-likelihood of each step, so that mode
 differences or levels are compared in the data's own units.
 """
 
-from .base import Flat, Ragged, Transform
-from .casts import Binary, Counts, Symbols
-from .chain import Chain, transform_from_json
-from .quantise import LinearQuantise, MuLaw
-from .real import Difference, Log, Scale, Standardise
-from .text import Bytes, Characters, Tokens, decode_text, encode_text
+from throughtime.data.transforms.base import Flat, Ragged, Transform
+from throughtime.data.transforms.casts import Binary, Counts, Symbols
+from throughtime.data.transforms.chain import Chain, transform_from_json
+from throughtime.data.transforms.quantise import LinearQuantise, MuLaw
+from throughtime.data.transforms.real import Difference, Log, Scale, Standardise
+from throughtime.data.transforms.text import Bytes, Characters, Tokens, decode_text, encode_text
 
 __all__ = [
     "Binary",

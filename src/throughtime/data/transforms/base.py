@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from ...errors import DataError, SettingError
-from ..domain import Domain
+from throughtime.data.domain import Domain
+from throughtime.errors import DataError, SettingError
 
 Self = TypeVar("Self", bound="Transform")
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...errors import DataError, SettingError, VocabularyError
-from ..domain import Domain
-from .base import Flat, Ragged, Transform
+from throughtime.data.domain import Domain
+from throughtime.data.transforms.base import Flat, Ragged, Transform
+from throughtime.errors import DataError, SettingError, VocabularyError
 
 
 def _refuse(flat: Flat, bad: Tensor, need: str) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import DataError, SettingError
-from ..domain import Domain
-from .base import Flat, Ragged, Transform
-from .casts import Binary, Counts, Symbols
-from .quantise import LinearQuantise, MuLaw
-from .real import Difference, Log, Scale, Standardise
-from .text import Bytes, Characters, Tokens, decode_text
+from throughtime.data.domain import Domain
+from throughtime.data.transforms.base import Flat, Ragged, Transform
+from throughtime.data.transforms.casts import Binary, Counts, Symbols
+from throughtime.data.transforms.quantise import LinearQuantise, MuLaw
+from throughtime.data.transforms.real import Difference, Log, Scale, Standardise
+from throughtime.data.transforms.text import Bytes, Characters, Tokens, decode_text
+from throughtime.errors import DataError, SettingError
 
 KNOWN: tuple[type[Transform], ...] = (
     Log,

@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...errors import DataError, SettingError
-from ..domain import Domain
-from .base import Flat, Transform
+from throughtime.data.domain import Domain
+from throughtime.data.transforms.base import Flat, Transform
+from throughtime.errors import DataError, SettingError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...errors import DataError, SettingError
-from ..domain import Domain
-from .base import Flat, Ragged, Transform, rows_of
+from throughtime.data.domain import Domain
+from throughtime.data.transforms.base import Flat, Ragged, Transform, rows_of
+from throughtime.errors import DataError, SettingError
 
 NUMBERS = ("real", "sound", "count")  # what arithmetic makes sense on
 

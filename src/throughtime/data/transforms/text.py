@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import DataError, MissingExtra, SettingError
-from ..domain import Domain
-from .base import Flat, Ragged, Transform
+from throughtime.data.domain import Domain
+from throughtime.data.transforms.base import Flat, Ragged, Transform
+from throughtime.errors import DataError, MissingExtra, SettingError
 
 CODE_POINTS = 0x110000  # Unicode's
 REPLACEMENT = 0xFFFD

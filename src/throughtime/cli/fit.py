@@ -1,0 +1,154 @@
+"""The commands that learn from data: `fit` makes a run, `history` measures their memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+from rich.text import Text
+
+from throughtime.cli.base import Json, app, emit, err, out, say
+from throughtime.cli.messages import epilogue
+from throughtime.cli.reading import Data, Reading
+
+_models = Group("Models", sort_key=1)
+_running = Group("Running", sort_key=3)
+_AS_IT_IS = Reading()
+
+
+@app.command(help_epilogue=epilogue("fit"))
+def fit(
+    data: Data,
+    /,
+    *,
+    model: Annotated[
+        Literal["auto", "ar", "rnn", "gru", "lstm"],
+        Parameter(help="One family, or all of them.", group=_models),
+    ] = "auto",
+    order: Annotated[
+        str, Parameter(help="Lags of the autoregression: auto or a number.", group=_models)
+    ] = "auto",
+    hidden: Annotated[int | None, Parameter(help="Units of each network.", group=_models)] = None,
+    layers: Annotated[int | None, Parameter(help="Layers of each network.", group=_models)] = None,
+    bptt: Annotated[
+        str,
+        Parameter(
+            help="Gradient through time: auto, full, K or K1,K2 steps, memory=512MB, or adaptive.",
+            group=_models,
+        ),
+    ] = "auto",
+    emission: Annotated[
+        str, Parameter(help="Law of a step: auto, student_t, normal, poisson, …", group=_models)
+    ] = "auto",
+    symbols: Annotated[
+        Literal["characters", "bytes", "tokens"],
+        Parameter(help="What text is made of.", group=_models),
+    ] = "characters",
+    valid: Annotated[
+        float, Parameter(help="Share of the data to choose by.", group=_running)
+    ] = 0.1,
+    test: Annotated[
+        float, Parameter(help="Share to judge by, never seen before.", group=_running)
+    ] = 0.1,
+    split: Annotated[
+        Literal["auto", "time", "sequence", "spread"],
+        Parameter(help="Where the shares are cut off: at the end, or sequences.", group=_running),
+    ] = "auto",
+    time_limit: Annotated[
+        str | None, Parameter(help="For example 90s, 5m or 1h.", group=_running)
+    ] = None,
+    steps: Annotated[int | None, Parameter(help="Updates of each network.", group=_running)] = None,
+    seed: Annotated[int, Parameter(help="The one seed of everything random.", group=_running)] = 0,
+    name: Annotated[
+        str | None, Parameter(help="What to call the data in the report.", group=_running)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Parameter(name=["-o", "--output"], help="Run folder; runs/NAME.", group=_running),
+    ] = None,
+    json_: Annotated[Json, Parameter(group=_running)] = False,
+    reading: Reading = _AS_IT_IS,
+) -> None:
+    """Fit models of sequences, compare them on untouched data, keep the best in a run folder.
+
+    The same command on an interrupted run goes on where it stopped.
+    """
+    from throughtime.cli.display import FitDisplay, comparison
+
+    with FitDisplay(err, quiet=json_) as display:
+        from throughtime.runs.fit import fit as fit_models
+
+        run = fit_models(
+            data, model=model, order=order, hidden=hidden, layers=layers, bptt=bptt,
+            emission=emission, symbols=symbols, valid=valid, test=test, split=split,
+            time_limit=time_limit, steps=steps, seed=seed, name=name, out=output,
+            on_event=display, **reading.options(),
+        )  # fmt: skip
+    if emit(_fitted(run), json_):
+        return
+    out.print(comparison(run.scores))
+    out.print()
+    out.print(Text(run.verdict))
+    say(f"report: {run.folder / 'report.html'}")
+
+
+def _fitted(run: Any) -> dict[str, Any]:
+    """What fit --json prints."""
+    models = []
+    for row in run.scores["models"]:
+        against = row["difference"] or {"value": None, "interval": None}
+        kept = {key: row[key] for key in ("name", "family", "parameters", "nats_per_step")}
+        more = {key: row.get(key) for key in ("bits_per_step", "bits_per_character", "seconds")}
+        models.append(
+            {**kept, "difference": against["value"], "interval": against["interval"], **more}
+        )
+    return {
+        "run": str(run.folder),
+        "best": run.best,
+        "reference": run.scores["reference"],
+        "unit": run.scores["unit"],
+        "verdict": run.verdict,
+        "report": str(run.folder / "report.html"),
+        "models": models,
+    }
+
+
+@app.command(help_epilogue=epilogue("history"))
+def history(
+    data: Data,
+    /,
+    *,
+    split: Annotated[
+        Literal["auto", "time", "sequence", "spread"],
+        Parameter(help="Where the shares are cut off: at the end, or sequences.", group=_running),
+    ] = "auto",
+    time_limit: Annotated[
+        str, Parameter(help="For example 30s or 5m; small data take seconds.", group=_running)
+    ] = "2m",
+    seed: Annotated[int, Parameter(help="The one seed of everything random.", group=_running)] = 0,
+    json_: Annotated[Json, Parameter(group=_running)] = False,
+    reading: Reading = _AS_IT_IS,
+) -> None:
+    """Measure how much of the past data need: whether order matters, how many lags, what to set."""
+    from throughtime.cli.display import Working
+
+    with Working(err, "loading", quiet=json_) as working:
+        from throughtime.history import certificate
+        from throughtime.history.picture import picture
+
+        def on_event(event: dict[str, Any]) -> None:
+            about = event.get("about", f"reading {data}")
+            working(event.get("done", 0), event.get("total", 0), about)
+
+        measured = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
+        found = measured.to_json()
+    if emit(found, json_):
+        return
+    if found["order_matters"]["matters"]:
+        for line in picture(found):
+            say(line)
+        say("")
+    out.print(Text(found["verdict"]), width=min(80, out.width))
+    for note in found["notes"]:
+        out.print(Text(f"note: {note}", "dim"), width=min(80, out.width))

@@ -1,0 +1,339 @@
+"""Ragged sequences packed into lanes: time-major batches that spend no step on padding."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from throughtime.data.sequences import Sequences
+from throughtime.errors import SettingError
+
+GOOD = 0.98  # utilisation from which whole sequences in lanes are balanced well enough
+PIECE = tuple[int, int, int]  # first step and end in `values`, and steps that cannot be cut off
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T steps of B lanes, time-major. ``batch[t0:t1]`` slices time; ``len(batch)`` is T.
+
+    `x` int64 [T, B] or float [T, B, D]: the targets X_t. `previous`, same shape: X_{t-1}, 0 where
+    there is none. `start` bool [T, B]: X_t is the first element of its sequence. `reset` bool
+    [T, B]: begin afresh before step t, the carried state belongs elsewhere (true at every start
+    and at every cut). `weight` float32 [T, B]: 1 scored, 0 padding, past or missing.
+    `covariates` [T, B, C] or None. `series` int64 [T, B] or None: index in the training set, -1
+    unknown. `index` int64 [T, B]: the step in ``sequences.values``, -1 padding. `level` bool
+    [T, B] or None: X_t is an undifferenced level (None where no step is one).
+    """
+
+    x: Tensor
+    previous: Tensor
+    start: Tensor
+    reset: Tensor
+    weight: Tensor
+    covariates: Tensor | None
+    series: Tensor | None
+    index: Tensor
+    level: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def __getitem__(self, steps: slice) -> Batch:
+        """The same lanes between two times; views, no copies."""
+        _contiguous(steps, len(self))
+        return self._each(lambda part: part[steps])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device."""
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        parts: dict[str, Any] = {}
+        for field in fields(self):
+            part = getattr(self, field.name)
+            parts[field.name] = None if part is None else function(part)
+        return Batch(**parts)
+
+
+class Lanes:
+    """A whole pass over the data as one lazily gathered batch of B lanes.
+
+    Each lane holds pieces of sequences one after the other, `reset` at the first step of each.
+    Every scored step is in exactly one lane, once. ``lanes[t0:t1]`` gathers a `Batch`;
+    ``len(lanes)`` is the number of steps T of the longest lane.
+
+    Without a generator the packing depends on the data alone: whole sequences, the longest first,
+    each to the lane that is free first. With one, the order of sequences and the places of cuts
+    are drawn afresh; the inside of a sequence is never reordered. Sequences are cut only when
+    whole ones leave more than 2 % of the lanes empty, at most ``num_lanes`` times; or, if `segment`
+    asks for it, into pieces of at most `segment` scored steps and no further, in fewer lanes where
+    there are fewer pieces. A cut piece begins with
+    reset, without start, and with the true previous value. ``cut=False`` never cuts: what exact
+    scores need.
+
+    `past`: how many steps before the scored part are kept to condition on, with weight 0 (None:
+    all). Values are gathered as `dtype`, symbols stay int64. The pass takes one int64 per step.
+    Raises SettingError for sizes that make no sense.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        num_lanes: int,
+        segment: int | None = None,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype = torch.float32,
+        past: int | None = None,
+        cut: bool = True,
+    ) -> None:
+        if num_lanes < 1:
+            raise SettingError(f"num_lanes={num_lanes}: at least 1 is needed")
+        if segment is not None and segment < 1:
+            raise SettingError(f"segment={segment}: at least 1 step is needed, None for whole ones")
+        if past is not None and past < 0:
+            raise SettingError(f"past={past}: 0 or more steps, None for all")
+        if segment is not None and not cut:
+            raise SettingError("segment asks for cuts and cut=False forbids them: give one")
+        self.sequences = sequences
+        lanes = _pack(_pieces(sequences, past, generator), num_lanes, segment, generator, cut)
+        self.num_lanes = len(lanes)
+        self.dtype = dtype
+        self.device: torch.device | None = None
+        self._code = _code(lanes, sequences)
+        counts = ((self._code >= 0) & (self._code & 4 > 0)).sum(1)
+        self._scored = [0, *counts.cumsum(0).tolist()]
+        self._known = bool((sequences.identity >= 0).any())
+        self._has_levels = bool(sequences.level.any())
+
+    def __len__(self) -> int:
+        return self._code.shape[0]
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the T * B places that hold a step of the data, pasts included."""
+        return float((self._code >= 0).double().mean()) if self._code.numel() else 1.0
+
+    def scored(self, begin: int, end: int) -> int:
+        """How many scored steps lie between two times."""
+        return self._scored[end] - self._scored[begin]
+
+    def scored_steps(self) -> Tensor:
+        """The times at which any lane has a scored step, int64, in order."""
+        counts = torch.tensor(self._scored)
+        return (counts[1:] > counts[:-1]).nonzero()[:, 0]
+
+    def to(self, device: torch.device | str) -> Lanes:
+        """The same pass, whose slices are moved to a device as they are gathered."""
+        moved = object.__new__(Lanes)
+        moved.__dict__.update(self.__dict__)
+        moved.device = torch.device(device)
+        return moved
+
+    def chunks(self, steps: int) -> Iterator[Batch]:
+        """The pass in consecutive batches of at most `steps` steps."""
+        if steps < 1:
+            raise SettingError(f"steps={steps}: at least 1 is needed")
+        for first in range(0, len(self), steps):
+            yield self[first : first + steps]
+
+    def __getitem__(self, steps: slice) -> Batch:
+        """The lanes between two times as a `Batch`, gathered from the sequences."""
+        _contiguous(steps, len(self))
+        s, code = self.sequences, self._code[steps]
+        padding = code < 0
+        index = code >> 3
+        flags = code.clamp(min=0)
+        start = (flags & 1).bool()
+        covariates = series = level = None
+        at = index.clamp(min=0)
+        if s.covariates is not None:
+            covariates = self._values(s.covariates, at, padding)
+        if self._known:
+            rows = torch.searchsorted(s.offsets, at, right=True) - 1
+            series = s.identity[rows].masked_fill_(padding, -1)
+        if self._has_levels:
+            level = (s.depth[at] > 0).masked_fill_(padding, False)
+        batch = Batch(
+            x=self._values(s.values, at, padding),
+            previous=self._values(s.values, (at - 1).clamp_(min=0), padding | start),
+            start=start,
+            reset=(flags & 2).bool(),
+            weight=(flags & 4).bool().to(torch.float32),
+            covariates=covariates,
+            series=series,
+            index=index,
+            level=level,
+        )
+        return batch if self.device is None else batch.to(self.device)
+
+    def _values(self, values: Tensor, at: Tensor, nothing: Tensor) -> Tensor:
+        """Values [T, B, ...] at these steps; 0 where there is nothing, so that no NaN is let in."""
+        # Rows of one column are gathered as plain numbers, twice as fast.
+        flat = values[:, 0] if values.shape[1:] == (1,) else values
+        found = flat.index_select(0, at.flatten()).reshape(*at.shape, *values.shape[1:])
+        if not values.is_floating_point():
+            return found.masked_fill_(nothing, 0)
+        return found.to(self.dtype).masked_fill_(nothing[..., None], 0.0)
+
+
+def _contiguous(steps: object, length: int) -> None:
+    if not isinstance(steps, slice) or steps.indices(length)[2] != 1:
+        raise SettingError("batches are sliced along time: batch[t0:t1]")
+
+
+def _pieces(s: Sequences, past: int | None, generator: torch.Generator | None) -> list[PIECE]:
+    """One piece per sequence with scored steps, in the order of the pass.
+
+    The past and the first scored step stay together: a piece of past alone would teach nothing.
+    """
+    begins = s.offsets[:-1] if past is None else s.offsets[:-1] + (s.starts - past).clamp(min=0)
+    first = s.offsets[:-1] + s.starts
+    order = torch.arange(len(s))
+    if generator is not None:
+        order = torch.randperm(len(s), generator=generator)
+    order = order[(first < s.offsets[1:])[order]]
+    columns = (begins, s.offsets[1:], first - begins + 1)
+    return list(zip(*(column[order].tolist() for column in columns), strict=True))
+
+
+def _pack(
+    pieces: list[PIECE],
+    num_lanes: int,
+    segment: int | None,
+    generator: torch.Generator | None,
+    cut: bool,
+) -> list[list[PIECE]]:
+    """The pieces, cut where needed, dealt to the lanes in the order they will be run."""
+    shuffled = generator is not None
+    if segment is not None:
+        pieces = _segments(pieces, segment, generator)
+        return _longest_first(pieces, max(1, min(num_lanes, len(pieces))), shuffled)
+    lanes = _longest_first(pieces, num_lanes, shuffled)
+    if not cut or _balance(lanes) >= GOOD:
+        return lanes
+    return _wrapped(_turned(pieces, generator), num_lanes)
+
+
+def _segments(pieces: list[PIECE], segment: int, generator: torch.Generator | None) -> list[PIECE]:
+    """Each piece cut into segments, the first of random length when there is a generator."""
+    phases = [segment] * len(pieces)
+    if generator is not None:
+        phases = torch.randint(1, segment + 1, (len(pieces),), generator=generator).tolist()
+    result = []
+    for (begin, end, tied), phase in zip(pieces, phases, strict=True):
+        scored = begin + tied - 1
+        if end - scored <= segment:
+            result.append((begin, end, tied))
+            continue
+        cut = scored + phase
+        result.append((begin, cut, tied))
+        result.extend((c, min(c + segment, end), 1) for c in range(cut, end, segment))
+    return result
+
+
+def _longest_first(pieces: list[PIECE], num_lanes: int, shuffled: bool) -> list[list[PIECE]]:
+    """Longest processing time first: each piece, the longest first, to the emptiest lane."""
+    order = sorted(range(len(pieces)), key=lambda i: pieces[i][0] - pieces[i][1])
+    free = [(0, lane) for lane in range(num_lanes)]
+    dealt: list[list[int]] = [[] for _ in range(num_lanes)]
+    for i in order:
+        filled, lane = free[0]
+        dealt[lane].append(i)
+        heapq.heapreplace(free, (filled + pieces[i][1] - pieces[i][0], lane))
+    if shuffled:
+        # Back into the drawn order: otherwise each pass would begin with the long sequences.
+        dealt = [sorted(lane) for lane in dealt]
+    return [[pieces[i] for i in lane] for lane in dealt]
+
+
+def _balance(lanes: list[list[PIECE]]) -> float:
+    lengths = [sum(end - begin for begin, end, _ in lane) for lane in lanes]
+    longest = max(lengths)
+    return sum(lengths) / (longest * len(lengths)) if longest else 1.0
+
+
+def _turned(pieces: list[PIECE], generator: torch.Generator | None) -> list[PIECE]:
+    """The same stream of steps begun at a random place, which is the only new cut."""
+    if generator is None:
+        return pieces
+    free = torch.tensor([end - begin - tied + 1 for begin, end, tied in pieces]).cumsum(0)
+    place = int(torch.randint(int(free[-1]), (1,), generator=generator))
+    i = int(torch.searchsorted(free, place, right=True))
+    begin, end, tied = pieces[i]
+    # `left` counts from the end, so the past and the first scored step stay in the head.
+    left = int(free[i]) - place - 1
+    if left == 0:
+        return pieces[i + 1 :] + pieces[: i + 1]
+    head, tail = (begin, end - left, tied), (end - left, end, 1)
+    return [tail, *pieces[i + 1 :], *pieces[:i], head]
+
+
+def _wrapped(pieces: list[PIECE], num_lanes: int) -> list[list[PIECE]]:
+    """Lanes filled one after the other to equal length, cutting where a lane is full.
+
+    This is McNaughton's rule: fewer cuts than lanes, and no idle steps unless long pasts, which
+    cannot be cut, force some; then the capacity is the least that suffices, found by bisection.
+    """
+    total = sum(end - begin for begin, end, _ in pieces)
+    low = max(-(-total // num_lanes), max((tied for _, _, tied in pieces), default=0))
+    lanes = _filled(pieces, num_lanes, low)
+    if lanes is not None:
+        return lanes
+    high = 2 * low
+    best = _filled(pieces, num_lanes, high)
+    while best is None:
+        high *= 2
+        best = _filled(pieces, num_lanes, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        lanes = _filled(pieces, num_lanes, middle)
+        if lanes is None:
+            low = middle
+        else:
+            best, high = lanes, middle
+    return best
+
+
+def _filled(pieces: list[PIECE], num_lanes: int, capacity: int) -> list[list[PIECE]] | None:
+    """Lanes of at most `capacity` steps, or None where they do not suffice."""
+    lanes: list[list[PIECE]] = [[]]
+    room = capacity
+    for begin, end, tied in pieces:
+        while begin < end:
+            if room < tied:
+                if len(lanes) == num_lanes:
+                    return None
+                lanes.append([])
+                room = capacity
+            stop = min(end, begin + room)
+            lanes[-1].append((begin, stop, tied))
+            room -= stop - begin
+            begin, tied = stop, 1
+    return lanes + [[] for _ in range(num_lanes - len(lanes))]
+
+
+def _code(lanes: list[list[PIECE]], s: Sequences) -> Tensor:
+    """int64 [T, B]: the step times 8, plus 4 where scored, 2 at a reset, 1 at a start; -1 padding.
+
+    One number per place keeps the whole pass in 8 bytes a step.
+    """
+    length = max((sum(end - begin for begin, end, _ in lane) for lane in lanes), default=0)
+    packed = torch.arange(s.values.shape[0]) * 8
+    packed += s.scored().to(torch.int64) * 4
+    packed[s.offsets[:-1][s.lengths > 0]] += 1
+    code = torch.full((len(lanes), length), -1, dtype=torch.int64)
+    places = torch.arange(length)
+    for row, lane in zip(code, lanes, strict=True):
+        bounds = torch.tensor([piece[:2] for piece in lane], dtype=torch.int64).reshape(-1, 2)
+        sizes = bounds[:, 1] - bounds[:, 0]
+        heads = sizes.cumsum(0) - sizes
+        steps = torch.repeat_interleave(bounds[:, 0] - heads, sizes)
+        steps += places[: len(steps)]
+        row[: len(steps)] = packed[steps]
+        row[heads] += 2
+    return code.t().contiguous()

@@ -1,0 +1,1 @@
+"""Readers: files, folders, frames and arrays as `Sequences`."""

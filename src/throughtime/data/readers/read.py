@@ -1,0 +1,229 @@
+"""`tt.read`: whatever the user names, as `Sequences`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from throughtime.data.readers.demo import read_demo
+from throughtime.data.readers.files import (
+    counts_by_suffix,
+    files_below,
+    locate,
+    nearest,
+    quoted,
+    suffix,
+)
+from throughtime.data.readers.series import (
+    TABLES,
+    Columns,
+    as_names,
+    read_array,
+    read_frame,
+    read_npy,
+    read_series,
+    read_series_folder,
+)
+from throughtime.data.readers.sound import SOUNDS, check_rate, read_sound, read_sound_folder
+from throughtime.data.readers.text import TEXTS, read_jsonl, read_text, read_text_folder
+from throughtime.data.sequences import Sequences
+from throughtime.errors import DataError, SettingError
+
+KINDS = {"series": (*TABLES, ".npy"), "text": (*TEXTS, ".jsonl"), "sound": SOUNDS}
+FOLDERS = {"series": TABLES, "text": (".txt",), "sound": SOUNDS}  # what is read from a folder
+# Each option and the readers that it says something to.
+READERS = {
+    "time": ("series",),
+    "value": ("series", "jsonl"),
+    "id": ("series", "jsonl"),
+    "covariates": ("series",),
+    "time_format": ("series",),
+    "gaps": ("series",),
+    "header": ("series",),
+    "encoding": ("series", "text"),
+    "text": ("jsonl",),
+    "lines": ("text",),
+    "rate": ("sound",),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `read` beside the source and its kind."""
+
+    time: str | Literal[False] | None = None
+    value: tuple[str, ...] = ()
+    id: str | None = None
+    covariates: tuple[str, ...] = ()
+    time_format: str | None = None
+    gaps: str = "keep"
+    header: bool = True
+    encoding: str = "utf-8"
+    text: str = "text"
+    lines: bool = False
+    rate: int | None = None
+
+    def check(self, reader: str) -> None:
+        """Raises SettingError for an option that this reader has no use for."""
+        for option in fields(self):
+            readers = READERS[option.name]
+            if getattr(self, option.name) != option.default and reader not in readers:
+                raise SettingError(
+                    f"{option.name}= says nothing about this source; it is for {readers[0]}"
+                )
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.time, self.value, self.id, self.covariates, self.time_format)
+
+
+def read(
+    source: Any,
+    *,
+    kind: str | None = None,
+    time: str | Literal[False] | None = None,
+    value: str | Iterable[str] | None = None,
+    id: str | None = None,
+    covariates: str | Iterable[str] | None = None,
+    time_format: str | None = None,
+    gaps: str = "keep",
+    header: bool = True,
+    encoding: str = "utf-8",
+    text: str = "text",
+    lines: bool = False,
+    rate: float | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Sequences:
+    """Reads sequences from a file, a folder, a frame, an array, or `demo:prices`.
+
+    source: `.csv .tsv .parquet .npy` are series, `.txt .md .jsonl` text, `.wav .flac .ogg .mp3`
+    sound; tables, text and JSON lines may be gzipped. A folder is read with all that is below it
+    and holds one of these kinds. Also a polars or pandas frame, an array [T] or [T, D], and
+    `demo:prices`, `demo:nasdaq`, `demo:text`, `demo:sound`.
+
+    kind: "series", "text" or "sound", where the extension does not say it.
+    time, value, id, covariates: columns of a table. Without them the long format `unique_id, ds,
+    y` is recognised, and a time or a value that is the only one of its kind is found. value "*" is
+    every column of numbers that is left; time False takes rows as they come. Covariates are known
+    before the value of their row. In `.jsonl`, value names a field of numbers, id one of names.
+    time_format: as in strftime ("%d/%m/%Y"), or "epoch", "epoch_ms".
+    gaps: "keep" leaves the rows as they are, "fill" puts a missing row where a stamp is missing.
+    header: False for a table whose first line is data; columns are then `column_1`, ...
+    encoding: of text files, or "bytes" for raw bytes as symbols.
+    text: the field of `.jsonl`. lines: each line of a text, its newline included, is a sequence.
+    rate: Hz; sound is resampled to it.
+    on_progress: called with (files done, files in all) while a folder is read.
+
+    What was guessed, and gaps and missing values with their places, stands in `.notes`.
+    Raises: DataError, in one line, for anything in the data that cannot be used; SettingError for
+    options that make no sense; MissingExtra for a demo whose package is absent.
+    """
+    options = Options(
+        time=time,
+        value=as_names(value),
+        id=id,
+        covariates=as_names(covariates),
+        time_format=time_format,
+        gaps=gaps,
+        header=header,
+        encoding=encoding,
+        text=text,
+        lines=lines,
+        rate=check_rate(rate),
+    )
+    if kind is not None and kind not in KINDS:
+        raise SettingError(f"kind='{kind}'{nearest(kind, KINDS) or ';'} use one of {quoted(KINDS)}")
+    if isinstance(source, str) and source.startswith("demo:"):
+        options.check("demo")
+        return read_demo(source[len("demo:") :])
+    if not isinstance(source, (str, Path)):
+        return _read_object(source, options)
+    path = locate(source)
+    if path.is_dir():
+        return _read_folder(path, kind, options, on_progress)
+    return _read_file(path, kind, options)
+
+
+def _read_object(source: Any, options: Options) -> Sequences:
+    """Sequences, an array or a frame."""
+    if isinstance(source, Sequences):
+        options.check("demo")
+        return source
+    if isinstance(source, np.ndarray):
+        options.check("array")
+        return read_array(source, "array", "series")
+    if type(source).__module__.split(".")[0] in ("polars", "pandas"):
+        options.check("series")
+        return read_frame(source, options.columns, options.gaps)
+    raise SettingError(
+        f"cannot read a {type(source).__name__}: give a path, a frame or an array; for a list of "
+        f"arrays there is Sequences.of"
+    )
+
+
+def _read_file(path: Path, kind: str | None, options: Options) -> Sequences:
+    extension = suffix(path)
+    if kind is None:
+        kind = next((name for name, known in KINDS.items() if extension in known), None)
+    if kind is None:
+        known = " ".join(extension for group in KINDS.values() for extension in group)
+        raise DataError(
+            f"{path}: the extension '{extension}' is not known; known are {known}; kind= says how "
+            f"to read another file"
+        )
+    if kind == "sound":
+        options.check("sound")
+        return read_sound(path, options.rate)
+    if extension == ".jsonl":
+        options.check("jsonl")
+        if len(options.value) > 1:
+            raise SettingError("value= is one field of a .jsonl file, which may hold lists")
+        field = options.value[0] if options.value else None
+        return read_jsonl(path, options.text, field, options.id)
+    if kind == "text":
+        options.check("text")
+        return read_text(path, options.encoding, options.lines)
+    if extension == ".npy":
+        options.check("array")
+        return read_npy(path)
+    options.check("series")
+    return read_series(path, options.columns, options.gaps, options.header, options.encoding)
+
+
+def _read_folder(
+    folder: Path,
+    kind: str | None,
+    options: Options,
+    on_progress: Callable[[int, int], None] | None,
+) -> Sequences:
+    """Every file of one kind; where a folder holds several kinds, `kind` chooses."""
+    found = files_below(folder)
+    kinds = [
+        name for name, known in FOLDERS.items() if any(suffix(path) in known for path in found)
+    ]
+    usable = " ".join(extension for known in FOLDERS.values() for extension in known)
+    if kind is not None:
+        usable = " ".join(FOLDERS[kind])
+        kinds = [name for name in kinds if name == kind]
+    if not kinds:
+        raise DataError(
+            f"{folder}: no file that can be read; the folder holds {counts_by_suffix(found)}, "
+            f"needed are {usable}"
+        )
+    if len(kinds) > 1:
+        raise DataError(
+            f"{folder}: holds several kinds of data ({counts_by_suffix(found)}); choose one with "
+            f"kind=, {quoted(kinds)}"
+        )
+    options.check(kinds[0])
+    if kinds[0] == "sound":
+        return read_sound_folder(folder, options.rate, on_progress)
+    if kinds[0] == "text":
+        return read_text_folder(folder, options.encoding, options.lines, on_progress)
+    return read_series_folder(
+        folder, options.columns, options.gaps, options.header, options.encoding, on_progress
+    )

@@ -1,0 +1,54 @@
+"""Whether predicted probabilities are frequencies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from throughtime import rng
+from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Chain
+from throughtime.evaluation.comparison import shown
+from throughtime.evaluation.predictive import evenly, is_numeric, walk
+from throughtime.models.base import SequenceModel
+
+BINS = 20
+MOST_STEPS = 20_000  # evenly spread over longer test data; more would not show in 20 bins
+LEVELS = (*(k / 10 for k in range(1, 10)), 0.95)
+
+
+def calibration(
+    model: SequenceModel, chain: Chain, raw_test: Sequences, seed: int = 0
+) -> dict[str, Any] | None:
+    """{"pit": 20 shares, "count", "coverage": {"0.1": share, ...}} of one-step laws, or None.
+
+    PIT: the cdf of each law at the truth, uniform for a calibrated model; for discrete laws drawn
+    uniformly between the cdf before and at the truth (Czado, Gneiting & Held 2009, Biometrics
+    65). Columns are pooled. coverage: how often the truth lies in the central interval of each
+    nominal level. None where values are not amounts (text, symbols, 0 and 1) or none is scored.
+    """
+    if not is_numeric(chain, raw_test):
+        return None
+    seen = shown(model, chain, raw_test)
+    source = rng.generator(seed, "pit")
+    parts = []
+    for index, law in walk(model, seen, evenly(seen.scored(), MOST_STEPS)):
+        x = seen.values[index].double()
+        pit = law.cdf(x)
+        if law.discrete:
+            before = law.cdf(x - 1)
+            pit = before + (pit - before) * torch.rand(
+                pit.shape, generator=source, dtype=torch.float64
+            )
+        parts.append(pit.flatten())
+    if not parts:
+        return None
+    pit = torch.cat(parts).clamp(0, 1)
+    counts = torch.histc(pit, BINS, 0.0, 1.0)
+    share = (2.0 * pit - 1.0).abs()
+    return {
+        "pit": (counts / counts.sum()).tolist(),
+        "count": len(pit),
+        "coverage": {f"{level:g}": float((share <= level).double().mean()) for level in LEVELS},
+    }

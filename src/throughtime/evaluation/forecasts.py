@@ -1,0 +1,330 @@
+"""Forecasts of held-out data: rolling origins free-running, and one step at a time beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from throughtime import state as states
+from throughtime.data import split
+from throughtime.data.batching import Lanes
+from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Chain
+from throughtime.errors import SettingError
+from throughtime.evaluation import metrics
+from throughtime.evaluation.comparison import plain, shown
+from throughtime.evaluation.predictive import evenly, is_numeric, raw_quantiles
+from throughtime.evaluation.stamps import stamps
+from throughtime.models.base import SequenceModel
+from throughtime.state import State
+
+FAN_LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
+MOST_FANS = 3
+MOST_ONE_STEP = 1000  # steps with a full law each; spread evenly over longer test data
+_FAN_PAST = 4  # horizons of past before a fan
+_GRID = 30  # equally likely quantiles that stand for a one-step law in CRPS and mean
+_CHUNK = 512
+Levels = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Sampled continuations of one series from one origin, in the data's own units.
+
+    paths: float64 [P, horizon, D]; truth: [horizon, D], NaN where missing; scale: [D], of MASE.
+    """
+
+    series: int
+    origin: int
+    paths: np.ndarray
+    truth: np.ndarray
+    scale: np.ndarray
+
+
+def forecast(
+    model: SequenceModel,
+    chain: Chain,
+    raw_test: Sequences,
+    horizon: int,
+    origins: int = 10,
+    num_paths: int = 200,
+    seed: int = 0,
+    levels: Levels = (0.8, 0.95),
+    season: int = 1,
+    max_series: int = 30,
+    train: Sequences | None = None,
+) -> dict[str, Any] | None:
+    """Accuracy of forecasts from rolling origins over the test span, and of every next step.
+
+    Free-running: `num_paths` sampled paths from each of at most `origins` origins in at most
+    `max_series` series (spread evenly), each conditioned on its true past; covariates of the
+    future are taken from the data. Quantiles of P samples are those of Weibull's position, whose
+    intervals have the right coverage for any P. One-step: the exact law of each test step given
+    its true past, as quantiles taken back through the transforms.
+
+    MASE is in units of the in-sample error of the seasonal naive forecast (lag `season`) on what
+    comes before the test span; where that is nothing, on `train` if given, else on what comes
+    before the first origin. A missing truth is left out. A horizon that no series has room for
+    is cut to the longest possible. Returns the "forecast" of scores.json, None for text and
+    symbols, columns of 0 and 1, and test data without room for any forecast.
+    """
+    if horizon < 1 or origins < 1 or num_paths < 2:
+        raise SettingError("a forecast needs a horizon and origins of 1 or more, and 2 paths")
+    if not is_numeric(chain, raw_test) or len(raw_test) == 0:
+        return None
+    room = int((raw_test.lengths - raw_test.starts.clamp(min=1)).max())
+    horizon = min(horizon, room)
+    if horizon < 1:
+        return None
+    seen = shown(model, chain, raw_test)
+    scales = _scales(raw_test, season, train)
+    places = _places(raw_test, horizon, origins, max_series)
+    found = [
+        item
+        for i, stops in places.items()
+        for item in _continue(
+            model, chain, raw_test, seen, i, stops, horizon, num_paths, seed, scales
+        )
+    ]
+    return {
+        "horizon": horizon,
+        "origins": max(len(stops) for stops in places.values()),
+        "series": len(places),
+        "paths": num_paths,
+        "levels": list(levels),
+        "free_running": _by_horizon(found, levels),
+        "one_step": _one_step(model, chain, raw_test, seen, scales, levels),
+        "fans": _fans(found, raw_test),
+    }
+
+
+def enough_paths(
+    draw: Callable[[int], Tensor],
+    quantiles: Levels,
+    tolerance: float = 0.05,
+    start: int = 200,
+    limit: int = 51_200,
+) -> Tensor:
+    """Paths [P, ...] from `draw`, twice as many each time until the quantiles are certain.
+
+    draw: count to paths [count, ...], where more paths begin with the same ones. Certain: the
+    standard error of each quantile, everywhere, is at most `tolerance` times the distance from
+    the 10 % to the 90 % quantile there. The error is half the distance between the samples one
+    standard deviation of the binomial below and above. Stops at `limit` at the latest.
+    """
+    if not all(0 < level < 1 for level in quantiles) or not tolerance > 0:
+        raise SettingError("quantiles lie between 0 and 1, and the tolerance is above 0")
+    count = min(start, limit)
+    while True:
+        paths = draw(count)
+        if count >= limit or quantile_error(paths, quantiles) <= tolerance:
+            return paths
+        count = min(2 * count, limit)
+
+
+def quantile_error(paths: Tensor, quantiles: Levels) -> float:
+    """The greatest standard error of a quantile in units of the 80 % width at its place.
+
+    Infinite while a quantile has fewer than five samples beyond it.
+    """
+    count = len(paths)
+    ordered = paths.double().reshape(count, -1).sort(0).values
+    if count * min(min(q, 1 - q) for q in quantiles) < 5:
+        return float("inf")
+    width = ordered[round(0.9 * (count - 1))] - ordered[round(0.1 * (count - 1))]
+    worst = torch.zeros(())
+    for q in quantiles:
+        spread = (count * q * (1 - q)) ** 0.5
+        low = max(0, int(count * q - spread))
+        high = min(count - 1, int(count * q + spread))
+        error = (ordered[high] - ordered[low]) / 2
+        # Where all paths agree there is no error; where most do, it is in units of itself.
+        unit = torch.where(width > 0, width, torch.where(error > 0, error, 1.0))
+        worst = torch.maximum(worst, (error / unit).max())
+    return float(worst)
+
+
+def _places(raw: Sequences, horizon: int, origins: int, max_series: int) -> dict[int, list[int]]:
+    """The origins of each chosen series, earliest first."""
+    places: dict[int, list[int]] = {}
+    for keep, stops in split.origins(raw, horizon, origins):
+        for i in keep.tolist():
+            places.setdefault(i, []).append(int(stops[i]))
+    chosen = sorted(places)
+    if len(chosen) > max_series:
+        at = np.linspace(0, len(chosen) - 1, max_series).round().astype(int)
+        chosen = [chosen[k] for k in at]
+    return {i: places[i] for i in chosen}
+
+
+def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
+    """The unit of MASE of each series and column, [N, D]."""
+    shared = None
+    if train is not None and bool((raw.starts < 2).any()):
+        each = np.stack(
+            [metrics.naive_scale(train.sequence(i).numpy(), season) for i in range(len(train))]
+        )
+        count = np.isfinite(each).sum(0)
+        shared = np.where(count > 0, np.nansum(each, axis=0) / np.maximum(count, 1), np.nan)
+    rows = []
+    for i in range(len(raw)):
+        values = raw.sequence(i).numpy()
+        start = int(raw.starts[i])
+        if start < 2 and shared is not None:
+            rows.append(shared)
+        else:
+            rows.append(metrics.naive_scale(values[: start if start >= 2 else len(values)], season))
+    return np.stack(rows)
+
+
+def _continue(
+    model: SequenceModel,
+    chain: Chain,
+    raw: Sequences,
+    seen: Sequences,
+    i: int,
+    stops: list[int],
+    horizon: int,
+    num_paths: int,
+    seed: int,
+    scales: np.ndarray,
+) -> list[Forecast]:
+    """The forecasts of series i from each of its origins, sampled all at once."""
+    previous, state = conditioned(model, seen[i], stops)
+    rows = torch.arange(len(stops)).repeat_interleave(num_paths)
+    covariates = None
+    uses_covariates = bool(getattr(model, "covariates", False))
+    if raw.covariates is not None and uses_covariates:
+        all_of_it = raw.covariates[int(raw.offsets[i]) : int(raw.offsets[i + 1])]
+        covariates = torch.stack([all_of_it[stop : stop + horizon] for stop in stops])[rows]
+    known = seen.identity[i : i + 1] if int(seen.identity[i]) >= 0 else None
+    drawn = model.sample(
+        horizon,
+        states.index(state, rows),
+        len(rows),
+        seed,
+        previous=previous[rows],
+        covariates=covariates,
+        series=known,
+        name=f"forecast/{raw.names[i]}",
+    )
+    values = raw.sequence(i)
+    found = []
+    for k, stop in enumerate(stops):
+        paths = chain.inverse(drawn[rows == k], values[:stop]).double().numpy()
+        truth = values[stop : stop + horizon].numpy()
+        found.append(Forecast(i, stop, paths, truth, scales[i]))
+    return found
+
+
+@torch.no_grad()
+def conditioned(model: SequenceModel, one: Sequences, stops: list[int]) -> tuple[Tensor, State]:
+    """As `SequenceModel.condition`, after each of several rising numbers of steps, in one pass."""
+    training = model.training
+    model.eval()
+    lanes = Lanes(one, 1, cut=False, dtype=model._dtype())
+    state = model.initial_state(1)
+    found, lasts, at = [], [], 0
+    for stop in stops:
+        while at < stop:
+            end = min(stop, at + _CHUNK)
+            _, state = model.members_law(lanes[at:end], state)
+            at = end
+        found.append(state)
+        lasts.append(lanes[stop - 1 : stop].x[0])
+    model.train(training)
+    return torch.cat(lasts), states.concatenate(found)
+
+
+def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
+    """Measures averaged over series, origins and columns, for each number of steps ahead."""
+    wanted = metrics.needed_levels(levels)
+    collected: dict[Any, list[np.ndarray]] = {}
+    for item in found:
+        ends = np.quantile(item.paths, wanted, axis=0, method="weibull")
+        quantiles = dict(zip(wanted, ends, strict=True))
+        measured = metrics.measures(
+            item.paths, quantiles, item.truth, item.scale, levels, fair=True
+        )
+        for key, value in measured.items():
+            collected.setdefault(key, []).append(value)
+    stacked = {key: np.stack(values) for key, values in collected.items()}  # [items, horizon, D]
+    horizon = len(found[0].truth)
+    return [
+        {"horizon": h + 1}
+        | metrics.summary({key: values[:, h] for key, values in stacked.items()}, levels)
+        for h in range(horizon)
+    ]
+
+
+def _one_step(
+    model: SequenceModel,
+    chain: Chain,
+    raw: Sequences,
+    seen: Sequences,
+    scales: np.ndarray,
+    levels: Levels,
+) -> dict[str, Any]:
+    """The same measures of exact one-step laws."""
+    grid = [(k + 0.5) / _GRID for k in range(_GRID)]
+    wanted = metrics.needed_levels(levels)
+    both = sorted({*grid, *wanted})
+    chosen = evenly(seen.scored(), MOST_ONE_STEP)
+    index, values = raw_quantiles(model, chain, raw, seen, chosen, both)
+    if not len(index):
+        return metrics.summary(_nothing(levels), levels)
+    found = metrics.measures(
+        values[[both.index(level) for level in grid]],
+        {level: values[both.index(level)] for level in wanted},
+        raw.values[index].numpy(),
+        scales[raw.rows[index].numpy()],
+        levels,
+        fair=False,
+    )
+    return {"count": len(index)} | metrics.summary(found, levels)
+
+
+def _nothing(levels: Levels) -> dict[Any, np.ndarray]:
+    empty = np.zeros((2, 0))
+    quantiles = dict.fromkeys(metrics.needed_levels(levels), empty[0])
+    return metrics.measures(empty, quantiles, empty[0], empty[0], levels, fair=False)
+
+
+def _fans(found: list[Forecast], raw: Sequences) -> list[dict[str, Any]]:
+    """Fan charts of the last origin of the first few series and columns."""
+    last = {item.series: item for item in found}  # later origins replace earlier ones
+    names = raw.domain.columns or tuple(f"value{d}" for d in range(raw.values.shape[1]))
+    picked = [(item, d) for item in last.values() for d in range(len(names))]
+    if len(last) > 1:  # of several series the first column each, rather than all of one
+        picked.sort(key=lambda pair: pair[1])
+    return [_fan(item, d, names[d], raw) for item, d in picked[:MOST_FANS]]
+
+
+def _fan(item: Forecast, d: int, column: str, raw: Sequences) -> dict[str, Any]:
+    horizon = len(item.truth)
+    begin = int(raw.offsets[item.series])
+    origin = begin + item.origin
+    first = max(begin, origin - _FAN_PAST * horizon)
+    ends = np.quantile(item.paths[..., d], FAN_LEVELS, axis=0, method="weibull")
+    return {
+        "series": raw.names[item.series],
+        "column": column,
+        "past": {
+            "times": stamps(raw, slice(first, origin)),
+            "values": _plain_list(raw.values[first:origin, d].numpy()),
+        },
+        "times": stamps(raw, slice(origin, origin + horizon)),
+        "truth": _plain_list(item.truth[:, d]),
+        "quantiles": {
+            f"{level:g}": _plain_list(row) for level, row in zip(FAN_LEVELS, ends, strict=True)
+        },
+    }
+
+
+def _plain_list(values: np.ndarray) -> list[float | None]:
+    return [plain(value) for value in values.tolist()]

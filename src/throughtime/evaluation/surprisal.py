@@ -1,0 +1,174 @@
+"""Where a model did not see it coming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Chain, decode_text
+from throughtime.evaluation.comparison import StepScores, plain, shown
+from throughtime.evaluation.predictive import is_numeric, raw_quantiles
+from throughtime.evaluation.stamps import stamp, stamps
+from throughtime.models.base import SequenceModel
+
+POINTS = 2000
+TOP = 10
+CONTEXT = 30  # characters quoted on each side
+_SYMBOLS = 8  # symbols quoted on each side
+_EXPECTED = (0.05, 0.5, 0.95)
+_APART_SECONDS = 0.05  # of sound, between two places that are listed
+
+
+def surprisal(
+    scores: StepScores,
+    raw_test: Sequences,
+    model: SequenceModel | None = None,
+    chain: Chain | None = None,
+) -> dict[str, Any]:
+    """{"position", "times", "nats", "top"}: surprisal in nats over time, and its highest places.
+
+    At most `POINTS` points: the highest of each of as many stretches of equal length. position:
+    the step in its sequence (past included) for one sequence, else among the scored steps of
+    all; times: those of one sequence, or None. Each of the `TOP` places has "where", "nats" and
+    "quote": text around with the symbol in ⟦ ⟧ (ends of line as ↵); of series the value and, with
+    `model` and `chain`, the median and 90 % interval expected. In text and sound, places that
+    would be quoted together are listed once.
+    """
+    places = scores.scored.nonzero()[:, 0]
+    nats = -scores.log_prob[places]
+    nats = torch.where(nats.isnan(), torch.inf, nats)
+    kept = _highest(nats, POINTS)
+    single = len(raw_test) == 1
+    return {
+        "position": (places[kept] if single else kept).tolist(),
+        "times": stamps(raw_test, places[kept].numpy()) if single else None,
+        "nats": [plain(value) for value in nats[kept].tolist()],
+        "top": _top(places, nats, raw_test, model, chain),
+    }
+
+
+def _highest(nats: Tensor, points: int) -> Tensor:
+    """The indices of the highest of each of `points` stretches of equal length."""
+    count = len(nats)
+    if count <= points:
+        return torch.arange(count)
+    edges = np.linspace(0, count, points + 1).astype(int)
+    values = nats.numpy()
+    found = [a + int(values[a:b].argmax()) for a, b in pairwise(edges)]
+    return torch.tensor(found)
+
+
+def _top(
+    places: Tensor,
+    nats: Tensor,
+    raw: Sequences,
+    model: SequenceModel | None,
+    chain: Chain | None,
+) -> list[dict[str, Any]]:
+    chosen = _apart(places, nats, _distance(raw))
+    steps = [int(places[k]) for k in chosen]
+    describe: Callable[[int], str]
+    if raw.domain.kind == "text":
+        describe = lambda step: _quoted(raw, step, CONTEXT, _characters)  # noqa: E731
+    elif raw.domain.integer:
+        known = raw.domain.step == "byte" and raw.domain.num_symbols == 256
+        write, reach = (_bytes, CONTEXT) if known else (_numbers, _SYMBOLS)
+        describe = lambda step: _quoted(raw, step, reach, write)  # noqa: E731
+    else:
+        expected = _expected(steps, raw, model, chain)
+        describe = lambda step: _amount(raw, step, expected.get(step))  # noqa: E731
+    return [
+        {"where": _where(raw, step), "nats": plain(float(nats[k])), "quote": describe(step)}
+        for k, step in zip(chosen, steps, strict=True)
+    ]
+
+
+def _distance(raw: Sequences) -> int:
+    """How many steps lie between two listed places at least."""
+    if raw.domain.kind == "sound" and raw.domain.sample_rate:
+        return max(1, round(_APART_SECONDS * raw.domain.sample_rate))
+    return CONTEXT if raw.domain.integer else 1
+
+
+def _apart(places: Tensor, nats: Tensor, distance: int) -> list[int]:
+    """The indices of the highest values whose places are at least `distance` apart."""
+    enough = min(len(nats), TOP * (2 * distance + 1))
+    order = nats.topk(enough).indices if enough else torch.zeros(0, dtype=torch.int64)
+    chosen: list[int] = []
+    for k in order.tolist():
+        if all(abs(int(places[k] - places[other])) >= distance for other in chosen):
+            chosen.append(k)
+            if len(chosen) == TOP:
+                break
+    return chosen
+
+
+def _where(raw: Sequences, step: int) -> str:
+    """The time of a step, or its index in its sequence, and the sequence's name among several."""
+    row = int(torch.searchsorted(raw.offsets, step, right=True)) - 1
+    inside = step - int(raw.offsets[row])
+    name = f"{raw.names[row]}, " if len(raw) > 1 else ""
+    if raw.domain.kind == "sound" and raw.domain.sample_rate:
+        return f"{raw.names[row]}, {inside / raw.domain.sample_rate:.3f} s"
+    if raw.times is not None:
+        moment = stamp(raw.times[step])
+        return f"{name}{moment if isinstance(moment, str) else format(moment, 'g')}"
+    return f"{name}{raw.domain.step} {inside:,}"
+
+
+def _quoted(raw: Sequences, step: int, reach: int, write: Callable[[Tensor], str]) -> str:
+    row = int(torch.searchsorted(raw.offsets, step, right=True)) - 1
+    begin, end = int(raw.offsets[row]), int(raw.offsets[row + 1])
+    first, last = max(begin, step - reach), min(end, step + 1 + reach)
+    values = raw.values
+    before, after = write(values[first:step]), write(values[step + 1 : last])
+    quote = f"{before}⟦{write(values[step : step + 1])}⟧{after}"
+    return ("…" if first > begin else "") + quote + ("…" if last < end else "")
+
+
+def _characters(values: Tensor) -> str:
+    return decode_text(values).replace("\n", "↵")
+
+
+def _bytes(values: Tensor) -> str:
+    return bytes(values.tolist()).decode("utf-8", errors="replace").replace("\n", "↵")
+
+
+def _numbers(values: Tensor) -> str:
+    return " ".join(map(str, values.tolist()))
+
+
+def _expected(
+    steps: list[int], raw: Sequences, model: SequenceModel | None, chain: Chain | None
+) -> dict[int, np.ndarray]:
+    """Low end, median and high end [3, D] of what was expected at each step."""
+    if model is None or chain is None or not is_numeric(chain, raw) or not steps:
+        return {}
+    chosen = torch.zeros(len(raw.values), dtype=torch.bool)
+    chosen[steps] = True
+    seen = shown(model, chain, raw)
+    index, values = raw_quantiles(model, chain, raw, seen, chosen, _EXPECTED)
+    return {int(step): values[:, k] for k, step in enumerate(index)}
+
+
+def _amount(raw: Sequences, step: int, expected: np.ndarray | None) -> str:
+    """The value, of several columns the one farthest from what was expected."""
+    values = raw.values[step].numpy()
+    names = raw.domain.columns or tuple(f"value{d}" for d in range(len(values)))
+    if expected is None:
+        shown_columns = zip(names[:3], values[:3], strict=True)
+        return ", ".join(f"{name} {value:.6g}" for name, value in shown_columns)
+    low, median, high = expected
+    width = np.maximum(high - low, 1e-300)
+    d = int(np.nan_to_num(np.abs(values - median) / width).argmax())
+    name = f"{names[d]} " if len(values) > 1 else ""
+    return (
+        f"{name}{values[d]:.6g}; expected {median[d]:.6g}, "
+        f"90 % between {low[d]:.6g} and {high[d]:.6g}"
+    )

@@ -1,0 +1,1 @@
+"""Native loops beside the models: sampling, and the cross-entropy of symbols."""

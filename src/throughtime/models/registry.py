@@ -1,0 +1,28 @@
+"""The kinds of models that files name: a fixed table, never an import path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from throughtime import emissions
+from throughtime.errors import SettingError
+from throughtime.models.autoregressive import Autoregressive
+from throughtime.models.base import SequenceModel
+from throughtime.models.ensemble import Blend
+from throughtime.models.latent import LatentAutoregressive
+
+
+def build(description: dict[str, Any]) -> SequenceModel:
+    """A model from its settings as JSON values; kinds come from a fixed table."""
+    options = dict(description)
+    kind = options.pop("kind", None)
+    if kind == "blend":
+        return Blend([build(part) for part in options["models"]], options["weights"])
+    known: dict[str, Any] = {"latent": LatentAutoregressive, "autoregressive": Autoregressive}
+    if kind not in known:
+        raise SettingError(f"model kind '{kind}' is not one of: {', '.join(known)}, blend")
+    options["emission"] = emissions.from_json(options["emission"])
+    if "identities" in options:
+        options["identities"] = tuple(options["identities"])
+    model: SequenceModel = known[kind](**options)
+    return model

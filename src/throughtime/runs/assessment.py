@@ -1,0 +1,232 @@
+"""Every fitted model on untouched test data: what scores.json holds."""
+
+from __future__ import annotations
+
+from throughtime.types import Event
+
+import base64
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from throughtime import evaluation
+from throughtime.evaluation import gradient_reach, arch_baselines
+from throughtime.data.sequences import Sequences
+from throughtime.runtime import version
+from throughtime.errors import NonFiniteError, SettingError
+from throughtime.evaluation import Entry, StepScores
+from throughtime.evaluation.forecasts import conditioned
+from throughtime.evaluation.comparison import shown
+from throughtime.search.search import Fitted, Workshop
+from throughtime.history import with_network
+from throughtime.data.readers.sound import wav_bytes
+
+SCHEMA = 1
+_PATHS = 200
+_ORIGINS = 10
+_HORIZON = 20
+_MOST_SERIES = 20
+_MOST_LAWS = 20_000  # test steps beyond which forecasts and calibration would take minutes
+_HURRIED, _UNHURRIED = 30.0, 120.0  # seconds of a fit: no time for gradients; time for all of it
+_SAMPLE_STEPS = {"text": 600, "sound": 16_000}
+
+
+def assess(
+    fitted: list[Fitted], workshop: Workshop, summary: dict[str, Any], on_event: Event
+) -> dict[str, Any]:
+    """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
+
+    The model is chosen by validation; the test data only judge.
+    """
+    parts, seed = workshop.parts, workshop.settings.seed
+    entries = []
+    for one in fitted:
+        on_event({"event": "evaluate", "what": one.name})
+        entries.append(
+            Entry(
+                one.name,
+                one.candidate.family,
+                describe(one),
+                one.model.num_parameters(),
+                StepScores.of(one.model, one.chain, parts.test),
+                one.valid,
+                round(one.seconds, 2),
+                round(one.peak_memory_mb, 1),
+                one.passes,
+            )
+        )
+    if parts.test.domain.kind == "real" and version("arch"):
+        on_event({"event": "evaluate", "what": "arch models"})
+        view = list(workshop.view.transforms)
+        alike = next(one for one in reversed(fitted) if one.candidate.transforms == view)
+        entries.extend(arch_baselines.peers(parts.valid, parts.test, alike.chain))
+    scores = {"schema": SCHEMA, **evaluation.table(entries, parts.test, seed)}
+    best = next(one for one in fitted if one.name == scores["best"])
+    transforms = [t["kind"] for t in best.candidate.transforms]
+    scores |= {"data": summary | {"transforms": transforms}, "orders": workshop.orders}
+    scores["history"] = _history(fitted, scores["best"], workshop, on_event)
+    on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
+    test = _few_laws(parts.test)
+    season = workshop.view.season
+    horizon = max(season or 0, _HORIZON)
+    scores["forecast"] = evaluation.forecast(
+        best.model, best.chain, test, horizon, _ORIGINS, _PATHS, seed,
+        season=season or 1, max_series=_MOST_SERIES, train=parts.train,
+    )  # fmt: skip
+    if scores["forecast"] is not None:
+        scores["forecast"]["models"] = {}
+        for one in fitted:
+            on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
+            scores["forecast"]["models"][one.name] = _accuracy(one, test, horizon, season, seed)
+    scores["calibration"] = evaluation.calibration(best.model, best.chain, test, seed)
+    chosen = next(entry for entry in entries if entry.name == best.name)
+    scores["surprisal"] = evaluation.surprisal(chosen.test, parts.test, best.model, best.chain)
+    scores["risk"] = evaluation.next_risk(best.model, best.chain, parts.test)
+    scores["gradients"] = _gradients(fitted, scores, workshop, on_event)
+    on_event({"event": "evaluate", "what": f"samples of {best.name}"})
+    scores["samples"] = samples(best, parts.test, seed)
+    scores["verdict"] = evaluation.verdict(scores)
+    return scores
+
+
+def _history(
+    fitted: list[Fitted], best: str, workshop: Workshop, on_event: Event
+) -> dict[str, Any] | None:
+    """The certificate of the data; where a network beats every window, its memory is theirs."""
+    found, parts = workshop.history, workshop.parts
+    network = gradient_reach.best_network(fitted, best)
+    windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
+    if found is None or network is None or network.valid >= min(windows, default=math.inf):
+        return found
+    spans = [shown(network.model, network.chain, p) for p in (parts.train, _few_laws(parts.test))]
+    on_event({"event": "evaluate", "what": f"memory of {network.name}"})
+    return with_network(
+        found, network.model, network.name, spans[0], spans[1], workshop.settings.seed
+    )
+
+
+def _gradients(
+    fitted: list[Fitted], scores: dict[str, Any], workshop: Workshop, on_event: Event
+) -> dict[str, Any] | None:
+    """How far back the gradient of the best network reaches; None where there is none."""
+    network = gradient_reach.best_network(fitted, scores["best"])
+    data, limit = workshop.parts.seen, workshop.settings.time_limit
+    if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _HURRIED:
+        return None
+    on_event({"event": "evaluate", "what": f"gradient of {network.name}"})
+    work = gradient_reach.WORK * (1.0 if limit is None else min(1.0, limit / _UNHURRIED))
+    row = next(row for row in scores["models"] if row["name"] == network.name)
+    learned = gradient_reach.has_learned(row)
+    try:
+        return gradient_reach.examine(network, data, learned, work=work, seed=workshop.settings.seed)
+    except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
+        on_event({"event": "note", "model": network.name, "message": str(error)})
+        return None
+
+
+def _accuracy(
+    one: Fitted, test: Sequences, horizon: int, season: int | None, seed: int
+) -> dict[str, Any]:
+    """One model's forecasts in short: a few origins, averaged over the horizon, beside one-step."""
+    found = evaluation.forecast(
+        one.model, one.chain, test, horizon, 5, 100, seed, season=season or 1, max_series=10
+    )
+    if found is None:
+        return {}
+    rows = found["free_running"]
+    means = {key: _mean([row[key] for row in rows]) for key in ("crps", "mase", "smape", "rmse")}
+    coverage = {
+        level: _mean([row["coverage"][level] for row in rows]) for level in rows[0]["coverage"]
+    }
+    pit = evaluation.calibration(one.model, one.chain, test, seed)
+    return {
+        "free_running": {**means, "coverage": coverage},
+        "one_step": {k: found["one_step"][k] for k in (*means, "coverage")},
+        "pit": None if pit is None else pit["pit"],
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _few_laws(test: Sequences) -> Sequences:
+    """The test data, or a part of them where every law of all would take minutes."""
+    if test.steps <= _MOST_LAWS:
+        return test
+    if len(test) == 1:  # its last steps; those before become past
+        return replace(test, starts=torch.maximum(test.starts, test.lengths - _MOST_LAWS))
+    upto = int((test.scored().cumsum(0)[test.offsets[1:] - 1] <= _MOST_LAWS).sum())
+    return test[: max(1, upto)]
+
+
+def describe(fitted: Fitted) -> str:
+    """A model in a few words: sizes and law."""
+    model = fitted.candidate.model
+    if model["kind"] == "blend":
+        return " + ".join(
+            f"{w:.2f} {n}" for n, w in zip(model["names"], model["weights"], strict=True)
+        )
+    emission = model["emission"]
+    law = emission["kind"].replace("_", " ")
+    if emission["kind"] == "mixture":
+        component = (
+            emission["component"].replace("student_t", "Student-t").replace("normal", "Normal")
+        )
+        law = f"mixture of {emission['num_components']} {component}"
+    law = law.replace("student t", "Student-t")
+    if model["kind"] == "latent":
+        size = f"{model['cell'].upper()}({model['hidden_size']})"
+        if model["num_layers"] > 1:
+            size += f", {model['num_layers']} layers"
+        if model["members"] > 1:
+            size += f", {model['members']} averaged"
+        return f"{size}, {law}"
+    if model["order"] == 0:
+        return f"constant {law}"
+    names = {"linear": "linear", "ngram": "interpolated n-gram", "mlp": "network"}
+    predictor = model["predictor"]
+    if predictor == "auto":
+        predictor = "ngram" if emission["kind"] == "categorical" else "linear"
+    return f"{names[predictor]} over {model['order']} lags, {law}"
+
+
+def samples(best: Fitted, test: Sequences, seed: int) -> list[dict[str, Any]]:
+    """What the model writes, sounds or draws by itself."""
+    kind = test.domain.kind
+    model, chain = best.model, best.chain
+    if kind == "text":
+        drawn = model.sample(_SAMPLE_STEPS["text"], num_paths=1, seed=seed)[0]
+        return [{"kind": "text", "text": chain.text(drawn)}]
+    if kind == "sound":
+        rate = int(test.domain.sample_rate or 8000)
+        steps = min(_SAMPLE_STEPS["sound"], 2 * rate)
+        wave = chain.inverse(model.sample(steps, num_paths=1, seed=seed))[0]
+        content = base64.b64encode(wav_bytes(wave, rate)).decode()
+        return [{"kind": "sound", "wav_base64": content, "seconds": steps / rate, "rate": rate}]
+    if test.domain.covariate_columns:
+        return []  # what will be known beforehand is not ours to invent
+    if kind == "binary" or (chain.domain is not None and chain.output.kind == "binary"):
+        roll = model.sample(100, num_paths=1, seed=seed)[0]
+        return [{"kind": "roll", "values": roll.long().tolist()}]
+    if kind in ("real", "count"):
+        return [_paths(best, test, seed)]
+    return []
+
+
+def _paths(best: Fitted, test: Sequences, seed: int) -> dict[str, Any]:
+    """Continuations of the first test series, in its own units."""
+    one = test[0]
+    seen = shown(best.model, best.chain, one)
+    previous, state = conditioned(best.model, seen, [len(one.values)])
+    drawn = best.model.sample(
+        50, state, 8, seed, previous=previous, name=one.names[0],
+        series=seen.identity if bool((seen.identity >= 0).any()) else None,
+    )  # fmt: skip
+    raw = best.chain.inverse(drawn.double(), one.values)
+    raw = raw if raw.dim() == 3 else raw.unsqueeze(-1)
+    return {"kind": "paths", "series": one.names[0], "values": raw[..., 0].tolist()}

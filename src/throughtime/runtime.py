@@ -1,0 +1,58 @@
+"""The process that a model runs in: threads, memory, versions of packages."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def version(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Runs a block on so many threads of torch; None leaves them as they are.
+
+    Steps of small networks are too short to be shared out: waiting for each other costs more,
+    and very much more where another process uses one of the cores.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else min(count, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def reset_peak_memory() -> None:
+    """Starts `peak_memory_mb` afresh where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory used since `reset_peak_memory`, else since the process began, in MB.
+
+    None where unknown (Windows).
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024.0
+    try:
+        import resource
+    except ImportError:
+        return None
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / (1024.0 * 1024.0 if sys.platform == "darwin" else 1024.0)

@@ -1,0 +1,1 @@
+"""What `fit` does between data and run: views, candidates, budget, training, choice."""

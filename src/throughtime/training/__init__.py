@@ -1,0 +1,1 @@
+"""Training by truncated or full BPTT, resumable to the bit."""

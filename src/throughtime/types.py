@@ -1,0 +1,13 @@
+"""Aliases that several parts of the package share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+Event: TypeAlias = Callable[[dict[str, Any]], None]  # takes what happens in a fit, as JSON values
+Progress: TypeAlias = Callable[[int, int, str], None]  # done, in all, what it is about
+
+
+def silent(done: int, total: int, about: str) -> None:
+    """Progress that nobody watches."""

@@ -1,0 +1,131 @@
+"""The volatility models of `arch` as peers: exact likelihoods, published figures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from support.known_models import ar_path
+
+from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Chain
+from throughtime.errors import MissingExtra
+from throughtime.evaluation import arch_baselines
+
+pytest.importorskip("arch", reason="the package arch is not installed")
+
+PUBLISHED = {  # nats per day, log-returns in per cent, last 1,006 days
+    "sp500": {"arch(5)-t": 1.103, "garch(1,1)-t": 1.074, "gjr-garch(1,1)-skew-t": 1.059},
+    "nasdaq": {"arch(5)-t": 1.329, "garch(1,1)-t": 1.309, "gjr-garch(1,1)-skew-t": 1.290},
+}
+
+
+def returns(length: int = 1200, seed: int = 0) -> np.ndarray:
+    """A GARCH(1,1) path with normal noise."""
+    noise = np.random.default_rng(seed).normal(size=length)
+    path, variance = np.empty(length), 1.0
+    for t, e in enumerate(noise):
+        path[t] = 0.01 * np.sqrt(variance) * e
+        variance = 0.05 + 0.1 * (path[t] / 0.01) ** 2 + 0.85 * variance
+    return path
+
+
+@pytest.mark.parametrize("index", ["sp500", "nasdaq"])
+def test_published_figures(shared_data: Path, index: str) -> None:
+    import polars as pl
+
+    frame = pl.read_csv(shared_data / "prices" / f"arch_{index}.csv.gz")
+    prices = frame["Adj Close"].to_numpy()
+    values = torch.from_numpy(100 * np.diff(np.log(prices)))
+    _, valid, test = Sequences.of([values]).split(valid=0.1, test=0.2)
+    assert test.steps == 1006
+    found = {peer.name: peer for peer in arch_baselines.peers(valid, test, Chain())}
+    assert list(found) == list(PUBLISHED[index])
+    for name, nats in PUBLISHED[index].items():
+        assert found[name].test.nats_per_step == pytest.approx(nats, abs=0.0015)
+        assert found[name].family == "peer"
+        assert found[name].valid > 0.8
+
+
+def test_prices_through_transforms_have_the_likelihood_of_their_returns() -> None:
+    prices = np.exp(3 + np.cumsum(returns()))
+    raw = Sequences.of([torch.from_numpy(prices)])
+    train, valid, test = raw.split()
+    chain = Chain.fit(["log", "difference", "standardise"], train)
+    whole = torch.from_numpy(np.diff(np.log(prices)))
+    starts = [int(part.starts[0]) for part in (valid, test)]
+    plain = Sequences.of([whole])
+    by_hand = []
+    for start, stop in zip(starts, (starts[1], len(prices)), strict=True):
+        cut = plain._window(torch.tensor([0]), torch.tensor([start - 1]), torch.tensor([stop - 1]))
+        by_hand.append(cut)
+    found = arch_baselines.peers(valid, test, chain, arch_baselines.SPECS[1:2])[0]
+    other = arch_baselines.peers(by_hand[0], by_hand[1], Chain(), arch_baselines.SPECS[1:2])[0]
+    mine = found.test.log_prob[test.scored()]
+    theirs = other.test.log_prob[by_hand[1].scored()]
+    # d log(p) / d p = 1 / p
+    assert mine.shape == theirs.shape == (120,)
+    change = (mine - theirs).numpy() + np.log(prices[-120:])
+    assert np.abs(change).max() < 0.02
+    assert found.test.log_prob.shape == test.values[:, 0].shape
+    assert not found.test.log_prob[~test.scored()].any()
+
+
+def test_likelihood_is_that_of_the_recursion_by_hand() -> None:
+    raw = Sequences.of([torch.from_numpy(100 * returns())])
+    _, valid, test = raw.split()
+    seen = test
+    fitted = arch_baselines._fit(arch_baselines._library(), arch_baselines.SPECS[1], seen)
+    constant, slope, omega, alpha, beta, nu = fitted.parameters
+    x = raw.values[:, 0].numpy() / fitted.scale
+    rest = x[1:] - constant - slope * x[:-1]
+    variance = np.empty_like(rest)
+    variance[0] = omega + (alpha + beta) * fitted.backcast
+    for t in range(1, len(rest)):
+        variance[t] = omega + alpha * rest[t - 1] ** 2 + beta * variance[t - 1]
+    spread = np.sqrt(variance * (nu - 2) / nu)
+    nats = stats.t(nu, 0, spread).logpdf(rest) - np.log(fitted.scale)
+    found = arch_baselines.peers(valid, test, Chain(), arch_baselines.SPECS[1:2])[0]
+    assert found.test.log_prob[test.scored()].numpy() == pytest.approx(nats[-120:])
+
+
+def test_the_test_span_changes_nothing_that_was_fitted() -> None:
+    values = 100 * returns()
+    changed = values.copy()
+    changed[-1] = 50.0
+    found = []
+    for path in (values, changed):
+        _, valid, test = Sequences.of([torch.from_numpy(path)]).split()
+        found.append(arch_baselines.peers(valid, test, Chain(), arch_baselines.SPECS[:1])[0])
+    assert torch.equal(found[0].test.log_prob[:-1], found[1].test.log_prob[:-1])
+    assert found[0].valid == found[1].valid
+
+
+def test_data_that_peers_do_not_suit_have_none() -> None:
+    path = torch.from_numpy(ar_path(1000, 0.2, 0))
+    gap = path.clone()
+    gap[500] = torch.nan
+    constant = torch.ones(1000)
+    text = Sequences.of(["some text " * 100])
+    cases = [
+        Sequences.of([path, path]),
+        Sequences.of([torch.stack([path, path], 1)]),
+        Sequences.of([gap]),
+        Sequences.of([constant]),
+        Sequences.of([path[:100]]),
+        text,
+    ]
+    for raw in cases:
+        _, valid, test = raw.split(by="time")
+        assert arch_baselines.peers(valid, test, Chain()) == []
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "arch", None)
+    raw = Sequences.of([torch.zeros(10)])
+    with pytest.raises(MissingExtra, match=r"throughtime\[arch\]"):
+        arch_baselines.peers(raw, raw, Chain())

@@ -1,0 +1,167 @@
+"""The build of the package with and without a C++ compiler, and what runs in either case."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.native_cases import IN_TORCH, compare, pair, random_state, same
+from support.paths import ROOT
+
+import throughtime as tt
+from throughtime import kernels
+from throughtime import state as states
+from throughtime.cli import main
+from throughtime.errors import BackendError
+from throughtime.kernels import native
+
+REMEDY = (
+    "install a C++ compiler (such as g++), then "
+    "pip install --force-reinstall --no-deps --no-cache-dir throughtime"
+)
+NOT_BUILT = f"backend 'cpu' was not built: {REMEDY}"
+
+
+@pytest.fixture(params=["absent", "broken"])
+def no_library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The package as it is where no compiler was, or where the library is for another machine."""
+    place = tmp_path / "_native.so"
+    if request.param == "broken":
+        place.write_bytes(b"nothing that can be loaded")
+    native.load(place)
+    yield str(request.param)
+    native.load()
+
+
+def test_without_the_library_auto_is_torch_and_a_named_backend_raises(no_library: str) -> None:
+    assert kernels.backends() == {"cpu": False, "torch": True, "reference": True}
+    with pytest.raises(BackendError) as wrong:
+        tt.GRU(2, 3, backend="cpu")
+    if no_library == "absent":
+        assert str(wrong.value) == NOT_BUILT
+    assert str(wrong.value).startswith("backend 'cpu' ")
+    assert str(wrong.value).endswith(REMEDY)
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    for kind in IN_TORCH:
+        assert kernels.choose(kind, "auto", x) == "torch"
+        ours, theirs = pair(kind, 3, 5, backend="auto")
+        compare(ours, theirs, [x], x)
+        with torch.no_grad():
+            state = states.zeros_like(random_state(ours, 2))
+            same([ours.step(x[0], state)[0]], [theirs(x[:1])[0][0]])
+    assert kernels.choose("rnn_identity", "auto", x) == "reference"
+    ours = tt.GRU(3, 5)
+    ours.backend = "cpu"  # as a copied setting would have it
+    with pytest.raises(BackendError) as again:
+        ours(x.float())
+    assert str(again.value) == str(wrong.value)
+
+
+def doctor(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+    """The object that `doctor --json` prints, and its line about the kernels for people."""
+    capsys.readouterr()
+    main(["doctor", "--json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    main(["doctor"])
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("kernels ")]
+    return found, line.split(maxsplit=1)[1]
+
+
+def test_the_doctor_says_why_and_what_to_do(
+    no_library: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, line = doctor(capsys)
+    assert found["backends"] == {"cpu": False, "torch": True, "reference": True}
+    problem = found["kernels"]["problem"]
+    assert found["kernels"] == {"instructions": None, "problem": problem, "install": REMEDY}
+    assert line == f"{problem}: {REMEDY}"
+    assert problem.endswith(", so 'auto' uses torch")
+    if no_library == "absent":
+        assert problem == "backend 'cpu' was not built, so 'auto' uses torch"
+
+
+@pytest.mark.skipif(not native.available(), reason="the native kernels were not built")
+def test_the_doctor_names_the_instruction_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, line = doctor(capsys)
+    assert line == native.instructions() in ("avx512", "avx2", "neon", "baseline")
+    assert found["kernels"] == {"instructions": line, "problem": None, "install": None}
+    assert found["threads"] == torch.get_num_threads()
+    monkeypatch.setenv(native.FORCE, "mmx")
+    native.load()
+    try:
+        found, line = doctor(capsys)
+    finally:
+        monkeypatch.undo()
+        native.load()
+    wrong = "THROUGHTIME_INSTRUCTIONS=mmx: this machine does not run these instructions"
+    assert line == f"{wrong}: unset THROUGHTIME_INSTRUCTIONS"
+    assert found["kernels"]["instructions"] is None
+    assert not found["backends"]["cpu"]
+
+
+WITHOUT = """
+import pathlib, sys, torch, throughtime as tt
+from throughtime.errors import BackendError
+folder = pathlib.Path(tt.__file__).parent
+assert folder.parent == pathlib.Path(sys.argv[1]), folder
+assert not list(folder.rglob("*.so"))
+torch.manual_seed(0)
+ours, x = tt.GRU(3, 5), torch.randn(4, 2, 3)
+theirs = torch.nn.GRU(3, 5)
+theirs.load_state_dict(ours.state_dict())
+assert torch.equal(ours(x)[0], theirs(x)[0])
+assert tt.kernels.choose("gru") == "torch"
+from throughtime.cli import main
+main(["doctor"])
+try:
+    tt.GRU(3, 5, backend="cpu")
+except BackendError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("compiler", ["absent", "failing"])
+def test_the_package_installs_without_a_compiler(compiler: str, tmp_path: Path) -> None:
+    """What the build makes of a copy of the sources, and what it then does."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    compiled = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=compiled)
+    call = str(tmp_path / "no-compiler") if compiler == "absent" else "false"
+    environment = {**os.environ, "CC": call, "CXX": call, "LDSHARED": call, "LDCXXSHARED": call}
+    built = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build", "--build-lib", "built"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    assert 'building extension "throughtime.kernels._native" failed' in built.stderr
+    package = tmp_path / "built"
+    assert (package / "throughtime" / "assets" / "report.html").exists()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT, str(package)],
+        env={**os.environ, "PYTHONPATH": str(package)}, cwd=tmp_path,
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *lines, raised = done.stdout.splitlines()
+    assert raised == NOT_BUILT
+    assert f"kernels      backend 'cpu' was not built, so 'auto' uses torch: {REMEDY}" in lines
+    assert "backends     torch, reference" in lines
+
+
+def test_where_a_compiler_is_the_kernels_are_built() -> None:
+    """Else every test of them would be skipped in silence."""
+    if not shutil.which("g++"):
+        pytest.skip("there is no C++ compiler here")
+    assert native.problem() == ""
+    assert native.available()

@@ -1,0 +1,307 @@
+"""Runs from Python: fitted on each kind of data, used from their folder, resumed bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.small_runs import QUICK, SmallRuns, days, walk, write_series
+
+import throughtime as tt
+from throughtime import files
+from throughtime.data.domain import Domain
+from throughtime.errors import SettingError, VocabularyError
+from throughtime.runs.store import sweep
+from throughtime.search import candidates, views
+from throughtime.training.config import DataSettings, RunSettings
+
+pytestmark = pytest.mark.usefixtures("here")
+FILES = {
+    "checkpoint", "config.toml", "context.safetensors", "log.jsonl", "model.json",
+    "model.safetensors", "report.html", "scores.json",
+}  # fmt: skip
+KINDS = ("series", "sales", "text", "lines", "bytes", "sound")
+SOURCES = {
+    "series": "prices.csv", "sales": "sales.csv", "text": "story.txt", "lines": "names.txt",
+    "bytes": "accents.txt", "sound": "recordings",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_run_is_made_of(small_runs: SmallRuns, kind: str) -> None:
+    folder = small_runs(kind)
+    assert {path.name for path in folder.iterdir()} == FILES
+    left = {path.name for path in (folder / "checkpoint").rglob("*") if path.is_file()}
+    assert left <= {"result.safetensors", "history.json"}
+    run = tt.load(folder)
+    assert isinstance(run, tt.Run)
+    assert run.folder == folder
+    assert run.best in {row["name"] for row in run.scores["models"]}
+    assert run.verdict.endswith(".")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_those_of_the_model(small_runs: SmallRuns, kind: str) -> None:
+    run, source = tt.load(small_runs(kind)), small_runs.folder / SOURCES[kind]
+    found, raw = run.score(source), run.read(source)
+    expected = run.model.log_prob(run.show(raw))
+    nats = torch.tensor([row["nats"] for row in found["sequences"]], dtype=torch.float64)
+    torch.testing.assert_close(nats, expected, rtol=1e-9, atol=1e-9)
+    assert found["total_nats"] == pytest.approx(float(expected.sum()))
+    steps = run.step_scores(source)
+    assert -steps["nats"].sum() == pytest.approx(found["total_nats"])
+    if kind != "bytes":
+        assert len(steps) == found["steps"] == raw.steps
+
+
+def test_the_symbols_of_each_step_are_the_text(small_runs: SmallRuns) -> None:
+    run = tt.load(small_runs("text"))
+    frame = run.step_scores(small_runs.folder / "story.txt")
+    assert "".join(frame["symbol"]) == (small_runs.folder / "story.txt").read_text()
+    assert frame["step"].to_list() == list(range(len(frame)))
+
+
+def test_text_of_bytes_is_scored_per_character(small_runs: SmallRuns) -> None:
+    run, source = tt.load(small_runs("bytes")), small_runs.folder / "accents.txt"
+    found, text = run.score(source), source.read_text(encoding="utf-8")
+    assert found["unit"] == "nats per character"
+    assert found["steps"] == len(text)
+    assert len(run.step_scores(source)) == len(text.encode())
+    assert found["bits_per_byte"] * len(text.encode()) == pytest.approx(
+        found["bits_per_character"] * len(text)
+    )
+    drawn = "".join(run.stream_text(200, prompt="é à", top_p=0.5))  # whole characters, not bytes
+    assert "\ufffd" not in drawn[:-4]
+    assert set(drawn[:-4]) <= set(text)
+
+
+def test_progress_is_told(small_runs: SmallRuns) -> None:
+    run, told = tt.load(small_runs("series")), []
+    model = next(row for row in run.scores["models"] if row["selected"])
+    run.score(small_runs.folder / "prices.csv", on_progress=lambda *now: told.append(now))
+    if model["family"] == "latent":
+        assert told[-1][:2] == (150, 150)
+    told.clear()
+    run.forecast(4, num_paths=5, on_progress=lambda *now: told.append(now))
+    assert told[0] == (0, 4, "reading the past of prices")
+    assert told[1:] == [(step, 4, "prices: 5 paths") for step in (1, 2, 3, 4)]
+    told.clear()
+    run.sample(3, on_progress=lambda *now: told.append(now))
+    assert told == [(1, 3, "drawing"), (2, 3, "drawing"), (3, 3, "drawing")]
+
+
+def test_forecasts(small_runs: SmallRuns) -> None:
+    run = tt.load(small_runs("series"))
+    found = run.forecast(10, paths=True)
+    (series,) = found["series"]
+    assert series["times"] == days(10, "2020-05-30")
+    (column,) = series["columns"]
+    levels = np.array(list(column["quantiles"].values()))
+    assert levels.shape == (9, 10)
+    assert (np.diff(levels, axis=0) >= 0).all()
+    assert (levels > 0).all()
+    paths = np.array(column["paths"])
+    assert paths.shape == (found["num_paths"], 10)
+    np.testing.assert_allclose(np.quantile(paths, 0.5, axis=0), column["quantiles"]["0.5"])
+    assert found["quantile_error"] <= 0.05 or found["num_paths"] == 51_200
+    assert run.forecast(10, paths=True) == found
+    assert run.forecast(10, num_paths=50, seed=1) != run.forecast(10, num_paths=50, seed=2)
+    fewer = run.forecast(10, num_paths=50, paths=True)["series"][0]["columns"][0]["paths"]
+    np.testing.assert_allclose(fewer, paths[:50])  # a path does not depend on how many there are
+
+
+def test_forecasts_of_several_series_with_covariates(small_runs: SmallRuns) -> None:
+    run = tt.load(small_runs("sales"))
+    plan = torch.tensor([[1.0], [0.0], [1.0]])
+    found = run.forecast(3, covariates=plan, num_paths=200)
+    assert [one["name"] for one in found["series"]] == ["north", "south"]
+    alone = run.forecast(3, covariates=plan, num_paths=200, series=["south"])
+    assert alone["series"] == found["series"][1:]
+    with pytest.raises(SettingError, match=r"covariates are \[3, 1\], these are \[2, 1\]"):
+        run.forecast(3, covariates=plan[:2])
+
+
+def test_samples(small_runs: SmallRuns) -> None:
+    text = tt.load(small_runs("text"))
+    drawn = text.sample(30, num_paths=2)
+    assert drawn.shape == (2, 30)
+    streamed = "".join(text.stream_text(30))
+    assert "".join(map(chr, drawn[0].tolist())) == streamed
+    assert "".join(text.stream_text(30, path=1)) != streamed
+    sizes = tt.load(small_runs("bytes"))
+    texts = ["".join(map(chr, path.tolist())) for path in sizes.sample(30, num_paths=2)]
+    assert texts[0] == "".join(sizes.stream_text(30))
+    sound = tt.load(small_runs("sound")).sample(50)
+    assert sound.shape == (1, 50, 1) or sound.shape == (1, 50)
+    assert float(sound.abs().max()) <= 1
+    series = tt.load(small_runs("series")).sample(5, num_paths=3)
+    assert series.shape == (3, 5, 1)
+
+
+def test_lines_begin_again_after_each_newline(small_runs: SmallRuns) -> None:
+    run = tt.load(small_runs("lines"))
+    drawn = "".join(run.stream_text(400, seed=3))
+    assert len(drawn) == 400
+    assert drawn.count("\n") > 5
+    lines = drawn.split("\n")
+    assert len(set(lines)) > 3  # each from random numbers of its own
+    prompted = "".join(run.stream_text(20, prompt="x\nfo", seed=1))
+    assert prompted == "".join(run.stream_text(20, prompt="fo", seed=1))
+    with pytest.raises(VocabularyError):
+        list(run.stream_text(5, prompt="☃"))
+
+
+def test_a_finished_run_is_returned_as_it_is(small_runs: SmallRuns) -> None:
+    shutil.copytree(small_runs("text"), "run")
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    events: list[dict[str, Any]] = []
+    source = small_runs.folder / "story.txt"
+    run = tt.fit(source, out="run", on_event=events.append, **QUICK)
+    assert [event["event"] for event in events] == ["read", "data", "finished"]
+    assert run.best == tt.load(small_runs("text")).best
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+
+
+def quiet_scores(folder: Path) -> dict[str, Any]:
+    """scores.json without what depends on the machine's mood."""
+    scores = files.read_json(folder / "scores.json")
+    for row in scores["models"]:
+        del row["seconds"], row["peak_memory_mb"]
+    found: dict[str, Any] = scores
+    return found
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    path = write_series(Path("prices.csv"), walk(100))
+    for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.manual_seed(random.getrandbits(30))
+        tt.fit(path, model="gru", out=out, seed=seed, **QUICK)
+    results = [Path(out, "checkpoint/gru/result.safetensors") for out in ("a", "b", "c")]
+    tensors = [files.read_tensors(result)[0] for result in results]
+    same = [all(torch.equal(tensors[0][k], other[k]) for k in tensors[0]) for other in tensors]
+    assert same == [True, True, False]
+    assert quiet_scores(Path("a")) == quiet_scores(Path("b"))
+
+
+def test_other_kinds_of_data() -> None:
+    import polars as pl
+
+    frame = pl.DataFrame({"ds": days(60), "y": walk(60)})
+    run = tt.fit(frame, model="gru", out="frame", **QUICK)
+    assert run.scores["data"]["source"] == "dataframe"
+    assert run.score(frame)["steps"] == 60
+    rolls = tt.Sequences.of([torch.randint(0, 2, (30, 3)).double() for _ in range(6)])
+    parts = (rolls[:4], rolls[4:5], rolls[5:])
+    run = tt.fit(parts, model="gru", out="rolls", **QUICK)
+    assert run.score(rolls)["steps"] == 180
+    assert tt.fit(parts, model="gru", out="rolls", **QUICK).best == run.best
+
+
+def test_gaps_everywhere_leave_what_needs_no_neighbours() -> None:
+    values = [price if i % 2 else "" for i, price in enumerate(walk(120))]
+    write_series(Path("weekly.csv"), values)
+    run = tt.fit("weekly.csv", **QUICK)
+    names = {row["name"]: row for row in run.scores["models"]}
+    assert {"constant", "ar(0)", "gru"} <= set(names)
+    assert "random walk" not in names
+    assert all(row["nats_per_step"] is not None for row in names.values())
+
+
+def test_answers_at_the_end_of_long_covariates() -> None:
+    torch.manual_seed(0)
+    count, steps = 60, 30
+    shown = torch.rand(count, steps, 2, dtype=torch.float64)
+    answers = torch.full((count, steps), torch.nan, dtype=torch.float64)
+    answers[:, -1] = shown[:, 3, 0]
+    domain = Domain("real", columns=("answer",), covariate_columns=("a", "b"))
+    whole = tt.Sequences(
+        answers.flatten().unsqueeze(1),
+        torch.arange(count + 1) * steps,
+        starts=torch.zeros(count, dtype=torch.int64),
+        domain=domain,
+        names=tuple(map(str, range(count))),
+        covariates=shown.flatten(0, 1),
+    )
+    run = tt.fit((whole[:40], whole[40:50], whole[50:]), model="gru", out="answers", **QUICK)
+    gru = next(row for row in run.scores["models"] if row["name"] == "gru")
+    assert gru["nats_per_step"] is not None
+    assert candidates.latent_candidates(
+        views.View((), tt.emissions.Normal()), whole[:40], whole[40:50],
+        RunSettings(data=DataSettings(source="x")),
+    )[0].model["time_scale"] == steps  # fmt: skip
+
+
+def test_what_was_half_written_is_swept_away() -> None:
+    Path("run/checkpoint/gru").mkdir(parents=True)
+    partial = ("run/.config.toml.k3x_9qa1", "run/checkpoint/gru/.training.safetensors.abcdefgh")
+    kept = ("run/.gitignore", "run/.model.json", "run/notes.txt")
+    for name in (*partial, *kept):
+        Path(name).touch()
+    sweep(Path("run"))
+    assert not any(Path(name).exists() for name in partial)
+    assert all(Path(name).exists() for name in kept)
+
+
+def test_a_folder_with_nothing_but_a_partial_file_is_new() -> None:
+    path = write_series(Path("prices.csv"), walk(60))
+    Path("run").mkdir()
+    Path("run/.config.toml.k3x_9qa1").touch()
+    tt.fit(path, model="gru", out="run", **QUICK)
+    assert {entry.name for entry in Path("run").iterdir()} == FILES
+
+
+def begin(out: str) -> subprocess.Popen[bytes]:
+    """A process that fits with checkpoints at every step."""
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from throughtime import recipes\n"
+        "from throughtime.config import TrainSettings\n"
+        "TrainSettings.model_fields['checkpoint_seconds'].default = 0.0\n"
+        "TrainSettings.model_rebuild(force=True)\n"
+        "from throughtime.cli import main\n"
+        f"main('fit prices.csv --steps 12 --hidden 4 -o {out}'.split())\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_and_again_ends_with_the_same_bits() -> None:
+    write_series(Path("prices.csv"), walk(150))
+    whole = begin("whole")
+    while not Path("whole/log.jsonl").exists():
+        time.sleep(0.02)
+    begun = time.monotonic()
+    assert whole.wait(120) == 0
+    length = time.monotonic() - begun
+    chance = random.Random(0)
+    kills = 0
+    for share in (0.1, 0.3, 0.6, 0.9):  # among the candidates, in training and refits, evaluating
+        process = begin("killed")
+        while process.poll() is None and not list(Path("killed").glob("log.jsonl")):
+            time.sleep(0.02)
+        log = Path("killed/log.jsonl").stat().st_size
+        while process.poll() is None and Path("killed/log.jsonl").stat().st_size == log and kills:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0.5, 1.0) * share * length / 2)
+        process.kill()
+        kills += process.wait() == -9
+        assert not Path("killed/model.json").exists() or process.returncode == 0
+    assert kills >= 2
+    assert begin("killed").wait(120) == 0
+    for name in ("model.safetensors", "context.safetensors"):
+        assert Path("killed", name).read_bytes() == Path("whole", name).read_bytes(), name
+    described = [json.loads(Path(out, "model.json").read_text()) for out in ("killed", "whole")]
+    assert described[0] == described[1]
+    assert quiet_scores(Path("killed")) == quiet_scores(Path("whole"))
+    assert {entry.name for entry in Path("killed").iterdir()} == FILES
