@@ -22,8 +22,9 @@ LONGER = 10_000  # where what is to be told apart is a hundredth of a nat
 class Sample:
     """A sequence and the truth about it.
 
-    lags: the oldest element that the law of the next one depends on, None where there is no last
-    one. latent: whether a state says more than every window of these few data can; None: open.
+    lags: the oldest element that the distribution of the next one depends on, None where there is
+    no last one. latent: whether a state says more than every window of these few data can; None:
+    open.
     """
 
     data: tt.Sequences
@@ -37,7 +38,7 @@ class Sample:
 
 
 def iid(seed: int, length: int = LENGTH) -> Sample:
-    """Independent values of a skewed law, or independent symbols of unequal odds."""
+    """Independent values of a skewed distribution, or independent symbols of unequal odds."""
     draw = np.random.default_rng([seed, 1])
     if seed % 2:
         odds = draw.dirichlet(np.full(6, 2.0))
@@ -65,14 +66,16 @@ def autoregression(seed: int, length: int = LENGTH) -> Sample:
 
 
 def markov(seed: int, length: int = LENGTH) -> Sample:
-    """A Markov chain of order 1 to 4 over three symbols, with sharp laws."""
+    """A Markov chain of order 1 to 4 over three symbols, with sharp distributions."""
     draw = np.random.default_rng([seed, 3])
     order, count = int(draw.integers(1, 5)), 3
-    laws = draw.dirichlet(np.full(count, 0.3), size=(count,) * order)
-    laws = 0.95 * laws + 0.05 / count  # every symbol stays possible: the chain is ergodic
+    distributions = draw.dirichlet(np.full(count, 0.3), size=(count,) * order)
+    distributions = (
+        0.95 * distributions + 0.05 / count
+    )  # every symbol stays possible: the chain is ergodic
     x = list(draw.integers(0, count, order))
     for u in draw.uniform(size=length + 100):
-        x.append(int(np.searchsorted(laws[tuple(x[-order:])].cumsum(), u)))
+        x.append(int(np.searchsorted(distributions[tuple(x[-order:])].cumsum(), u)))
     return Sample(
         _symbols(np.minimum(x[-length:], count - 1), count), order, False, f"order {order}"
     )
@@ -101,12 +104,12 @@ def seasonal(seed: int, length: int = LENGTH) -> Sample:
 
 
 def hidden_markov(seed: int, length: int = LONGER) -> Sample:
-    """Three hidden states that last 20 steps on average, with laws over six symbols each."""
+    """Three hidden states that last 20 steps on average, each a distribution over six symbols."""
     draw = np.random.default_rng([seed, 6])
-    laws = draw.dirichlet(np.full(6, 1.0), size=3)
+    distributions = draw.dirichlet(np.full(6, 1.0), size=3)
     jumps = draw.uniform(size=length) > 0.95
     state = np.cumsum(jumps * draw.integers(1, 3, length)) % 3
-    x = [int(draw.choice(6, p=laws[s])) for s in state]
+    x = [int(draw.choice(6, p=distributions[s])) for s in state]
     return Sample(_symbols(np.array(x), 6), None, True, "three states")
 
 

@@ -60,9 +60,9 @@ def trainer(cell: str, case: str, steps: int | None = None) -> Trainer:
     """A training as the recipes set it up."""
     kind, sizes, settings, usual = CASES[case]
     data = values() if kind == "values" else symbols()
-    law = emissions.from_json(MIXTURE) if kind == "values" else emissions.Categorical(60)
+    distribution = emissions.from_json(MIXTURE) if kind == "values" else emissions.Categorical(60)
     torch.manual_seed(0)
-    model = LatentAutoregressive(cell, emission=law, **sizes)
+    model = LatentAutoregressive(cell, emission=distribution, **sizes)
     model.begin(data)
     return Trainer(model, data, None, TrainSettings(steps=steps or usual, **settings))
 

@@ -65,9 +65,9 @@ def squared_error(run: tt.Run, test: tt.Sequences) -> float:
     """Of the predicted sums, in their own units."""
     scales = [one.std[0][0] for one in run.chain.transforms if one.kind == "standardise"]
     errors = []
-    for batch, law in run.model.laws(test.transform(run.chain)):
+    for batch, distribution in run.model.distributions(test.transform(run.chain)):
         asked = batch.weight > 0
-        errors.append((law.mean - batch.x)[asked].square())
+        errors.append((distribution.mean - batch.x)[asked].square())
     return float(torch.cat(errors).mean() * math.prod(scales) ** 2)
 
 

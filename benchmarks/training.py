@@ -69,8 +69,10 @@ class TorchLoop:
 def student_t_nats(raw: Tensor, x: Tensor) -> Tensor:
     """The mean negative log-density of Student t heads, x [T, B, 1]."""
     location, scale, df = raw.chunk(3, -1)
-    law = torch.distributions.StudentT(1 + df.exp(), location, nn.functional.softplus(scale) + 1e-4)
-    return -law.log_prob(x).mean()
+    distribution = torch.distributions.StudentT(
+        1 + df.exp(), location, nn.functional.softplus(scale) + 1e-4
+    )
+    return -distribution.log_prob(x).mean()
 
 
 def text_case(args: Any) -> tuple[Trainer, TorchLoop, int]:

@@ -134,7 +134,7 @@ inline double beta_fraction(double a, double b, double x, double y, double exces
   return found;
 }
 
-// P(X <= k) of the negative binomial law: the incomplete beta function at size / (size + rate).
+// P(X <= k) of the negative binomial distribution: the incomplete beta function at size / (size + rate).
 inline double negative_binomial_cdf(double rate, double size, double k) {
   const double a = size, b = k + 1, x = size / (size + rate), y = rate / (size + rate);
   const double front = std::exp(log_beta_front(a, b, rate)), excess = x * (rate - b);

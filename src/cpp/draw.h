@@ -1,4 +1,4 @@
-// Draws from laws: uniforms tied to path and step, and the maps from them to values.
+// Draws from distributions: uniforms tied to path and step, and the maps from them to values.
 //
 // The same maps as in throughtime/emissions, in double precision whatever the network computes in.
 // Raw numbers become parameters as `emissions/numeric.py` says.
@@ -118,10 +118,10 @@ TT_INLINE Simd<double>::V quick_exp(Simd<double>::V x) {
 }
 
 // One column of real values or counts; its raw parameters are `apart` from each other.
-inline double column(idx law, const double* raw, idx apart, double floor, const Uniforms& u,
+inline double column(idx distribution, const double* raw, idx apart, double floor, const Uniforms& u,
                      idx draw) {
   const double p = u(draw);
-  switch (law) {
+  switch (distribution) {
     case TT_BERNOULLI:
       return p > 1 / (1 + std::exp(limited(raw[0]))) ? 1 : 0;
     case TT_POISSON:
@@ -132,8 +132,8 @@ inline double column(idx law, const double* raw, idx apart, double floor, const 
       break;
   }
   const double location = limited(raw[0]), scale = positive(raw[apart], floor);
-  if (law == TT_NORMAL) return location + scale * normal_quantile(p);
-  if (law == TT_LAPLACE) {
+  if (distribution == TT_NORMAL) return location + scale * normal_quantile(p);
+  if (distribution == TT_LAPLACE) {
     return location + scale * (p < 0.5 ? std::log(2 * p) : -std::log(2 * (1 - p)));
   }
   // Student t, by the polar method of Bailey (1994), Math. Comp. 62: one radius and one angle
@@ -142,7 +142,7 @@ inline double column(idx law, const double* raw, idx apart, double floor, const 
   return location + scale * radius * std::cos(6.283185307179586477 * u(draw + 1));
 }
 
-inline bool two_uniforms(idx law) { return law == TT_STUDENT_T; }
+inline bool two_uniforms(idx distribution) { return distribution == TT_STUDENT_T; }
 
 // Which component of a mixture column d takes; logits are [components, columns].
 inline idx component(const tt_sampler& s, const double* logits, idx d, double u) {
@@ -169,13 +169,13 @@ __attribute__((noinline)) void draw_values(const tt_sampler& s, const double* ra
     raw += (member < 0 ? 0 : member) * apart;
     first = 1;
   }
-  const idx each = two_uniforms(s.law) ? 2 : 1;
+  const idx each = two_uniforms(s.distribution) ? 2 : 1;
   for (idx d = 0; d < D; d++) {
     if (s.components == 0) {
-      out[d] = column(s.law, raw + d, D, s.min_scale, u, first + each * d);
+      out[d] = column(s.distribution, raw + d, D, s.min_scale, u, first + each * d);
     } else {
       const idx k = component(s, raw, d, u(first + d)), KD = s.components * D;
-      out[d] = column(s.law, raw + KD + k * D + d, KD, s.min_scale, u, first + D + each * d);
+      out[d] = column(s.distribution, raw + KD + k * D + d, KD, s.min_scale, u, first + D + each * d);
     }
   }
 }

@@ -23,7 +23,7 @@ struct Sampling : Packed<T, C> {
     T *x, *sums, *cell, *raw, *previous;
     T* h[2];
     idx *symbol, *order;
-    double *law, *drawn;
+    double *distribution, *drawn;
   };
   Work work_[TT_MAX_THREADS];
   Barrier barrier;
@@ -54,7 +54,7 @@ struct Sampling : Packed<T, C> {
       w.sums = arena.take<T>(at_once * sums_apart);
       w.symbol = arena.take<idx>(at_once);
       w.order = arena.take<idx>(s.symbols);
-      w.law = arena.take<double>(members * raw_apart);
+      w.distribution = arena.take<double>(members * raw_apart);
       w.drawn = arena.take<double>(D);
       w.previous = arena.take<T>(at_once * D);
       if (shared && t > 0) continue;  // one path: its state is everybody's
@@ -214,17 +214,17 @@ struct Sampling : Packed<T, C> {
       const T* level = begins(t) ? static_cast<const T*>(s.level) : nullptr;
       for (idx m = 0; m < q.members; m++) {
         const T* raw = level ? level : w.raw + (m * rows + r) * q.raw_apart;
-        for (idx p = 0; p < q.P; p++) w.law[m * q.raw_apart + p] = double(raw[p]);
+        for (idx p = 0; p < q.P; p++) w.distribution[m * q.raw_apart + p] = double(raw[p]);
       }
       const Uniforms u(s.root, first + r, s.step + t);
       const idx place = (first + r) * s.out_path;
       if (s.symbols) {
-        w.symbol[r] = draw_symbol(s, w.law, q.raw_apart, u(0), w.order);
+        w.symbol[r] = draw_symbol(s, w.distribution, q.raw_apart, u(0), w.order);
         if (part == 0) static_cast<idx*>(s.out)[place + t] = w.symbol[r];
         return;
       }
       T* previous = w.previous + r * s.columns;
-      draw_values(s, w.law, q.raw_apart, u, w.drawn);
+      draw_values(s, w.distribution, q.raw_apart, u, w.drawn);
       for (idx d = 0; d < s.columns; d++) {
         previous[d] = T(w.drawn[d]);
         if (part == 0) static_cast<T*>(s.out)[place + t * s.columns + d] = previous[d];

@@ -82,7 +82,7 @@ typedef struct {
   int64_t kind, type, layers, members, H; /* H units of each member */
   int64_t encoder, symbols, coded;        /* symbols: 0 for values; coded: numbers of the encoder */
   int64_t covariates, identity;           /* how many more inputs: of each step, of each path */
-  int64_t law, columns, components;       /* components of a mixture of such laws, or 0 */
+  int64_t distribution, columns, components;       /* components of a mixture of such distributions, or 0 */
   int64_t parameters;                     /* raw numbers of each member's head */
   int64_t threads, paths;
   double min_scale, temperature, top_p;

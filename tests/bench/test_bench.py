@@ -223,7 +223,9 @@ def test_wrong_steps_do_not_pass(monkeypatch: Patch, cell: str) -> None:
 @pytest.mark.parametrize(
     ("task", "cell"), [("sample", "gru"), ("sample", "lstm"), ("forecast", "gru")]
 )
-def test_draws_from_a_wrong_law_do_not_pass(monkeypatch: Patch, task: str, cell: str) -> None:
+def test_draws_from_a_wrong_distribution_do_not_pass(
+    monkeypatch: Patch, task: str, cell: str
+) -> None:
     drawing = Drawing(task, cell, Shape(1, 20, 6 if task == "sample" else 5, 8))
     assert drawing.check() > 1e-3
     right = LatentAutoregressive.sample
@@ -234,7 +236,9 @@ def test_draws_from_a_wrong_law_do_not_pass(monkeypatch: Patch, task: str, cell:
         return right(self, length, temperature=0.8, **options)
 
     monkeypatch.setattr(LatentAutoregressive, "sample", sample)
-    with pytest.raises(BackendError, match=f"draw from a wrong law here: {task} of {cell.upper()}"):
+    with pytest.raises(
+        BackendError, match=f"draw from a wrong distribution here: {task} of {cell.upper()}"
+    ):
         drawing.check()
 
 
@@ -247,7 +251,7 @@ def test_draws_that_forget_their_past_do_not_pass(monkeypatch: Patch) -> None:
         return torch.cat([drawn[:1], drawn[:-1]]).roll(1, 1)  # of another path, a step late
 
     monkeypatch.setattr(LatentAutoregressive, "sample", sample)
-    with pytest.raises(BackendError, match="wrong law"):
+    with pytest.raises(BackendError, match="wrong distribution"):
         drawing.check()
 
 

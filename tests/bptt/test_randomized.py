@@ -1,4 +1,4 @@
-"""Randomized truncation: its law, and that its mean is the exact gradient."""
+"""Randomized truncation: its distribution, and that its mean is the exact gradient."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Problem:
         return found
 
 
-def law(mean_lag: float, every: int, alpha: float, most: int) -> list[float]:
+def distribution(mean_lag: float, every: int, alpha: float, most: int) -> list[float]:
     """P(length = every * l), l = 1 … most, from the paper's chances of a cut."""
     left, found = 1.0, []
     for candidate in range(1, most + 1):
@@ -59,7 +59,7 @@ def law(mean_lag: float, every: int, alpha: float, most: int) -> list[float]:
 @pytest.mark.parametrize(("mean_lag", "every"), [(1.0, 1), (3.0, 1), (16.5, 1), (40.0, 8), (8, 8)])
 def test_the_mean_length_is_mean_lag(mean_lag, every, alpha):
     method = bptt.Randomized(mean_lag, every, alpha=alpha)
-    chances = law(mean_lag, every, alpha, 20_000)
+    chances = distribution(mean_lag, every, alpha, 20_000)
     assert sum(chances) == pytest.approx(1, abs=1e-8)
     mean = sum(every * candidate * p for candidate, p in enumerate(chances, 1))
     assert mean == pytest.approx(mean_lag, rel=1e-6)
@@ -70,7 +70,7 @@ def test_the_mean_length_is_mean_lag(mean_lag, every, alpha):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_segments_have_the_lengths_of_the_law(every):
+def test_segments_have_the_lengths_of_the_distribution(every):
     weight = torch.ones((), requires_grad=True)
     lengths: list[int] = []
     method = bptt.Randomized(4.5, every, torch.Generator().manual_seed(0))
@@ -82,7 +82,7 @@ def test_segments_have_the_lengths_of_the_law(every):
     )
     assert {length % every for length in lengths[:-1]} == {0}
     most = 15 // every
-    expected = law(4.5, every, 6.0, most)
+    expected = distribution(4.5, every, 6.0, most)
     expected.append(1 - sum(expected))
     counts = [lengths[:-1].count(every * n) for n in range(1, most + 1)]
     counts.append(len(lengths) - 1 - sum(counts))
@@ -95,7 +95,7 @@ def test_segments_have_the_lengths_of_the_law(every):
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_the_mean_over_all_ways_to_cut_is_the_exact_gradient(every, monkeypatch):
-    """No sampling: each pattern of cuts with its probability from the law."""
+    """No sampling: each pattern of cuts with its probability from the distribution."""
     problem = Problem(7)
     exact = problem.gradient(bptt.Full())
     mean, plain, total = torch.zeros_like(exact), torch.zeros_like(exact), 0.0

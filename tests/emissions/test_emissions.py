@@ -55,16 +55,20 @@ def covariance(d: Any, row: int) -> np.ndarray:
 
 
 def joint_normal(d: Any, x: np.ndarray) -> np.ndarray:
-    laws = [st.multivariate_normal(d.location[i], covariance(d, i)) for i in range(len(x))]
-    return np.array([law.logpdf(row) for law, row in zip(laws, x, strict=True)])
+    distributions = [st.multivariate_normal(d.location[i], covariance(d, i)) for i in range(len(x))]
+    return np.array(
+        [distribution.logpdf(row) for distribution, row in zip(distributions, x, strict=True)]
+    )
 
 
 def joint_student_t(d: Any, x: np.ndarray) -> np.ndarray:
-    laws = [
+    distributions = [
         st.multivariate_t(d.location[i].numpy(), covariance(d, i), float(d.df[i]))
         for i in range(len(x))
     ]
-    return np.array([law.logpdf(row) for law, row in zip(laws, x, strict=True)])
+    return np.array(
+        [distribution.logpdf(row) for distribution, row in zip(distributions, x, strict=True)]
+    )
 
 
 def laplace(d: Any, x: np.ndarray) -> np.ndarray:
@@ -85,8 +89,10 @@ def negative_binomial(d: Any, x: np.ndarray) -> np.ndarray:
 
 def mixture(d: Any, x: np.ndarray) -> np.ndarray:
     c, x = d.components, x[..., None, :]
-    law = st.t(c.df, c.location, c.scale) if hasattr(c, "df") else st.norm(c.location, c.scale)
-    return logsumexp(d.log_weights.numpy() + law.logpdf(x), axis=-2).sum(-1)
+    distribution = (
+        st.t(c.df, c.location, c.scale) if hasattr(c, "df") else st.norm(c.location, c.scale)
+    )
+    return logsumexp(d.log_weights.numpy() + distribution.logpdf(x), axis=-2).sum(-1)
 
 
 def categorical(d: Any, x: np.ndarray) -> np.ndarray:
@@ -111,7 +117,7 @@ class Case:
         shape = (ROWS, self.emission.num_parameters)
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    def law(self, dtype: torch.dtype = torch.float64) -> Any:
+    def distribution(self, dtype: torch.dtype = torch.float64) -> Any:
         return self.emission.distribution(self.raw(dtype))
 
 
@@ -140,16 +146,16 @@ def uniforms(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def draws(law: Distribution, count: int = ROWS, seed: int = 0) -> Tensor:
-    return law.sample(uniforms(count, law.num_uniforms, seed=seed))
+def draws(distribution: Distribution, count: int = ROWS, seed: int = 0) -> Tensor:
+    return distribution.sample(uniforms(count, distribution.num_uniforms, seed=seed))
 
 
 def ensemble(case: Case, members: int = 3) -> tuple[Any, Any]:
-    """Laws [members, ROWS] and their mixture [ROWS]."""
+    """Distributions [members, ROWS] and their mixture [ROWS]."""
     raw = torch.stack([case.raw() + 0.3 * m for m in range(members)])
     raw[..., 0] += torch.arange(members)[:, None]  # a shift of everything changes no logits
-    laws = case.emission.distribution(raw)
-    return laws, MixtureOf(laws, dim=0)
+    distributions = case.emission.distribution(raw)
+    return distributions, MixtureOf(distributions, dim=0)
 
 
 def test_cases_cover_every_kind() -> None:
@@ -161,13 +167,13 @@ def test_cases_cover_every_kind() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_log_prob_matches_scipy(name: str, dtype: torch.dtype) -> None:
     case = CASES[name]
-    law = case.law(dtype)
-    x = draws(law)
-    nats = law.log_prob(x)
+    distribution = case.distribution(dtype)
+    x = draws(distribution)
+    nats = distribution.log_prob(x)
     assert nats.dtype == dtype
-    assert nats.shape == law.batch_shape == (ROWS,)
+    assert nats.shape == distribution.batch_shape == (ROWS,)
     assert x.dtype == (torch.int64 if case.emission.symbols else dtype)
-    expected = case.reference(law._exact(), x.numpy())
+    expected = case.reference(distribution._exact(), x.numpy())
     tolerance = 1e-10 if dtype == torch.float64 else 2e-5
     np.testing.assert_allclose(nats, expected, rtol=tolerance, atol=tolerance)
 
@@ -175,7 +181,7 @@ def test_log_prob_matches_scipy(name: str, dtype: torch.dtype) -> None:
 @each
 def test_gradient_matches_finite_differences(name: str) -> None:
     case = CASES[name]
-    x = draws(case.law())
+    x = draws(case.distribution())
     if name in REAL:
         x[0, 0] = torch.nan
         x[1] = torch.nan
@@ -188,10 +194,10 @@ def test_gradient_matches_finite_differences(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["poisson", "negative_binomial", "bernoulli"])
 def test_count_probabilities_sum_to_one(name: str) -> None:
-    law = CASES[name].law()
-    total = law.column_log_prob(torch.arange(2000.0).reshape(-1, 1, 1)).exp().sum(0)
+    distribution = CASES[name].distribution()
+    total = distribution.column_log_prob(torch.arange(2000.0).reshape(-1, 1, 1)).exp().sum(0)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-9)
-    impossible = law.column_log_prob(torch.tensor([-1.0, 0.5]).reshape(-1, 1, 1))
+    impossible = distribution.column_log_prob(torch.tensor([-1.0, 0.5]).reshape(-1, 1, 1))
     assert (impossible == -torch.inf).all()
 
 
@@ -199,18 +205,18 @@ def test_count_probabilities_sum_to_one(name: str) -> None:
 @pytest.mark.parametrize("stretch", [1.0, 10.0, 1e4])
 def test_discretised_logistic_is_proper(size: int, stretch: float) -> None:
     emission = DiscretisedLogistic(size, 4)
-    law = emission.distribution(stretch * Case(emission, normal).raw())
-    total = law.log_table().exp().sum(-1)
+    distribution = emission.distribution(stretch * Case(emission, normal).raw())
+    total = distribution.log_table().exp().sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
 
 
-def by_column(law: Any, x: Tensor) -> Tensor:
+def by_column(distribution: Any, x: Tensor) -> Tensor:
     """Nats of each column: those of rows in which the others are missing."""
     columns = []
     for column in range(x.shape[-1]):
         alone = torch.full_like(x, torch.nan, dtype=torch.float64)
         alone[..., column] = x[..., column]
-        columns.append(law.log_prob(alone))
+        columns.append(distribution.log_prob(alone))
     return torch.stack(columns, -1)
 
 
@@ -218,15 +224,15 @@ def by_column(law: Any, x: Tensor) -> Tensor:
 
 
 @each
-def test_samples_follow_the_law(name: str) -> None:
-    law = CASES[name].law()[2]
-    x = draws(law, 4000)
+def test_samples_follow_the_distribution(name: str) -> None:
+    distribution = CASES[name].distribution()[2]
+    x = draws(distribution, 4000)
     for column in range(1 if x.dim() == 1 else x.shape[1]):
         values = x if x.dim() == 1 else x[:, column]
         if not CASES[name].emission.discrete:
-            found = law.cdf(x)[:, column]
+            found = distribution.cdf(x)[:, column]
         else:  # randomised, so that it is uniform
-            high, low = law.cdf(x), law.cdf(x - 1)
+            high, low = distribution.cdf(x), distribution.cdf(x - 1)
             high, low = (high, low) if x.dim() == 1 else (high[:, column], low[:, column])
             found = low + uniforms(4000, seed=5) * (high - low)
         assert st.kstest(found.numpy(), "uniform").pvalue > 1e-3
@@ -234,37 +240,39 @@ def test_samples_follow_the_law(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["normal-rank", "student_t-rank"])
-def test_joint_samples_follow_the_law(name: str) -> None:
-    law = CASES[name].law()[2]
-    x = draws(law, 4000)
-    scatter = covariance(CASES[name].law(), 2)
-    centred = (x - law.location).numpy()
+def test_joint_samples_follow_the_distribution(name: str) -> None:
+    distribution = CASES[name].distribution()[2]
+    x = draws(distribution, 4000)
+    scatter = covariance(CASES[name].distribution(), 2)
+    centred = (x - distribution.location).numpy()
     distance = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(scatter), centred)
-    reference = st.chi2(4) if name == "normal-rank" else st.f(4, float(law.df), scale=4)
+    reference = st.chi2(4) if name == "normal-rank" else st.f(4, float(distribution.df), scale=4)
     assert st.kstest(distance, reference.cdf).pvalue > 1e-3
     # a direction in which the columns would cancel if they were independent of each other
     direction = np.linalg.eigh(scatter)[1][:, 0]
     along = (centred @ direction) / math.sqrt(direction @ scatter @ direction)
-    reference = st.norm() if name == "normal-rank" else st.t(float(law.df))
+    reference = st.norm() if name == "normal-rank" else st.t(float(distribution.df))
     assert st.kstest(along, reference.cdf).pvalue > 1e-3
 
 
 @each
 def test_mean_is_the_average_of_samples(name: str) -> None:
-    law = CASES[name].law()[0]
-    x = draws(law, 20_000).double()
+    distribution = CASES[name].distribution()[0]
+    x = draws(distribution, 20_000).double()
     spread = x.std(0).clamp_max(20)  # heavy tails: a bound, not an estimate
-    assert ((x.clamp(-1e3, 1e3).mean(0) - law.mean).abs() < 5 * spread / math.sqrt(20_000)).all()
+    assert (
+        (x.clamp(-1e3, 1e3).mean(0) - distribution.mean).abs() < 5 * spread / math.sqrt(20_000)
+    ).all()
 
 
 @each
 def test_a_draw_depends_on_its_own_row_only(name: str) -> None:
-    law = CASES[name].law(torch.float32)
-    u = uniforms(ROWS, law.num_uniforms)
-    together = law.sample(u)
+    distribution = CASES[name].distribution(torch.float32)
+    u = uniforms(ROWS, distribution.num_uniforms)
+    together = distribution.sample(u)
     for i in range(ROWS):
-        torch.testing.assert_close(law[i].sample(u[i]), together[i], rtol=1e-6, atol=1e-6)
-    paths = law.sample(u.expand(3, -1, -1))
+        torch.testing.assert_close(distribution[i].sample(u[i]), together[i], rtol=1e-6, atol=1e-6)
+    paths = distribution.sample(u.expand(3, -1, -1))
     assert paths.shape == (3, *together.shape)
     torch.testing.assert_close(paths[2], together, rtol=1e-6, atol=1e-6)
 
@@ -275,76 +283,84 @@ def test_a_draw_depends_on_its_own_row_only(name: str) -> None:
 @pytest.mark.parametrize("name", DISCRETE)
 @pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
 def test_steps_of_the_cdf_are_the_probabilities(name: str, mixed: bool) -> None:
-    law = ensemble(CASES[name])[1] if mixed else CASES[name].law()
+    distribution = ensemble(CASES[name])[1] if mixed else CASES[name].distribution()
     if not CASES[name].emission.symbols:
-        law = law.marginals()
+        distribution = distribution.marginals()
     top = 2 if name == "bernoulli" else 6
     for k in range(top):
-        x = torch.full(law.mean.shape, k)
-        step = law.cdf(x) - law.cdf(x - 1)
-        nats = law.log_prob(x) if step.dim() == 1 else by_column(law, x)
+        x = torch.full(distribution.mean.shape, k)
+        step = distribution.cdf(x) - distribution.cdf(x - 1)
+        nats = distribution.log_prob(x) if step.dim() == 1 else by_column(distribution, x)
         torch.testing.assert_close(nats.exp(), step, rtol=1e-9, atol=1e-12)
 
 
 @each
 def test_quantile_inverts_cdf(name: str) -> None:
-    law = CASES[name].law()
-    x = draws(law, seed=3).double()
-    p = law.cdf(x)
+    distribution = CASES[name].distribution()
+    x = draws(distribution, seed=3).double()
+    p = distribution.cdf(x)
     assert p.dtype == torch.float64
     inside = p < 1  # at the top of a finite scale any q above the last step is as good
-    torch.testing.assert_close(law.quantile(p - 1e-12)[inside], x[inside], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        distribution.quantile(p - 1e-12)[inside], x[inside], rtol=1e-6, atol=1e-6
+    )
     levels = torch.tensor([0.01, 0.3, 0.5, 0.99]).reshape(-1, *[1] * x.dim())
-    q = law.quantile(levels)
+    q = distribution.quantile(levels)
     assert q.shape == (4, *x.shape)
     below = 1 if CASES[name].emission.discrete else 1e-6
-    assert (law.cdf(q) >= levels.double() - 1e-9).all()
-    assert (law.cdf(q - below) < levels).all()
+    assert (distribution.cdf(q) >= levels.double() - 1e-9).all()
+    assert (distribution.cdf(q - below) < levels).all()
 
 
-def brute_crps(law: Distribution, x: float, discrete: bool) -> float:
-    """The integral of (cdf - step)^2 for a law of a single column or symbol."""
+def brute_crps(distribution: Distribution, x: float, discrete: bool) -> float:
+    """The integral of (cdf - step)^2 for a distribution of a single column or symbol."""
     if discrete:
         k = torch.arange(0.0, 3000.0).double()
-        cdf = law.cdf(k[:, None] if law.mean.dim() else k).flatten()
+        cdf = distribution.cdf(k[:, None] if distribution.mean.dim() else k).flatten()
         return float(((cdf - (x <= k).double()) ** 2).sum())
 
     def gap(y: float) -> float:
-        return (float(law.cdf(torch.tensor([y]).double())) - (x <= y)) ** 2
+        return (float(distribution.cdf(torch.tensor([y]).double())) - (x <= y)) ** 2
 
-    marks = [float(law.quantile(torch.tensor([p]))) for p in (1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999)]
-    marks = sorted([*marks, float(law.quantile(torch.tensor([1 - 1e-5]).double())), x])
+    marks = [
+        float(distribution.quantile(torch.tensor([p]))) for p in (1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999)
+    ]
+    marks = sorted([*marks, float(distribution.quantile(torch.tensor([1 - 1e-5]).double())), x])
     inner = sum(quad(gap, a, b, epsabs=1e-8)[0] for a, b in pairwise(marks))
     return inner + quad(gap, -np.inf, marks[0])[0] + quad(gap, marks[-1], np.inf)[0]
 
 
 def single(name: str) -> Distribution:
-    """The case's law, cut down to one column."""
+    """The case's distribution, cut down to one column."""
     emission, columns = CASES[name].emission, {"columns": 1, "rank": 0}
     description = {k: columns.get(k, v) for k, v in emission.to_json().items()}
     emission = emissions.from_json(description)
-    return Case(emission, normal).law()
+    return Case(emission, normal).distribution()
 
 
 @each
 @pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
 def test_crps_matches_the_integral(name: str, mixed: bool) -> None:
     discrete = CASES[name].emission.discrete
-    law = MixtureOf(single(name), dim=0) if mixed else single(name)[2]
+    distribution = MixtureOf(single(name), dim=0) if mixed else single(name)[2]
     rel = 1e-5 if mixed and not discrete else 1e-8
     for x in (0.0, 1.0, 3.0) if discrete else (-7.3, 0.2, 25.0):
         if name == "bernoulli" and x > 1:
             continue
         at = torch.tensor(x, dtype=torch.float64)
-        found = law.crps(at if CASES[name].emission.symbols else at[None])
-        assert float(found) == pytest.approx(brute_crps(law, x, discrete), rel=rel, abs=1e-7)
+        found = distribution.crps(at if CASES[name].emission.symbols else at[None])
+        assert float(found) == pytest.approx(
+            brute_crps(distribution, x, discrete), rel=rel, abs=1e-7
+        )
 
 
 def test_crps_matches_scoringrules() -> None:
     def check(name: str, reference: Callable[[Any, Any], Any]) -> None:
-        law = CASES[name].law()
-        x = draws(law, seed=4)
-        np.testing.assert_allclose(law.crps(x), reference(law, x.numpy()), rtol=1e-9, atol=1e-9)
+        distribution = CASES[name].distribution()
+        x = draws(distribution, seed=4)
+        np.testing.assert_allclose(
+            distribution.crps(x), reference(distribution, x.numpy()), rtol=1e-9, atol=1e-9
+        )
 
     def numbers(*parts: Tensor) -> list[np.ndarray]:
         return [part.numpy() for part in parts]
@@ -365,11 +381,11 @@ def test_crps_matches_scoringrules() -> None:
     )
 
 
-def test_crps_of_far_and_spiky_laws() -> None:
+def test_crps_of_far_and_spiky_distribution() -> None:
     # two spikes far apart, heavy tails: E|X - 0| - E|X - X'| / 2 = 50 - 25, but for the spikes
     raw = torch.tensor([0, 0, 0, 100, -9.0, -9.0, 1.0, 1.0]).double()
-    law = Mixture("student_t", 2).distribution(raw)
-    assert float(law.crps(torch.tensor([0.0]))) == pytest.approx(25, abs=1e-3)
+    distribution = Mixture("student_t", 2).distribution(raw)
+    assert float(distribution.crps(torch.tensor([0.0]))) == pytest.approx(25, abs=1e-3)
     # counts over so many numbers that the sum is integrated
     wide: Any = NegativeBinomial().distribution(torch.tensor([5.0, 1.0]).double())
     k = torch.arange(0.0, 10_000).double()[:, None]
@@ -389,10 +405,10 @@ def test_crps_of_far_and_spiky_laws() -> None:
 @pytest.mark.parametrize("name", COLUMNS)
 @pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
 def test_scores_of_missing_values_are_missing(name: str, mixed: bool) -> None:
-    law = ensemble(CASES[name])[1] if mixed else CASES[name].law()
-    x = draws(law, seed=3)
+    distribution = ensemble(CASES[name])[1] if mixed else CASES[name].distribution()
+    x = draws(distribution, seed=3)
     x[2, 0] = torch.nan
-    for found in (law.cdf(x), law.crps(x)):
+    for found in (distribution.cdf(x), distribution.crps(x)):
         assert torch.equal(found.isnan(), x.isnan())
 
 
@@ -402,32 +418,36 @@ def test_scores_of_missing_values_are_missing(name: str, mixed: bool) -> None:
 def test_initial_reproduces_the_maximum_likelihood_fit() -> None:
     rng = np.random.default_rng(0)
     returns = 0.01 * st.t(4).rvs(5000, random_state=rng) + 0.02
-    law: Any = start(StudentT(), returns)
+    distribution: Any = start(StudentT(), returns)
     df, location, scale = st.t.fit(returns)
-    assert float(law.df) == pytest.approx(df, rel=0.05)
-    assert float(law.location) == pytest.approx(location, abs=2e-4)
-    assert float(law.scale) == pytest.approx(scale, rel=0.02)
+    assert float(distribution.df) == pytest.approx(df, rel=0.05)
+    assert float(distribution.location) == pytest.approx(location, abs=2e-4)
+    assert float(distribution.scale) == pytest.approx(scale, rel=0.02)
 
-    law = start(Normal(), 1e5 + 1e3 * rng.standard_normal(1000))
-    assert float(law.location) == pytest.approx(1e5, rel=1e-2)
-    assert float(law.scale) == pytest.approx(1e3, rel=0.1)
+    distribution = start(Normal(), 1e5 + 1e3 * rng.standard_normal(1000))
+    assert float(distribution.location) == pytest.approx(1e5, rel=1e-2)
+    assert float(distribution.scale) == pytest.approx(1e3, rel=0.1)
 
     values = st.laplace(3, 2).rvs(1000, random_state=rng)
-    law = start(Laplace(), values)
-    assert (float(law.location), float(law.scale)) == pytest.approx(st.laplace.fit(values))
+    distribution = start(Laplace(), values)
+    assert (float(distribution.location), float(distribution.scale)) == pytest.approx(
+        st.laplace.fit(values)
+    )
 
     counts = st.nbinom(3, 0.2).rvs(4000, random_state=rng)
-    law = start(NegativeBinomial(), counts)
-    assert float(law.rate) == pytest.approx(counts.mean(), rel=0.01)
-    assert float(law.size) == pytest.approx(3, rel=0.1)
-    law = start(Poisson(), counts)
-    assert float(law.rate) == pytest.approx(counts.mean())
+    distribution = start(NegativeBinomial(), counts)
+    assert float(distribution.rate) == pytest.approx(counts.mean(), rel=0.01)
+    assert float(distribution.size) == pytest.approx(3, rel=0.1)
+    distribution = start(Poisson(), counts)
+    assert float(distribution.rate) == pytest.approx(counts.mean())
 
-    law = start(Bernoulli(2), np.array([[0, 1], [0, 0], [0, 1], [0, 1]]))
-    assert law.mean.tolist() == pytest.approx([0.5 / 5, 3.5 / 5])
+    distribution = start(Bernoulli(2), np.array([[0, 1], [0, 0], [0, 1], [0, 1]]))
+    assert distribution.mean.tolist() == pytest.approx([0.5 / 5, 3.5 / 5])
 
-    law = start(Categorical(3), np.array([0, 0, 1, 0]))
-    assert torch.softmax(law.logits, -1).tolist() == pytest.approx([10 / 15, 4 / 15, 1 / 15])
+    distribution = start(Categorical(3), np.array([0, 0, 1, 0]))
+    assert torch.softmax(distribution.logits, -1).tolist() == pytest.approx(
+        [10 / 15, 4 / 15, 1 / 15]
+    )
 
 
 def test_initial_mixtures_reproduce_the_shape() -> None:
@@ -441,10 +461,10 @@ def test_initial_mixtures_reproduce_the_shape() -> None:
         assert truth - 0.005 < float(nats) < truth + 0.02
 
     symbols = torch.as_tensor(values / 2 + 100).round().clamp(0, 255).long()
-    law = start(DiscretisedLogistic(256, 5), symbols)
+    distribution = start(DiscretisedLogistic(256, 5), symbols)
     share = torch.bincount(symbols, minlength=256).double() / len(symbols)
     entropy = -float(torch.special.xlogy(share, share).sum())
-    assert entropy < -float(law.log_prob(symbols).mean()) < entropy + 0.05
+    assert entropy < -float(distribution.log_prob(symbols).mean()) < entropy + 0.05
 
 
 @pytest.mark.parametrize("emission", [Normal(4, rank=1), StudentT(4, rank=1)])
@@ -453,13 +473,13 @@ def test_initial_factors_reproduce_the_covariance(emission: Any) -> None:
     rng = np.random.default_rng(0)
     df = 1e6 if emission.kind == "normal" else 5
     values = st.multivariate_t(np.arange(4), scatter, df).rvs(4000, random_state=rng)
-    law: Any = start(emission, values)
-    wide = law.scale[:, None] * law.loadings
-    found = wide @ wide.mT + torch.diag(law.scale**2)
+    distribution: Any = start(emission, values)
+    wide = distribution.scale[:, None] * distribution.loadings
+    found = wide @ wide.mT + torch.diag(distribution.scale**2)
     np.testing.assert_allclose(found, scatter, rtol=0.12, atol=0.15)
-    np.testing.assert_allclose(law.location, np.arange(4), atol=0.15)
+    np.testing.assert_allclose(distribution.location, np.arange(4), atol=0.15)
     if emission.kind == "student_t":
-        assert float(law.df) == pytest.approx(5, rel=0.2)
+        assert float(distribution.df) == pytest.approx(5, rel=0.2)
 
 
 def start(emission: Emission, values: np.ndarray | Tensor) -> Distribution:
@@ -472,7 +492,7 @@ def start(emission: Emission, values: np.ndarray | Tensor) -> Distribution:
 @pytest.mark.parametrize("name", COLUMNS)
 def test_initial_ignores_missing_values(name: str) -> None:
     emission = CASES[name].emission
-    values = draws(CASES[name].law()[0], 300)
+    values = draws(CASES[name].distribution()[0], 300)
     gaps = torch.full((20, emission.columns), torch.nan, dtype=torch.float64)
     torch.testing.assert_close(
         emission.initial(torch.cat([values, gaps])), emission.initial(values)
@@ -487,10 +507,10 @@ def test_initial_of_few_or_constant_values_is_finite(name: str, count: int) -> N
     emission = CASES[name].emission
     shape = (count,) if emission.symbols else (count, emission.columns)
     x = torch.ones(shape)
-    law = start(emission, x)
-    assert torch.isfinite(law.log_prob(x.long() if emission.symbols else x)).all()
+    distribution = start(emission, x)
+    assert torch.isfinite(distribution.log_prob(x.long() if emission.symbols else x)).all()
     if count == 1 and name in REAL:  # one value tells nothing of the scale
-        assert (law.log_prob(x) < 0).all()
+        assert (distribution.log_prob(x) < 0).all()
 
 
 def test_initial_refuses_unknown_symbols() -> None:
@@ -509,10 +529,10 @@ def test_extreme_raw_values_stay_finite(name: str, size: float) -> None:
     emission = CASES[name].emission
     signs = torch.randn(64, emission.num_parameters, generator=torch.Generator().manual_seed(2))
     raw = (size * signs.sign()).requires_grad_()
-    law = emission.distribution(raw)
+    distribution = emission.distribution(raw)
     for value in (0, 1):
-        x = torch.full(law.mean.shape, float(value))
-        nats = law.log_prob(x.long() if emission.symbols else x)
+        x = torch.full(distribution.mean.shape, float(value))
+        nats = distribution.log_prob(x.long() if emission.symbols else x)
         assert torch.isfinite(nats).all()
         (gradient,) = torch.autograd.grad(nats.sum(), raw, retain_graph=True)
         assert torch.isfinite(gradient).all()
@@ -521,7 +541,7 @@ def test_extreme_raw_values_stay_finite(name: str, size: float) -> None:
 @each
 def test_nan_from_a_diverged_network_stays_nan(name: str) -> None:
     raw = CASES[name].raw()
-    x = draws(CASES[name].law())
+    x = draws(CASES[name].distribution())
     assert CASES[name].emission.distribution(raw * torch.nan).log_prob(x).isnan().all()
 
 
@@ -529,9 +549,9 @@ def test_nan_from_a_diverged_network_stays_nan(name: str) -> None:
 def test_missing_columns_count_nothing(name: str) -> None:
     case = CASES[name]
     raw = case.raw().requires_grad_()
-    law = case.emission.distribution(raw)
+    distribution = case.emission.distribution(raw)
     missing = torch.full((ROWS, case.emission.columns), torch.nan, dtype=torch.float64)
-    nats = law.log_prob(missing)
+    nats = distribution.log_prob(missing)
     assert (nats == 0).all()
     (gradient,) = torch.autograd.grad(nats.sum(), raw)
     assert (gradient == 0).all()
@@ -541,39 +561,43 @@ def test_missing_columns_count_nothing(name: str) -> None:
 @pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
 def test_a_partly_missing_row_has_its_marginal_density(name: str, mixed: bool) -> None:
     case = CASES[name]
-    law = ensemble(case)[1] if mixed else case.law()
-    x = draws(law)
+    distribution = ensemble(case)[1] if mixed else case.distribution()
+    x = draws(distribution)
     h = 1e-5
-    slope = (law.cdf(x + h) - law.cdf(x - h)) / (2 * h)
-    torch.testing.assert_close(by_column(law, x).exp(), slope, rtol=1e-5, atol=1e-7)
+    slope = (distribution.cdf(x + h) - distribution.cdf(x - h)) / (2 * h)
+    torch.testing.assert_close(by_column(distribution, x).exp(), slope, rtol=1e-5, atol=1e-7)
 
 
-def test_correlated_columns_with_gaps_match_the_smaller_law() -> None:
+def test_correlated_columns_with_gaps_match_the_smaller_distribution() -> None:
     for name in ("normal-rank", "student_t-rank"):
-        law = CASES[name].law()
-        x = draws(law)
+        distribution = CASES[name].distribution()
+        x = draws(distribution)
         x[:, [0, 2]] = torch.nan
         kept = [1, 3]
         for i in range(ROWS):
-            scatter = covariance(law, i)[np.ix_(kept, kept)]
-            centre = law.location[i, kept].numpy()
+            scatter = covariance(distribution, i)[np.ix_(kept, kept)]
+            centre = distribution.location[i, kept].numpy()
             if name == "normal-rank":
                 expected = st.multivariate_normal(centre, scatter).logpdf(x[i, kept])
             else:
-                expected = st.multivariate_t(centre, scatter, float(law.df[i])).logpdf(x[i, kept])
-            assert float(law.log_prob(x)[i]) == pytest.approx(expected, rel=1e-9)
+                expected = st.multivariate_t(centre, scatter, float(distribution.df[i])).logpdf(
+                    x[i, kept]
+                )
+            assert float(distribution.log_prob(x)[i]) == pytest.approx(expected, rel=1e-9)
 
 
 def test_constraint_maps() -> None:
     raw = torch.tensor([0.5, -3.0, 1.0]).double()
-    law: Any = StudentT(min_scale=0.2).distribution(raw)
-    assert float(law.location) == 0.5
-    assert float(law.scale) == pytest.approx(0.2 + math.log1p(math.exp(-3)))
-    assert float(law.df) == pytest.approx(1 + math.exp(7 * math.tanh(1 / 7)))
+    distribution: Any = StudentT(min_scale=0.2).distribution(raw)
+    assert float(distribution.location) == 0.5
+    assert float(distribution.scale) == pytest.approx(0.2 + math.log1p(math.exp(-3)))
+    assert float(distribution.df) == pytest.approx(1 + math.exp(7 * math.tanh(1 / 7)))
     slope = torch.linspace(0.9, 2.2, 50)
-    law = StudentT().distribution(torch.stack([slope, slope, slope], -1))
-    assert law.df.min() < 3.6
-    assert law.df.max() > 8.5  # the degrees of freedom of daily returns are all within one step
+    distribution = StudentT().distribution(torch.stack([slope, slope, slope], -1))
+    assert distribution.df.min() < 3.6
+    assert (
+        distribution.df.max() > 8.5
+    )  # the degrees of freedom of daily returns are all within one step
     assert float(Poisson().distribution(torch.tensor([2.0])).mean) == pytest.approx(7.389, rel=0.01)
 
 
@@ -583,12 +607,12 @@ def test_constraint_maps() -> None:
 @each
 def test_mixture_of_matches_by_hand(name: str) -> None:
     case = CASES[name]
-    laws, mixed = ensemble(case)
-    x = draws(laws[1], seed=7)
-    nats = torch.stack([laws[m].log_prob(x) for m in range(3)])
+    distributions, mixed = ensemble(case)
+    x = draws(distributions[1], seed=7)
+    nats = torch.stack([distributions[m].log_prob(x) for m in range(3)])
     torch.testing.assert_close(mixed.log_prob(x), torch.logsumexp(nats, 0) - math.log(3))
-    torch.testing.assert_close(mixed.mean, laws.mean.mean(0))
-    cdfs = torch.stack([laws[m].cdf(x) for m in range(3)])
+    torch.testing.assert_close(mixed.mean, distributions.mean.mean(0))
+    cdfs = torch.stack([distributions[m].cdf(x) for m in range(3)])
     torch.testing.assert_close(mixed.cdf(x), cdfs.mean(0))
     assert mixed.batch_shape == (ROWS,)
     assert mixed.discrete == case.emission.discrete
@@ -631,38 +655,40 @@ def test_mixture_of_chooses_one_member_for_the_whole_row() -> None:
 
 def test_tempered_and_nucleus() -> None:
     p = torch.tensor([0.5, 0.1, 0.3, 0.1]).double()
-    law = Categorical(4).distribution(torch.log(p))
-    torch.testing.assert_close(law.tempered(0.5).log_prob(torch.arange(4)).exp(), p**2 / 0.36)
-    kept = law.nucleus(0.7).log_prob(torch.arange(4)).exp()
+    distribution = Categorical(4).distribution(torch.log(p))
+    torch.testing.assert_close(
+        distribution.tempered(0.5).log_prob(torch.arange(4)).exp(), p**2 / 0.36
+    )
+    kept = distribution.nucleus(0.7).log_prob(torch.arange(4)).exp()
     torch.testing.assert_close(kept, torch.tensor([0.625, 0, 0.375, 0]).double())
-    assert set(draws(law.nucleus(0.7), 500).tolist()) == {0, 2}
-    torch.testing.assert_close(law.nucleus(1.0).log_prob(torch.arange(4)).exp(), p)
-    assert set(draws(law.nucleus(1e-6), 50).tolist()) == {0}
+    assert set(draws(distribution.nucleus(0.7), 500).tolist()) == {0, 2}
+    torch.testing.assert_close(distribution.nucleus(1.0).log_prob(torch.arange(4)).exp(), p)
+    assert set(draws(distribution.nucleus(1e-6), 50).tolist()) == {0}
     edges = torch.tensor([[1e-300], [1 - 2**-53]]).double()
-    assert law.nucleus(0.7).sample(edges).tolist() == [0, 2]
+    assert distribution.nucleus(0.7).sample(edges).tolist() == [0, 2]
     # rounding of the cumulated probabilities must not reach a symbol that was dropped
     raw = torch.randn(2000, 50, generator=torch.Generator().manual_seed(0))
     many = Categorical(50).distribution(raw).nucleus(0.9)
     assert torch.isfinite(many.log_prob(many.sample(edges[1]))).all()
     for value in (0.0, -1.0, math.nan, 1.5):
         with pytest.raises(SettingError, match="top_p"):
-            law.nucleus(value)
+            distribution.nucleus(value)
     with pytest.raises(SettingError, match="temperature"):
-        law.tempered(0.0)
+        distribution.tempered(0.0)
     sound = DiscretisedLogistic(16, 2).distribution(torch.zeros(3, 6)).nucleus(0.5)
     assert sound.batch_shape == (3,)
 
 
 def test_symbols_outside_the_levels_are_refused() -> None:
-    law = Categorical(3).distribution(torch.zeros(2, 3))
+    distribution = Categorical(3).distribution(torch.zeros(2, 3))
     for x in (3, -1, -100):
         with pytest.raises((IndexError, RuntimeError)):
-            law.log_prob(torch.tensor([0, x]))
+            distribution.log_prob(torch.tensor([0, x]))
 
 
 def test_symbol_cdf_outside_the_levels() -> None:
-    law = Categorical(3).distribution(torch.zeros(3).double())
-    found = law.cdf(torch.tensor([-1.0, 0, 0.5, 2, 9]))
+    distribution = Categorical(3).distribution(torch.zeros(3).double())
+    found = distribution.cdf(torch.tensor([-1.0, 0, 0.5, 2, 9]))
     torch.testing.assert_close(found, torch.tensor([0, 1 / 3, 1 / 3, 1, 1]).double())
 
 
@@ -701,14 +727,14 @@ def test_nonsense_is_refused(make: Callable[[], Emission], message: str) -> None
 def test_select_indexes_the_batch(name: str) -> None:
     emission = CASES[name].emission
     raw = torch.stack([CASES[name].raw(), CASES[name].raw() + 1])
-    law = emission.distribution(raw)
-    assert law.batch_shape == (2, ROWS)
+    distribution = emission.distribution(raw)
+    assert distribution.batch_shape == (2, ROWS)
     mask = torch.arange(ROWS) % 2 == 0
     for index in (1, slice(0, 1), (1, 3), (slice(None), mask), torch.tensor([1, 0])):
         chosen = emission.distribution(raw[index])
         x = draws(chosen[0] if chosen.batch_shape else chosen, 1)[0]
-        torch.testing.assert_close(law[index].log_prob(x), chosen.log_prob(x))
-        torch.testing.assert_close(law.select(index).mean, chosen.mean)
+        torch.testing.assert_close(distribution[index].log_prob(x), chosen.log_prob(x))
+        torch.testing.assert_close(distribution.select(index).mean, chosen.mean)
 
 
 def test_import_is_light() -> None:

@@ -12,7 +12,7 @@ from scipy import stats
 from support.known_models import ar_path
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import MissingExtra
 from throughtime.evaluation import arch_baselines
 
@@ -43,7 +43,7 @@ def test_published_figures(shared_data: Path, index: str) -> None:
     values = torch.from_numpy(100 * np.diff(np.log(prices)))
     _, valid, test = Sequences.of([values]).split(valid=0.1, test=0.2)
     assert test.steps == 1006
-    found = {peer.name: peer for peer in arch_baselines.peers(valid, test, Chain())}
+    found = {peer.name: peer for peer in arch_baselines.peers(valid, test, Transforms())}
     assert list(found) == list(PUBLISHED[index])
     for name, nats in PUBLISHED[index].items():
         assert found[name].test.nats_per_step == pytest.approx(nats, abs=0.0015)
@@ -55,7 +55,7 @@ def test_prices_through_transforms_have_the_likelihood_of_their_returns() -> Non
     prices = np.exp(3 + np.cumsum(returns()))
     raw = Sequences.of([torch.from_numpy(prices)])
     train, valid, test = raw.split()
-    chain = Chain.fit(["log", "difference", "standardise"], train)
+    chain = Transforms.fit(["log", "difference", "standardise"], train)
     whole = torch.from_numpy(np.diff(np.log(prices)))
     starts = [int(part.starts[0]) for part in (valid, test)]
     plain = Sequences.of([whole])
@@ -64,7 +64,7 @@ def test_prices_through_transforms_have_the_likelihood_of_their_returns() -> Non
         cut = plain._window(torch.tensor([0]), torch.tensor([start - 1]), torch.tensor([stop - 1]))
         by_hand.append(cut)
     found = arch_baselines.peers(valid, test, chain, arch_baselines.SPECS[1:2])[0]
-    other = arch_baselines.peers(by_hand[0], by_hand[1], Chain(), arch_baselines.SPECS[1:2])[0]
+    other = arch_baselines.peers(by_hand[0], by_hand[1], Transforms(), arch_baselines.SPECS[1:2])[0]
     mine = found.test.log_prob[test.scored()]
     theirs = other.test.log_prob[by_hand[1].scored()]
     # d log(p) / d p = 1 / p
@@ -89,7 +89,7 @@ def test_likelihood_is_that_of_the_recursion_by_hand() -> None:
         variance[t] = omega + alpha * rest[t - 1] ** 2 + beta * variance[t - 1]
     spread = np.sqrt(variance * (nu - 2) / nu)
     nats = stats.t(nu, 0, spread).logpdf(rest) - np.log(fitted.scale)
-    found = arch_baselines.peers(valid, test, Chain(), arch_baselines.SPECS[1:2])[0]
+    found = arch_baselines.peers(valid, test, Transforms(), arch_baselines.SPECS[1:2])[0]
     assert found.test.log_prob[test.scored()].numpy() == pytest.approx(nats[-120:])
 
 
@@ -100,7 +100,7 @@ def test_the_test_span_changes_nothing_that_was_fitted() -> None:
     found = []
     for path in (values, changed):
         _, valid, test = Sequences.of([torch.from_numpy(path)]).split()
-        found.append(arch_baselines.peers(valid, test, Chain(), arch_baselines.SPECS[:1])[0])
+        found.append(arch_baselines.peers(valid, test, Transforms(), arch_baselines.SPECS[:1])[0])
     assert torch.equal(found[0].test.log_prob[:-1], found[1].test.log_prob[:-1])
     assert found[0].valid == found[1].valid
 
@@ -121,11 +121,11 @@ def test_data_that_peers_do_not_suit_have_none() -> None:
     ]
     for raw in cases:
         _, valid, test = raw.split(by="time")
-        assert arch_baselines.peers(valid, test, Chain()) == []
+        assert arch_baselines.peers(valid, test, Transforms()) == []
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "arch", None)
     raw = Sequences.of([torch.zeros(10)])
     with pytest.raises(MissingExtra, match=r"throughtime\[arch\]"):
-        arch_baselines.peers(raw, raw, Chain())
+        arch_baselines.peers(raw, raw, Transforms())

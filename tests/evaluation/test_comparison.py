@@ -16,7 +16,7 @@ from support.known_models import KnownAR, ar_path
 from throughtime import evaluation
 from throughtime.data.domain import Domain
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.emissions import Mixture, MixtureOf, NegativeBinomial, StudentT
 from throughtime.errors import SettingError
 from throughtime.evaluation import Entry, StepScores, paired
@@ -134,7 +134,7 @@ def test_nats_of_every_tokenisation_are_placed_on_characters(kind: str) -> None:
     _, _, test = raw.split(by="time")
     if kind == "tokens":
         pytest.importorskip("tokenizers")
-    chain = Chain.fit([kind], raw)
+    chain = Transforms.fit([kind], raw)
     seen = test.transform(chain)
     nats = -torch.rand(len(seen.values), dtype=torch.float64)
     nats = torch.where(seen.scored(), nats, 0.0)
@@ -150,7 +150,7 @@ def test_nats_of_every_tokenisation_are_placed_on_characters(kind: str) -> None:
 
 def test_bytes_of_one_character_are_added_up() -> None:
     raw = Sequences.of(["aé日"])
-    seen = raw.transform(Chain.fit(["bytes"], raw))
+    seen = raw.transform(Transforms.fit(["bytes"], raw))
     found = StepScores.aligned(-torch.arange(1.0, 7.0, dtype=torch.float64), seen, raw)
     assert found.log_prob.tolist() == [-1.0, -5.0, -15.0]
     with pytest.raises(SettingError, match="not those of this text"):
@@ -160,7 +160,7 @@ def test_bytes_of_one_character_are_added_up() -> None:
 def test_scores_of_a_model_are_those_of_its_likelihood() -> None:
     path = 100 + np.cumsum(ar_path(200, 0.3, 0))
     raw = Sequences.of([torch.from_numpy(path)]).split()[2]
-    chain = Chain.fit(["log", "standardise"], raw)
+    chain = Transforms.fit(["log", "standardise"], raw)
     model = KnownAR(0.8, 0.5)
     found = StepScores.of(model, chain, raw)
     z = raw.transform(chain).values[:, 0].numpy()
@@ -246,7 +246,7 @@ def test_peak_memory_is_plausible() -> None:
     assert 50 < memory < 100_000
 
 
-# Laws of single steps
+# Distributions of single steps
 
 
 def mixture(seed: int = 0) -> Any:
@@ -258,14 +258,14 @@ def mixture(seed: int = 0) -> Any:
 
 
 def test_quantiles_of_nested_mixtures_are_those_of_bisection() -> None:
-    law = mixture()
+    distribution = mixture()
     levels = [0.01, 0.025, 0.1, 0.37, 0.5, 0.9, 0.975, 0.99]
     p = torch.tensor(levels, dtype=torch.float64).reshape(-1, 1, 1)
-    found = quantiles_of(law, levels)
+    found = quantiles_of(distribution, levels)
     assert found.shape == (8, 7, 2)
-    assert (law.cdf(found) - p).abs().max() < 2e-3
-    width = law.quantile(0.9) - law.quantile(0.1)
-    exact = law.quantile(p)
+    assert (distribution.cdf(found) - p).abs().max() < 2e-3
+    width = distribution.quantile(0.9) - distribution.quantile(0.1)
+    exact = distribution.quantile(p)
     assert ((found - exact).abs() / width)[1:-1].max() < 5e-3
 
 
@@ -274,7 +274,7 @@ def test_unwinding_undoes_every_transform_step_by_step() -> None:
     parts = [torch.rand(n, 2, dtype=torch.float64, generator=chance) + 1 for n in (30, 12)]
     raw = Sequences.of(parts)
     for specs in (["log", "difference", "standardise"], ["standardise"], []):
-        chain = Chain.fit(specs, raw)
+        chain = Transforms.fit(specs, raw)
         seen = raw.transform(chain)
         index = torch.tensor([0, 5, 29, 30, 41])
         back = Unwinding(chain, raw)(seen.values[index][None], index)
@@ -290,7 +290,7 @@ def test_unwinding_undoes_every_transform_step_by_step() -> None:
 
 def test_pit_of_the_true_model_is_uniform() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(8000, 0.7, 3))])
-    found = evaluation.calibration(KnownAR(0.7, 1.0), Chain(), raw)
+    found = evaluation.calibration(KnownAR(0.7, 1.0), Transforms(), raw)
     assert found is not None
     assert found["count"] == 8000
     assert sum(found["pit"]) == pytest.approx(1.0)
@@ -302,7 +302,7 @@ def test_pit_of_the_true_model_is_uniform() -> None:
 
 def test_pit_shows_a_model_that_is_too_sure() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(4000, 0.7, 3))])
-    found = evaluation.calibration(KnownAR(0.7, 0.4), Chain(), raw)
+    found = evaluation.calibration(KnownAR(0.7, 0.4), Transforms(), raw)
     assert found is not None
     assert found["pit"][0] > 0.15
     assert found["pit"][-1] > 0.15
@@ -317,7 +317,7 @@ def test_randomised_pit_of_counts_is_uniform_and_repeats_itself() -> None:
     with torch.no_grad():
         counts = model.sample(1, num_paths=5000, seed=4)[:, 0].double()
     raw = Sequences.of([counts])
-    chain = Chain.fit(["counts"], raw)
+    chain = Transforms.fit(["counts"], raw)
     found = evaluation.calibration(model, chain, raw)
     assert found is not None
     assert stats.chisquare(5000 * np.array(found["pit"])).pvalue > 0.001
@@ -326,8 +326,8 @@ def test_randomised_pit_of_counts_is_uniform_and_repeats_itself() -> None:
 
 def test_what_is_no_amount_has_no_calibration() -> None:
     raw = Sequences.of([torch.tensor([0.0, 1.0, 1.0, 0.0])])
-    assert evaluation.calibration(KnownAR(0.5, 1.0), Chain.fit(["binary"], raw), raw) is None
-    assert evaluation.calibration(KnownAR(0.5, 1.0), Chain(), Sequences.of(["text"])) is None
+    assert evaluation.calibration(KnownAR(0.5, 1.0), Transforms.fit(["binary"], raw), raw) is None
+    assert evaluation.calibration(KnownAR(0.5, 1.0), Transforms(), Sequences.of(["text"])) is None
 
 
 # Surprisal
@@ -368,7 +368,7 @@ def test_surprisal_of_a_dated_series_says_what_was_expected() -> None:
     one = torch.from_numpy(path)[:, None]
     domain = Domain("real", columns=("price",), step="day")
     raw = Sequences(one, torch.tensor([0, 300]), torch.tensor([200]), domain, ("x",), times)
-    model, chain = KnownAR(0.5, 1.0), Chain.fit(["standardise"], raw)
+    model, chain = KnownAR(0.5, 1.0), Transforms.fit(["standardise"], raw)
     found = evaluation.surprisal(StepScores.of(model, chain, raw), raw, model, chain)
     assert found["position"][0] == 200
     assert found["times"][50] == "2001-09-08"
@@ -414,8 +414,12 @@ def test_verdict_reads_the_table() -> None:
     )
 
 
-def test_student_t_laws_have_direct_quantiles() -> None:
-    law: Any = StudentT(1).distribution(torch.tensor([[0.5, 0.2, 1.0]], dtype=torch.float64))
-    found = quantiles_of(law, [0.975, 0.025])
-    exact = stats.t(float(law.df), float(law.location), float(law.scale)).ppf([0.025, 0.975])
+def test_student_t_distribution_have_direct_quantiles() -> None:
+    distribution: Any = StudentT(1).distribution(
+        torch.tensor([[0.5, 0.2, 1.0]], dtype=torch.float64)
+    )
+    found = quantiles_of(distribution, [0.975, 0.025])
+    exact = stats.t(
+        float(distribution.df), float(distribution.location), float(distribution.scale)
+    ).ppf([0.025, 0.975])
     assert found.flatten().numpy() == pytest.approx(exact)

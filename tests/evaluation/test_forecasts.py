@@ -15,7 +15,7 @@ from support.known_models import KnownAR, ar_path
 from throughtime import evaluation
 from throughtime.data.domain import Domain
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.emissions import Categorical, DiscretisedLogistic, Normal
 from throughtime.errors import SettingError
 from throughtime.evaluation import metrics
@@ -27,7 +27,7 @@ PHI = 0.8
 
 
 def normal_crps(scale: float) -> float:
-    """Expected CRPS of the true normal law: scale / sqrt(pi)."""
+    """Expected CRPS of the true normal distribution: scale / sqrt(pi)."""
     return scale / math.sqrt(math.pi)
 
 
@@ -86,9 +86,9 @@ def test_measures_leave_missing_truths_out() -> None:
 # Forecasts
 
 
-def test_forecasts_of_a_known_law_are_its_closed_form() -> None:
+def test_forecasts_of_a_known_distribution_are_its_closed_form() -> None:
     raw = series(8000)
-    found = evaluation.forecast(KnownAR(PHI, 1.0), Chain(), raw, 6, origins=400, num_paths=200)
+    found = evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), raw, 6, origins=400, num_paths=200)
     assert found is not None
     assert (found["horizon"], found["origins"], found["paths"]) == (6, 400, 200)
     past = raw.values[: int(raw.starts[0]), 0].numpy()
@@ -110,33 +110,33 @@ def test_forecasts_of_a_known_law_are_its_closed_form() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_one_step_measures_are_those_of_the_exact_law() -> None:
+def test_one_step_measures_are_those_of_the_exact_distribution() -> None:
     raw = series(1500)
-    chain = Chain.fit(["standardise"], raw)
+    chain = Transforms.fit(["standardise"], raw)
     (std,) = chain.transforms[0].std[0]  # type: ignore[attr-defined]
     found = evaluation.forecast(KnownAR(PHI, 1.0 / std), chain, raw, 2, origins=2, num_paths=10)
     assert found is not None
     values = raw.values[:, 0].numpy()
     start = int(raw.starts[0])
     mean = values.mean()
-    law = stats.norm(mean + PHI * (values[start - 1 : -1] - mean), 1.0)
+    distribution = stats.norm(mean + PHI * (values[start - 1 : -1] - mean), 1.0)
     truth = values[start:]
-    z = law.cdf(truth)
-    error = truth - law.mean()
-    crps = error * (2 * z - 1) + 2 * law.pdf(truth) - 1 / math.sqrt(math.pi)
+    z = distribution.cdf(truth)
+    error = truth - distribution.mean()
+    crps = error * (2 * z - 1) + 2 * distribution.pdf(truth) - 1 / math.sqrt(math.pi)
     one = found["one_step"]
     assert one["count"] == 750
     assert one["crps"] == pytest.approx(crps.mean(), rel=0.01)
     assert one["rmse"] == pytest.approx(math.sqrt((error**2).mean()), rel=1e-4)
     assert one["coverage"]["0.8"] == pytest.approx((np.abs(2 * z - 1) <= 0.8).mean())
-    low = metrics.pinball(law.ppf(0.1), truth, 0.1).mean()
+    low = metrics.pinball(distribution.ppf(0.1), truth, 0.1).mean()
     assert one["pinball"]["0.1"] == pytest.approx(low, rel=1e-6)
 
 
 def test_prices_are_forecast_through_their_transforms() -> None:
     prices = np.exp(4 + np.cumsum(0.01 * np.random.default_rng(0).normal(size=1200)))
     raw = Sequences.of([torch.from_numpy(prices)]).split(test=0.3)[2]
-    chain = Chain.fit(["log", "difference", "standardise"], raw)
+    chain = Transforms.fit(["log", "difference", "standardise"], raw)
     found = evaluation.forecast(KnownAR(0.0, 1.0), chain, raw, 9, origins=60, num_paths=300)
     assert found is not None
     last = found["free_running"][8]
@@ -156,7 +156,7 @@ def test_fans_hold_past_truth_and_times() -> None:
     raw = Sequences(values, offsets, starts, domain, ("x",), times)
     model = Autoregressive(1, emission=Normal(2))
     model.begin(raw)
-    found = evaluation.forecast(model, Chain(), raw, 5, origins=3, num_paths=20)
+    found = evaluation.forecast(model, Transforms(), raw, 5, origins=3, num_paths=20)
     assert found is not None
     first, second = found["fans"]
     assert (first["series"], first["column"], second["column"]) == ("x", "a", "b")
@@ -203,12 +203,12 @@ def test_covariates_of_the_future_and_series_identities_are_used() -> None:
     )
     model = Autoregressive(1, emission=Normal(1), covariates=1)
     model.begin(raw)
-    found = evaluation.forecast(model, Chain(), raw, 4, origins=10, num_paths=50)
+    found = evaluation.forecast(model, Transforms(), raw, 4, origins=10, num_paths=50)
     assert found is not None
     assert all(row["rmse"] < 0.2 for row in found["free_running"])
     assert found["one_step"]["rmse"] < 0.2
     known = LatentAutoregressive("gru", 4, emission=Normal(1), covariates=1, identities=("x", "z"))
-    assert evaluation.forecast(known, Chain(), raw, 4, origins=2, num_paths=5) is not None
+    assert evaluation.forecast(known, Transforms(), raw, 4, origins=2, num_paths=5) is not None
 
 
 def test_many_series_are_thinned_and_short_ones_left_out() -> None:
@@ -217,7 +217,7 @@ def test_many_series_are_thinned_and_short_ones_left_out() -> None:
     train = Sequences.of([torch.from_numpy(ar_path(500, PHI, 9))])
     model = KnownAR(PHI, 1.0)
     found = evaluation.forecast(
-        model, Chain(), raw, 5, origins=3, num_paths=20, max_series=3, train=train
+        model, Transforms(), raw, 5, origins=3, num_paths=20, max_series=3, train=train
     )
     assert found is not None
     assert [fan["series"] for fan in found["fans"]] == ["1", "3", "5"]
@@ -225,7 +225,7 @@ def test_many_series_are_thinned_and_short_ones_left_out() -> None:
     one = found["one_step"]
     assert one["mase"] == pytest.approx(math.sqrt(2 / math.pi) / scale, rel=0.2)
     again = evaluation.forecast(
-        model, Chain(), raw, 5, origins=3, num_paths=20, max_series=3, train=train
+        model, Transforms(), raw, 5, origins=3, num_paths=20, max_series=3, train=train
     )
     assert again == found
 
@@ -234,7 +234,7 @@ def test_sound_is_forecast_in_amplitudes() -> None:
     wave = 0.5 * torch.sin(torch.arange(300) / 5.0).double()
     domain = Domain("sound", columns=("amplitude",), sample_rate=8000.0, step="sample")
     raw = Sequences.of([wave], domain).split(test=0.3)[2]
-    chain = Chain.fit(["mulaw"], raw)
+    chain = Transforms.fit(["mulaw"], raw)
     seen = raw.transform(chain)
     for emission in (Categorical(256), DiscretisedLogistic(256, 3)):
         model = LatentAutoregressive("gru", 8, emission=emission)
@@ -248,14 +248,14 @@ def test_sound_is_forecast_in_amplitudes() -> None:
 
 def test_long_horizons_are_cut_and_what_has_no_room_is_none() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(20, PHI, 0))]).split(test=0.2)[2]
-    found = evaluation.forecast(KnownAR(PHI, 1.0), Chain(), raw, 50, origins=3, num_paths=5)
+    found = evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), raw, 50, origins=3, num_paths=5)
     assert found is not None
     assert found["horizon"] == 4
     single = Sequences.of([torch.zeros(1)])
-    assert evaluation.forecast(KnownAR(PHI, 1.0), Chain(), single, 2) is None
-    assert evaluation.forecast(KnownAR(PHI, 1.0), Chain(), Sequences.of(["text"]), 2) is None
+    assert evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), single, 2) is None
+    assert evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), Sequences.of(["text"]), 2) is None
     with pytest.raises(SettingError, match="horizon"):
-        evaluation.forecast(KnownAR(PHI, 1.0), Chain(), raw, 0)
+        evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), raw, 0)
 
 
 def test_missing_values_do_not_reach_the_measures() -> None:
@@ -263,7 +263,7 @@ def test_missing_values_do_not_reach_the_measures() -> None:
     values[[120, 150, 189]] = torch.nan
     raw = Sequences.of([values]).split(test=0.5)[2]
     model = LatentAutoregressive("gru", 4, emission=Normal(1))
-    found = evaluation.forecast(model, Chain(), raw, 3, origins=98, num_paths=5)
+    found = evaluation.forecast(model, Transforms(), raw, 3, origins=98, num_paths=5)
     assert found is not None
     assert all(row["crps"] is not None for row in found["free_running"])
     assert found["one_step"]["count"] == 97
@@ -282,7 +282,7 @@ def test_paths_are_drawn_until_the_quantiles_are_certain() -> None:
 
     paths = evaluation.enough_paths(draw, (0.1, 0.5, 0.9), tolerance=0.02, start=100)
     assert asked == [100 * 2**k for k in range(len(asked))]
-    # sqrt(q (1 - q) / n) / density / 80 % width, for the normal law's 10 % quantile
+    # sqrt(q (1 - q) / n) / density / 80 % width, for the normal distribution's 10 % quantile
     per_root = 0.3 / stats.norm.pdf(stats.norm.ppf(0.1)) / (2 * stats.norm.ppf(0.9))
     assert len(paths) / 2 < (per_root / 0.02) ** 2 * 2
     assert len(paths) * 2 > (per_root / 0.02) ** 2
@@ -298,14 +298,14 @@ def test_paths_are_drawn_until_the_quantiles_are_certain() -> None:
 def test_risk_is_the_low_quantile_of_tomorrow() -> None:
     raw = series(400)
     last = float(raw.values[-1, 0])
-    found = evaluation.next_risk(KnownAR(PHI, 1.0), Chain(), raw)
+    found = evaluation.next_risk(KnownAR(PHI, 1.0), Transforms(), raw)
     assert found is not None
     assert found["value"] == pytest.approx(PHI * last + stats.norm.ppf(0.01))
     assert (found["level"], found["last"]) == (0.01, last)
     prices = Sequences.of([raw.values.exp()])
-    chain = Chain.fit(["log"], prices)
+    chain = Transforms.fit(["log"], prices)
     found = evaluation.next_risk(KnownAR(PHI, 1.0), chain, prices)
     assert found is not None
     assert found["value"] == pytest.approx(math.exp(PHI * last + stats.norm.ppf(0.01)))
     two = Sequences.of([torch.zeros(4), torch.zeros(4)])
-    assert evaluation.next_risk(KnownAR(PHI, 1.0), Chain(), two) is None
+    assert evaluation.next_risk(KnownAR(PHI, 1.0), Transforms(), two) is None

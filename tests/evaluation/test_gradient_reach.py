@@ -18,7 +18,7 @@ from support.training_cases import small_model, toy
 
 import throughtime as tt
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import NonFiniteError, RunError, SettingError
 from throughtime.evaluation import gradient_reach
 from throughtime.report.picture import gradient
@@ -28,7 +28,7 @@ from throughtime.training.config import Candidate, TrainSettings
 
 def network(model: Any, settings: TrainSettings, name: str = "gru", valid: float = 1.0) -> Fitted:
     candidate = Candidate(name=name, family="latent", model=model.settings(), train=settings)
-    return Fitted(candidate, model, Chain(), valid, torch.zeros(1), 0.0, 0.0)
+    return Fitted(candidate, model, Transforms(), valid, torch.zeros(1), 0.0, 0.0)
 
 
 # ------------------------------------------------------------------------------------ the window
@@ -101,14 +101,19 @@ LAWS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", LAWS)
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_every_law_can_be_examined(kind: str, cell: str) -> None:
-    law = tt.emissions.from_json({"kind": kind, **LAWS[kind]})
+def test_every_distribution_can_be_examined(kind: str, cell: str) -> None:
+    distribution = tt.emissions.from_json({"kind": kind, **LAWS[kind]})
     torch.manual_seed(0)
     columns = LAWS[kind].get("columns")
     whole = torch.randint(0, 2 if kind == "bernoulli" else 9, (60, columns or 1))
     values = whole[:, 0] if columns is None else whole.double()
     model = small_model(
-        cell=cell, hidden_size=4, members=2, dropout=0.2, recurrent_dropout=0.1, emission=law
+        cell=cell,
+        hidden_size=4,
+        members=2,
+        dropout=0.2,
+        recurrent_dropout=0.1,
+        emission=distribution,
     )
     found = gradient_reach.examine(
         network(model, TrainSettings(bptt="5")), Sequences.of([values]), True

@@ -27,7 +27,7 @@ from throughtime.history.lag_selection import Point, Pool, curve, explore, suffi
 from throughtime.history.parts import Part
 from throughtime.history.permutation_test import in_blocks, order_matters
 from throughtime.history.picture import HEIGHT, picture
-from throughtime.history.symbols import Symbols, ngram_laws
+from throughtime.history.symbols import Symbols, ngram_distribution
 from throughtime.history.values import Values
 
 Capture = pytest.CaptureFixture[str]
@@ -87,7 +87,7 @@ def test_order_is_judged_rightly(family: str, seed: int) -> None:
     sample = families.FAMILIES[family](seed, length=length)
     window = pool_of(sample.data).best(least=1)
     found = order_matters(
-        window.law(), window.family.fit(0), window.reach, window.held[1], "", seed, 60
+        window.distribution(), window.family.fit(0), window.reach, window.held[1], "", seed, 60
     )
     assert bool(found) == sample.order_matters
     if sample.order_matters:
@@ -98,15 +98,15 @@ def test_order_is_judged_rightly(family: str, seed: int) -> None:
 
 
 def test_the_permutation_test_holds_its_level() -> None:
-    """p-values on independent steps are uniform, however badly the law was chosen."""
+    """p-values on independent steps are uniform, however badly the distribution was chosen."""
     source = np.random.default_rng(0)
     data = tt.Sequences.of([torch.from_numpy(source.normal(size=200) ** 3)])
     family = Values(Part.of(data), "additive")
-    law = family.fit(4)  # overfitted to few, heavy-tailed steps
+    distribution = family.fit(4)  # overfitted to few, heavy-tailed steps
     chances = []
     for seed in range(40):
         fresh = tt.Sequences.of([torch.from_numpy(source.normal(size=60) ** 3)])
-        found = order_matters(law, family.fit(0), 4, Part.of(fresh), "", seed, 60)
+        found = order_matters(distribution, family.fit(0), 4, Part.of(fresh), "", seed, 60)
         chances.append(found.p_value)
     assert stats.kstest(chances, "uniform").pvalue > 0.01
     assert np.mean(np.array(chances) <= 0.05) <= 0.15
@@ -169,8 +169,8 @@ def test_em_finds_the_chain_and_never_gets_worse() -> None:
     sample = families.hidden_markov(0, length=3000)
     part = Part.of(sample.data)
     chain = hidden.fitted(part, 6, 3, seed=0)
-    for law in (chain.begin, chain.move, chain.emit):
-        assert law.sum(-1) == pytest.approx(np.ones(law.shape[:-1]))
+    for distribution in (chain.begin, chain.move, chain.emit):
+        assert distribution.sum(-1) == pytest.approx(np.ones(distribution.shape[:-1]))
     count = np.bincount(sample.data.values.numpy(), minlength=6) / len(part)
     alone = -(count * np.log(count)).sum()
     assert chain.nats(part).mean() < alone - 0.05
@@ -201,41 +201,41 @@ def test_leaky_averages_are_what_they_say() -> None:
                 assert found[target, i] == pytest.approx(expected, rel=1e-9)
 
 
-# ------------------------------------------------------------------------------- laws and the scan
+# ----------------------------------------------------------------------- distributions and the scan
 
 
 @pytest.mark.parametrize("shape", ["linear", "additive"])
-def test_laws_of_values_are_most_likely(shape: str) -> None:
-    """Nothing near the weights found is better, and the law integrates to one."""
+def test_distribution_of_values_are_most_likely(shape: str) -> None:
+    """Nothing near the weights found is better, and the distribution integrates to one."""
     source = np.random.default_rng(1)
     x = source.standard_t(5, size=(600, 2))
     x[3:, 0] += 0.6 * x[:-3, 1]
     part = Part.of(tt.Sequences.of([torch.from_numpy(x)]).transform(["standardise"]))
-    law = Values(part, shape).fit(3)
-    best = law.nats(part).mean()
+    distribution = Values(part, shape).fit(3)
+    best = distribution.nats(part).mean()
     assert best < Values(part, shape).fit(0).nats(part).mean() - 0.05
-    for column in law.columns:
+    for column in distribution.columns:
         for weights in (column.location, column.scale):
             for i in range(0, len(weights), 5):
                 kept = weights[i]
                 for step in (-0.05, 0.05):
                     weights[i] = kept + step
-                    assert law.nats(part).mean() > best - 1e-3
+                    assert distribution.nats(part).mean() > best - 1e-3
                 weights[i] = kept
 
 
-def test_laws_of_symbols_sum_to_one_and_agree_with_the_ngram() -> None:
+def test_distribution_of_symbols_sum_to_one_and_agree_with_the_ngram() -> None:
     sample = families.copy(3, length=1500)
     part = Part.of(sample.data)
     family = Symbols(part, 6, 4)
     plain, far = family.fit(2), family.fit(1, (sample.lags,))
-    for law in (plain, far):
-        table = np.exp(law.log_laws(part, slice(None)))
+    for distribution in (plain, far):
+        table = np.exp(distribution.log_distribution(part, slice(None)))
         assert table.sum(1) == pytest.approx(np.ones(len(part)))
         picked = -np.log(table[np.arange(len(part)), part.values])
-        assert picked == pytest.approx(law.nats(part), rel=1e-9)
-    expected = ngram_laws(plain.ngram, 2, part, slice(None))
-    assert np.exp(plain.log_laws(part, slice(None))) == pytest.approx(expected)
+        assert picked == pytest.approx(distribution.nats(part), rel=1e-9)
+    expected = ngram_distribution(plain.ngram, 2, part, slice(None))
+    assert np.exp(plain.log_distribution(part, slice(None))) == pytest.approx(expected)
     assert far.nats(part).mean() < plain.nats(part).mean() - 0.5
 
 

@@ -218,8 +218,10 @@ def test_a_model_of_it_scores_steps_as_it_scores_sequences(members, num_layers, 
         for t, value in enumerate(data.values):
             if t in begun:
                 state, previous = None, None
-            law, state = model.step(previous, state)
-            torch.testing.assert_close(law.log_prob(value.unsqueeze(0))[0], found[t], **EXACT)
+            distribution, state = model.step(previous, state)
+            torch.testing.assert_close(
+                distribution.log_prob(value.unsqueeze(0))[0], found[t], **EXACT
+            )
             previous = value.unsqueeze(0)
 
 

@@ -1,4 +1,4 @@
-"""Every model is a law: it sums to one, step equals sequence, and nothing else matters."""
+"""Every model is a distribution: it sums to one, step equals sequence, and nothing else matters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from support.model_cases import (
     SYMBOLS,
     Case,
     case_of,
+    distributions_by_step,
     generator,
-    laws_by_step,
     nats_by_step,
     sequences_of,
     shaken,
@@ -52,7 +52,7 @@ def test_the_cases_cover_every_emission() -> None:
     assert set(EMISSIONS) == set(emissions.KINDS)
 
 
-# The law itself
+# The distribution itself
 
 
 def every_sequence(num_symbols: int, length: int) -> Sequences:
@@ -63,14 +63,16 @@ def every_sequence(num_symbols: int, length: int) -> Sequences:
 @pytest.mark.parametrize("name", SYMBOLS)
 @pytest.mark.parametrize("length", [1, 2, 4, 6])
 def test_sequences_of_a_length_sum_to_one(name: str, length: int) -> None:
-    """By enumeration: each conditional law sums to one, and the chain rule is applied rightly."""
+    """By enumeration: each conditional distribution sums to one, and the chain rule is applied
+    rightly.
+    """
     model = case_of(name).model
     nats = model.log_prob(every_sequence(3, length))
     assert nats.dtype == torch.float64
     assert len(nats) == 3**length
     assert nats.exp().sum().item() == pytest.approx(1.0, abs=1e-10)
     if length > 1 and name not in ("ngram-0", "mlp-0"):
-        assert nats.exp().std() > 1e-4 / 3**length  # and it is not the uniform law
+        assert nats.exp().std() > 1e-4 / 3**length  # and it is not the uniform distribution
 
 
 @pytest.mark.parametrize("emission", [emissions.Categorical(2), EMISSIONS["discretised_logistic"]])
@@ -151,9 +153,9 @@ def test_lanes_and_chunks_do_not_matter(name: str) -> None:
     expected = torch.zeros((), dtype=torch.float64)
     for one in data:
         scored = one.scored()
-        for t, law, x in laws_by_step_of_members(model, one):
+        for t, distribution, x in distributions_by_step_of_members(model, one):
             if scored[t]:
-                expected = expected - law.log_prob(x).mean()
+                expected = expected - distribution.log_prob(x).mean()
     wanted = gradients(model, expected)
     assert any(bool((g != 0).any()) for g in wanted.values())
     for num_lanes, chunk in ((1, 100), (2, 3), (3, 1), (5, 7), (8, 4)):
@@ -166,12 +168,14 @@ def test_lanes_and_chunks_do_not_matter(name: str) -> None:
         torch.testing.assert_close(gradients(model, total), wanted, **EXACT)
 
 
-def laws_by_step_of_members(model: SequenceModel, one: Sequences) -> Any:
-    """`laws_by_step`, the members' own laws ``[1, M]`` and an x that broadcasts against them."""
-    averaged, model._average = model._average, lambda law: law  # type: ignore[method-assign]
+def distributions_by_step_of_members(model: SequenceModel, one: Sequences) -> Any:
+    """`distributions_by_step`, the members' own distributions ``[1, M]`` and an x that broadcasts
+    against them.
+    """
+    averaged, model._average = model._average, lambda distribution: distribution  # type: ignore[method-assign]
     try:
-        for t, law, x in laws_by_step(model, one):
-            yield t, law, model._per_member(x)
+        for t, distribution, x in distributions_by_step(model, one):
+            yield t, distribution, model._per_member(x)
     finally:
         model._average = averaged  # type: ignore[method-assign]
 
@@ -186,9 +190,9 @@ def test_closed_forms_say_the_same_lane_by_lane(name: str) -> None:
         lanes = Lanes(case.data, num_lanes, cut=False, dtype=torch.float64)
         state, found = case.model.initial_state(num_lanes), torch.zeros_like(expected)
         for batch in lanes.chunks(chunk):
-            law, state = case.model(batch, state)
+            distribution, state = case.model(batch, state)
             real = batch.weight > 0
-            found[batch.index[real]] = law.log_prob(batch.x)[real]
+            found[batch.index[real]] = distribution.log_prob(batch.x)[real]
         torch.testing.assert_close(found[case.data.scored()], expected[case.data.scored()], **EXACT)
 
 
@@ -199,8 +203,8 @@ def test_a_cut_piece_knows_its_previous_value_and_no_more(name: str) -> None:
     data = sequences_of(emission, lengths=(30,), seed=5, missing=False)
     order = model.order  # type: ignore[attr-defined]
     batch = Lanes(data, 1, segment=8, dtype=torch.float64)[:]
-    law, _ = model(batch, model.initial_state(1))
-    nats = law.log_prob(batch.x)[:, 0]
+    distribution, _ = model(batch, model.initial_state(1))
+    nats = distribution.log_prob(batch.x)[:, 0]
     cuts = (batch.reset & ~batch.start)[:, 0].nonzero().flatten().tolist()
     assert cuts == [8, 16, 24]
     whole = nats_by_step(model, data)
@@ -210,7 +214,7 @@ def test_a_cut_piece_knows_its_previous_value_and_no_more(name: str) -> None:
                 context = data.values[cut - 1 : cut + k].unsqueeze(0)
                 known = model.predictor.core.distribution(context)  # type: ignore[attr-defined]
                 wanted = known[0, data.values[cut + k]].log()
-            else:  # the law of a sequence that began one step before the cut
+            else:  # the distribution of a sequence that began one step before the cut
                 piece = Sequences.of([data.values[cut - 1 : cut + 8]])
                 wanted = model.step_log_prob(piece)[1 + k]
             torch.testing.assert_close(nats[cut + k], wanted, **EXACT)
@@ -227,10 +231,10 @@ def test_log_prob_is_in_the_units_of_the_data(predictor: str) -> None:
     paths = 0.02 * torch.randn(4, 30, dtype=torch.float64, generator=generator(1))
     prices = (paths.cumsum(1) + torch.tensor([1.0, 2.0, 3.0, 4.0]).double()[:, None]).exp()
     data = Sequences.of(list(prices)).transform(["log", "difference", "standardise"])
-    law = tt.emissions.Normal(min_scale=1e-12)
-    model: SequenceModel = Autoregressive(0, emission=law, levels=1)
+    distribution = tt.emissions.Normal(min_scale=1e-12)
+    model: SequenceModel = Autoregressive(0, emission=distribution, levels=1)
     if predictor == "latent":
-        model = LatentAutoregressive("gru", 2, emission=law, levels=1).double()
+        model = LatentAutoregressive("gru", 2, emission=distribution, levels=1).double()
         torch.nn.init.zeros_(model.head_weight)  # type: ignore[arg-type]
     model.begin(data)
     logs = prices.log().numpy()
@@ -264,15 +268,15 @@ def test_the_linear_autoregression_is_the_one_of_statsmodels(order: int) -> None
     nats = model.step_log_prob([x])
     assert float(nats[order:].sum()) == pytest.approx(peer.llf, abs=1e-8)
     previous, state = model.condition(tt.Sequences.of([x]))
-    law, _ = model.step(previous, state)
-    assert float(law.mean) == pytest.approx(peer.forecast(1)[0], abs=1e-8)
+    distribution, _ = model.step(previous, state)
+    assert float(distribution.mean) == pytest.approx(peer.forecast(1)[0], abs=1e-8)
 
 
 # Sampling
 
 
 @pytest.mark.parametrize("name", ["ngram-2", "mlp-3", "gru-2x3-1", "lstm-1x5-1"])
-def test_samples_of_symbols_follow_the_law(name: str) -> None:
+def test_samples_of_symbols_follow_the_distribution(name: str) -> None:
     model = case_of(name).model
     paths = model.sample(3, num_paths=4000, seed=1)
     assert paths.shape == (4000, 3)
@@ -290,17 +294,17 @@ def test_samples_of_symbols_follow_the_law(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["gru-2-normal", "mlp-mixture", "linear-1-student_t", "gru-1-laplace"]
 )
-def test_samples_of_values_follow_the_law(name: str) -> None:
+def test_samples_of_values_follow_the_distribution(name: str) -> None:
     model = case_of(name).model
     paths = model.sample(2, num_paths=1500, seed=2)
     columns = model.emission.columns
     assert paths.shape == (1500, 2, columns)
-    law, state = model.step(None, model.initial_state(1500))
+    distribution, state = model.step(None, model.initial_state(1500))
     for t in range(2):
-        ranks = law.cdf(paths[:, t])
+        ranks = distribution.cdf(paths[:, t])
         for d in range(columns):
             assert stats.kstest(ranks[:, d].numpy(), "uniform").pvalue > 1e-3
-        law, state = model.step(paths[:, t], state)
+        distribution, state = model.step(paths[:, t], state)
 
 
 @pytest.mark.parametrize(
@@ -339,9 +343,15 @@ def test_covariates_that_end_before_the_sample_are_an_error() -> None:
 
 def test_two_streams_do_not_disturb_each_other(case: Case) -> None:
     one, other = case.data[0], case.data[2]
-    alone = [law.log_prob(x) for _, law, x in laws_by_step(case.model, one)]
-    both = zip(laws_by_step(case.model, one), laws_by_step(case.model, other), strict=False)
-    mixed = [law.log_prob(x) for (_, law, x), _ in both]
+    alone = [
+        distribution.log_prob(x) for _, distribution, x in distributions_by_step(case.model, one)
+    ]
+    both = zip(
+        distributions_by_step(case.model, one),
+        distributions_by_step(case.model, other),
+        strict=False,
+    )
+    mixed = [distribution.log_prob(x) for (_, distribution, x), _ in both]
     assert len(mixed) == len(alone)
     assert torch.equal(torch.cat(mixed), torch.cat(alone))
     kept = [name for name, value in vars(case.model).items() if isinstance(value, Tensor | tuple)]
@@ -356,17 +366,23 @@ def test_condition_and_step_go_on_exactly(case: Case) -> None:
     at = rest.offsets[:-1] + first
     known = None if rest.covariates is None else rest.covariates[at]
     series = rest.identity if bool((rest.identity >= 0).any()) else None
-    law, _ = case.model.step(previous, state, known, series)
+    distribution, _ = case.model.step(previous, state, known, series)
     expected = [
-        list(laws_by_step(case.model, one))[int(s)][1] for one, s in zip(rest, first, strict=True)
+        list(distributions_by_step(case.model, one))[int(s)][1]
+        for one, s in zip(rest, first, strict=True)
     ]
     x = (
         torch.where(rest.values[at].isnan(), 0.0, rest.values[at])
         if (rest.values.is_floating_point())
         else rest.values[at]
     )
-    wanted = torch.cat([law.log_prob(value[None]) for law, value in zip(expected, x, strict=True)])
-    torch.testing.assert_close(law.log_prob(x), wanted, **EXACT)
+    wanted = torch.cat(
+        [
+            distribution.log_prob(value[None])
+            for distribution, value in zip(expected, x, strict=True)
+        ]
+    )
+    torch.testing.assert_close(distribution.log_prob(x), wanted, **EXACT)
 
 
 def test_a_past_without_scored_steps_can_be_conditioned_on() -> None:

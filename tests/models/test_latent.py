@@ -24,7 +24,9 @@ EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_the_model_is_an_emission_over_torch_nn(cell: str, num_layers: int) -> None:
-    """DESIGN section 2 by hand: embed X_{t-1}, run torch.nn, read the law off every output."""
+    """DESIGN section 2 by hand: embed X_{t-1}, run torch.nn, read the distribution off every
+    output.
+    """
     model = tt.LatentAutoregressive(cell, 5, num_layers, emission=tt.emissions.Categorical(4))
     shaken(model)
     x = torch.tensor([2, 0, 3, 3, 1, 0])
@@ -64,16 +66,16 @@ def test_the_elman_network_step_by_step() -> None:
 # How it starts
 
 
-def test_it_starts_at_the_law_of_the_training_values() -> None:
+def test_it_starts_at_the_distribution_of_the_training_values() -> None:
     data = sequences_of(tt.emissions.Categorical(5), lengths=(400,))
     model = tt.LatentAutoregressive("gru", 8, emission=tt.emissions.Categorical(5), members=2)
     model.begin(data)
     shares = torch.bincount(data.values, minlength=5) / 400
-    law, _ = model.step()
-    assert (law.log_table().softmax(-1)[0] - shares).abs().max() < 0.05
+    distribution, _ = model.step()
+    assert (distribution.log_table().softmax(-1)[0] - shares).abs().max() < 0.05
     torch.nn.init.zeros_(model.head_weight)
-    law, _ = model.step()
-    torch.testing.assert_close(law.log_table().softmax(-1)[0], shares, rtol=0, atol=1e-3)
+    distribution, _ = model.step()
+    torch.testing.assert_close(distribution.log_table().softmax(-1)[0], shares, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
@@ -193,8 +195,8 @@ def test_members_do_not_influence_each_other(cell: str, num_layers: int) -> None
     shaken(model)
     lanes = Lanes(data, 2, dtype=torch.float64)
     for i in range(members):
-        law, _ = model.members_law(lanes[:], model.initial_state(2))
-        nats = law.log_prob(model._per_member(lanes[:].x))[..., i]
+        distribution, _ = model.members_distribution(lanes[:], model.initial_state(2))
+        nats = distribution.log_prob(model._per_member(lanes[:].x))[..., i]
         model.zero_grad()
         nats.sum().backward()
         for name, weight in model.named_parameters():
@@ -206,7 +208,7 @@ def test_members_do_not_influence_each_other(cell: str, num_layers: int) -> None
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_members_are_models_of_their_own(cell: str) -> None:
-    """Each member cut out is a network with members=1, and the law is their average."""
+    """Each member cut out is a network with members=1, and the distribution is their average."""
     members, size, emission = 2, 4, tt.emissions.StudentT(2)
     model = LatentAutoregressive(cell, size, 2, emission=emission, members=members)
     data = sequences_of(emission)

@@ -107,7 +107,7 @@ def test_ragged_series_with_gaps_and_covariates(columns: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["normal", "full", "student_t"])
-def test_every_element_has_the_law_of_its_observed_past(family: str) -> None:
+def test_every_element_has_the_distribution_of_its_observed_past(family: str) -> None:
     series = [simulate(1, 40, 2), simulate(2, 3, 2), simulate(3, 25, 2)]
     series[2][6, 1] = math.nan
     model = (
@@ -117,27 +117,33 @@ def test_every_element_has_the_law_of_its_observed_past(family: str) -> None:
     )
     z = torch.cat(series)
     offsets = torch.tensor([0, 40, 43, 68])
-    law = model.predict(z, offsets=offsets)
+    distribution = model.predict(z, offsets=offsets)
     expected_lags = [*range(4), *[3] * 36, 0, 1, 2, *range(4), 3, 3, 3, *range(4), *[3] * 14]
-    assert law.lags.tolist() == expected_lags
+    assert distribution.lags.tolist() == expected_lags
     nats = model.log_prob(z, offsets=offsets)
     for t in range(len(z)):
         k = expected_lags[t]
         past = torch.full((1, 3, 2), math.nan, dtype=torch.float64)
         past[0, 3 - k :] = z[t - k : t]
         one = model.mean(past, k)
-        torch.testing.assert_close(one.location[0], law.location[t], atol=1e-12, rtol=0)
-        assert torch.equal(one.scale[0], law.scale[t])
+        torch.testing.assert_close(one.location[0], distribution.location[t], atol=1e-12, rtol=0)
+        assert torch.equal(one.scale[0], distribution.scale[t])
         if z[t].isnan().any():
             assert nats[t].isnan()
         elif model.covariance is not None:
-            peer = stats.multivariate_normal(law.location[t], model.covariance[k]).logpdf(z[t])
+            peer = stats.multivariate_normal(distribution.location[t], model.covariance[k]).logpdf(
+                z[t]
+            )
             assert nats[t].item() == pytest.approx(peer, abs=1e-10)
-        elif law.df is not None:
-            peer = stats.t(law.df[t], law.location[t], law.scale[t]).logpdf(z[t]).sum()
+        elif distribution.df is not None:
+            peer = (
+                stats.t(distribution.df[t], distribution.location[t], distribution.scale[t])
+                .logpdf(z[t])
+                .sum()
+            )
             assert nats[t].item() == pytest.approx(peer, abs=1e-10)
         else:
-            peer = stats.norm(law.location[t], law.scale[t]).logpdf(z[t]).sum()
+            peer = stats.norm(distribution.location[t], distribution.scale[t]).logpdf(z[t]).sum()
             assert nats[t].item() == pytest.approx(peer, abs=1e-10)
 
 

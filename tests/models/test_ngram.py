@@ -63,7 +63,7 @@ class Reference:
                 top = len(context) == model.order or context[:1] == (START,)
                 self.counts[LOWER][context][x] = n if top else extended
 
-    def law(self, past: list, order: int) -> list[float]:
+    def distribution(self, past: list, order: int) -> list[float]:
         p = [1 / self.model.num_symbols] * self.model.num_symbols
         line = [START, *past]
         for k in range(min(order, len(line)) + 1):
@@ -92,7 +92,9 @@ def test_agrees_with_the_dictionary_reference(order: int) -> None:
     assert torch.isfinite(torch.from_numpy(model.heldout_nats)).all()
     for nested in range(order + 1):
         expected = [
-            math.log(reference.law(x[:t], nested)[x[t]]) for x in other for t in range(len(x))
+            math.log(reference.distribution(x[:t], nested)[x[t]])
+            for x in other
+            for t in range(len(x))
         ]
         scored = model.log_prob(*ragged(*other), order=nested)
         torch.testing.assert_close(
@@ -100,9 +102,11 @@ def test_agrees_with_the_dictionary_reference(order: int) -> None:
         )
         for x in other:
             context = torch.tensor([[-1] * (order + 1) + x])[:, -max(order, 1) :]
-            law = model.distribution(context, order=nested)
-            expected_law = torch.tensor([reference.law(x, nested)], dtype=torch.float64)
-            torch.testing.assert_close(law, expected_law, atol=1e-12, rtol=0)
+            distribution = model.distribution(context, order=nested)
+            expected_distribution = torch.tensor(
+                [reference.distribution(x, nested)], dtype=torch.float64
+            )
+            torch.testing.assert_close(distribution, expected_distribution, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 5])
@@ -121,16 +125,16 @@ def test_all_sequences_of_a_length_sum_to_one(length: int) -> None:
     context=st.lists(st.integers(-1, 3), min_size=4, max_size=4),
 )
 @example(sequences=[[0, 0]], order=2, heldout=0.5, context=[0, 0, 0, 0])  # no sequence of 3
-def test_every_law_is_positive_and_sums_to_one(
+def test_every_distribution_is_positive_and_sums_to_one(
     sequences: list[list[int]], order: int, heldout: float, context: list[int]
 ) -> None:
     if not any(sequences):
         sequences = [[0]]
     model = NGram.fit(*ragged(*sequences), 4, order, heldout)
     for nested in range(order + 1):
-        law = model.distribution(torch.tensor([context]), order=nested)
-        assert (law > 0).all()
-        assert abs(law.sum().item() - 1) < 1e-12
+        distribution = model.distribution(torch.tensor([context]), order=nested)
+        assert (distribution > 0).all()
+        assert abs(distribution.sum().item() - 1) < 1e-12
 
 
 def test_states_and_contexts_agree_with_scoring() -> None:
@@ -246,8 +250,8 @@ def test_names_learn_where_a_sequence_starts() -> None:
     test = ragged(*names[::10])
     model = NGram.fit(*ragged(*train), 26, order=5)
     firsts = torch.bincount(torch.tensor([name[0] for name in train]), minlength=26)
-    law = model.distribution(torch.full((1, 5), -1))[0]
-    torch.testing.assert_close(law, firsts / firsts.sum().double(), atol=2e-3, rtol=0)
+    distribution = model.distribution(torch.full((1, 5), -1))[0]
+    torch.testing.assert_close(distribution, firsts / firsts.sum().double(), atol=2e-3, rtol=0)
     nats = [-model.log_prob(*test, order=k).mean().item() for k in range(6)]
     assert nats[0] > nats[1] > nats[2] > nats[3]
     assert nats[5] < 2.14

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import report_runs as runs
+from support import report_runs as runs
 
 from throughtime.report import write
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report_runs as runs
+from support import report_runs as runs
 
 from throughtime.errors import RunError
 from throughtime.report import axis, charts, comparison, write

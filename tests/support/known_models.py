@@ -1,4 +1,4 @@
-"""Models whose every law is known in closed form, and data from them."""
+"""Models whose every distribution is known in closed form, and data from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from throughtime.state import State
 
 
 class KnownAR(SequenceModel):
-    """x_t = phi x_{t-1} + sigma e_t, in float64; the first value has the stationary law."""
+    """x_t = phi x_{t-1} + sigma e_t, in float64, stationary from its first value on."""
 
     def __init__(self, phi: float, sigma: float) -> None:
         super().__init__(Normal(1))
@@ -25,8 +25,8 @@ class KnownAR(SequenceModel):
     def initial_state(self, batch_size: int) -> State:
         return torch.zeros(1, batch_size, 1, dtype=torch.float64)
 
-    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        return self.law(batch.previous.double(), batch.start), state
+    def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        return self.distribution(batch.previous.double(), batch.start), state
 
     def members_step(
         self,
@@ -38,9 +38,9 @@ class KnownAR(SequenceModel):
         rows = state.shape[1]
         start = torch.full((rows,), previous is None)
         known = torch.zeros(rows, 1) if previous is None else previous
-        return self.law(known.double(), start), state
+        return self.distribution(known.double(), start), state
 
-    def law(self, previous: Tensor, start: Tensor) -> Distribution:
+    def distribution(self, previous: Tensor, start: Tensor) -> Distribution:
         stationary = self.sigma / (1 - self.phi**2) ** 0.5
         scale = torch.where(start, stationary, self.sigma).double().unsqueeze(-1)
         return NormalDistribution(torch.where(start.unsqueeze(-1), 0.0, self.phi * previous), scale)

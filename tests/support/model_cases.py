@@ -89,7 +89,7 @@ def shaken(model: SequenceModel, seed: int = 0, size: float = 0.6) -> SequenceMo
 
 @dataclass(frozen=True)
 class Case:
-    """A fitted model and data that it has the law of (in its own view)."""
+    """A fitted model and data that it has the distribution of (in its own view)."""
 
     model: SequenceModel
     data: Sequences
@@ -186,9 +186,9 @@ for _name, _emission in EMISSIONS.items():
         )
     CASES[f"mlp-{_name}"] = _plain("ar", {"order": 3, "predictor": "mlp"}, _emission)
 CASES |= {
-    f"linear-{order}-{law.kind}": _plain("ar", {"order": order}, law)
+    f"linear-{order}-{distribution.kind}": _plain("ar", {"order": order}, distribution)
     for order in (0, 1, 3)
-    for law in (_NORMAL, _STUDENT)
+    for distribution in (_NORMAL, _STUDENT)
 }
 CASES |= {
     "constant": _plain("ar", {"order": 0, "predictor": "constant"}, EMISSIONS["student_t"]),
@@ -225,19 +225,19 @@ CASES |= {
 }
 
 
-def laws_by_step(
+def distributions_by_step(
     model: SequenceModel, one: Sequences
 ) -> Iterator[tuple[int, Distribution, Tensor]]:
-    """(t, the law of X_t, X_t) of one sequence by `step` alone."""
+    """(t, the distribution of X_t, X_t) of one sequence by `step` alone."""
     kind = torch.float64
     values = one.values if one.domain.integer else one.values.to(kind)
     series = one.identity if bool((one.identity >= 0).any()) else None
     previous, state = None, None
     for t in range(len(values)):
         known = None if one.covariates is None else one.covariates[t : t + 1].to(kind)
-        law, state = model.step(previous, state, known, series)
+        distribution, state = model.step(previous, state, known, series)
         previous = values[t : t + 1]
-        yield t, law, previous
+        yield t, distribution, previous
 
 
 def nats_by_step(model: SequenceModel, data: Sequences) -> Tensor:
@@ -246,9 +246,11 @@ def nats_by_step(model: SequenceModel, data: Sequences) -> Tensor:
     for one in data:
         scored = one.scored()
         nats = [
-            law.log_prob(x)[0] + one.log_det[t] if scored[t] else torch.zeros((), dtype=kind)
+            distribution.log_prob(x)[0] + one.log_det[t]
+            if scored[t]
+            else torch.zeros((), dtype=kind)
             for kind in (torch.float64,)
-            for t, law, x in laws_by_step(model, one)
+            for t, distribution, x in distributions_by_step(model, one)
         ]
         found.append(torch.stack(nats))
     return torch.cat(found)

@@ -31,7 +31,7 @@ HEADS: dict[str, Emission] = {
 def model(
     emission: Emission, cell: str = "gru", size: int = 9, dtype: Any = torch.float64, **options: Any
 ) -> Any:
-    """A model whose laws depend on the past and are not degenerate."""
+    """A model whose distributions depend on the past and are not degenerate."""
     torch.manual_seed(3)
     made = tt.LatentAutoregressive(cell, size, emission=emission, **options)
     with torch.no_grad():

@@ -66,9 +66,9 @@ def test_the_gradient_is_that_of_the_mean_over_scored_steps(bptt: str, steps: in
     run.epoch(0)
     assert run.lanes is not None
     batch = run.lanes[: steps or len(run.lanes)]
-    law, _ = run.model(batch, run.model.initial_state(run.lanes.num_lanes))
+    distribution, _ = run.model(batch, run.model.initial_state(run.lanes.num_lanes))
     nats = [
-        -law.log_prob(batch.x)[t, b]
+        -distribution.log_prob(batch.x)[t, b]
         for t in range(len(batch))
         for b in range(run.lanes.num_lanes)
         if batch.index[t, b] >= 0
@@ -195,8 +195,8 @@ def test_validation_nats_by_hand(past: int | None) -> None:
     piece = model.step_log_prob([valid.sequence(0)[25 - kept :]])[kept:]
     if past in (0, 5):  # a piece that does not begin its sequence knows the value before it
         lanes = Lanes(valid[0], 1, past=past, cut=False)
-        law, _ = model(lanes[:])
-        piece = law.log_prob(lanes[:].x)[past:, 0].double().detach()
+        distribution, _ = model(lanes[:])
+        piece = distribution.log_prob(lanes[:].x)[past:, 0].double().detach()
         assert not bool(lanes[:1].start[0, 0])
     total = piece.sum() + model.log_prob([valid.sequence(1)]).sum()
     assert validation_nats(model, valid, past) == pytest.approx(-float(total) / 45, rel=1e-6)

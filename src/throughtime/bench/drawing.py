@@ -1,8 +1,9 @@
 """Whole loops of sampling: text symbol by symbol, and many forecast paths at once.
 
 What is drawn at random cannot be compared number by number. The gate takes paths that the model
-drew and asks torch, in float64, for the law of each step given the steps before it: the values of
-its distribution function must be uniform (Rosenblatt 1952), by a test of Kolmogorov and Smirnov.
+drew and asks torch, in float64, for the distribution of each step given the steps before it: the
+values of its distribution function must be uniform (Rosenblatt 1952), by a test of Kolmogorov and
+Smirnov.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ TEXTS = (
     ("gru", Shape(1, 200, 64, 512)),
 )
 FORECASTS = (("gru", Shape(10_000, 48, 5, 64)),)
-_LEAST_P = 1e-6  # of the test of the laws; the same draws every time, so no chance is involved
+_LEAST_P = (
+    1e-6  # of the test of the distributions; the same draws every time, so no chance is involved
+)
 _CHECKED = 4096  # draws that are tested, at least
 
 
 @dataclass
 class Drawing:
-    """A model whose head is far from indifferent, so that a wrong law shows.
+    """A model whose head is far from indifferent, so that a wrong distribution shows.
 
-    task: "sample" (symbols) or "forecast" (one real column with a Student-t law).
+    task: "sample" (symbols) or "forecast" (one real column with a Student-t distribution).
     """
 
     task: str
@@ -57,7 +60,9 @@ class Drawing:
 
     @torch.no_grad()
     def _sharpen(self) -> None:
-        """Makes the law of each step depend on the past as much as in a model that has learned."""
+        """Makes the distribution of each step depend on the past as much as in a model that has
+        learned.
+        """
         model, steps = self.model, 32
         if self.task == "sample":
             model.encoder.embedding.weight.normal_()  # type: ignore[operator, union-attr]
@@ -86,7 +91,7 @@ class Drawing:
         return [Contender("ours", ours), Contender("torch", torchs)]
 
     def check(self) -> float:
-        """The p-value of the test of the laws. Raises BackendError where it is too small."""
+        """The p-value of the test of the draws. Raises BackendError where it is too small."""
         import scipy.stats
 
         rows = -(-_CHECKED // self.shape.steps)
@@ -94,7 +99,7 @@ class Drawing:
         found = float(scipy.stats.kstest(self._uniform(drawn).numpy(), "uniform").pvalue)
         if not found >= _LEAST_P:
             raise BackendError(
-                f"the kernels draw from a wrong law here: {self}: p = {found:.1e}; use "
+                f"the kernels draw from a wrong distribution here: {self}: p = {found:.1e}; use "
                 "backend='torch' and report this with what throughtime doctor prints"
             )
         return found
@@ -113,8 +118,8 @@ class Drawing:
         raw = raw + self.model.head_bias[0].double()
         if self.task == "forecast":
             return self.model.emission.distribution(raw).cdf(drawn.double()).flatten()
-        # Symbols in the order of their chances: too bold or too even a law shows, which it would
-        # not in an order that means nothing. Within its symbol a draw is put anywhere.
+        # Symbols in the order of their chances: too bold or too even a distribution shows, which it
+        # would not in an order that means nothing. Within its symbol a draw is put anywhere.
         shares, order = torch.softmax(raw, -1).sort(-1, descending=True)
         place = (order == drawn[..., None]).long().argmax(-1, keepdim=True)
         above, share = (part.gather(-1, place)[..., 0] for part in (shares.cumsum(-1), shares))
@@ -160,9 +165,9 @@ def _forecast_loop(model: LatentAutoregressive, cell: Any, size: Shape) -> Tenso
     drawn = []
     for _ in range(size.steps):
         h = cell(model.encoder(value, start), h)
-        law: Any = model.emission.distribution(F.linear(h, weight, bias))
+        distribution: Any = model.emission.distribution(F.linear(h, weight, bias))
         value = torch.distributions.StudentT(
-            law.df, law.location, law.scale, validate_args=False
+            distribution.df, distribution.location, distribution.scale, validate_args=False
         ).sample()
         drawn.append(value)
         start = torch.zeros_like(start)

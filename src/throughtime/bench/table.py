@@ -16,7 +16,7 @@ _TITLES = {
     "forward": "{cell}, forward alone",
     "step": "{cell}, one step",
     "sample": "{cell}, sampling symbols (B texts of T)",
-    "forecast": "{cell}, forecasting with a Student-t law (B paths of T steps)",
+    "forecast": "{cell}, forecasting with a Student-t distribution (B paths of T steps)",
 }
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 

@@ -3,6 +3,6 @@
 from throughtime.data.batching import Batch, Lanes
 from throughtime.data.domain import Domain
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 
-__all__ = ["Batch", "Chain", "Domain", "Lanes", "Sequences"]
+__all__ = ["Batch", "Domain", "Lanes", "Sequences", "Transforms"]

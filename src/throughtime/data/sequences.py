@@ -14,7 +14,7 @@ from torch import Tensor
 
 from throughtime.data import split as splitting
 from throughtime.data.domain import Domain
-from throughtime.data.transforms import Chain, Flat, Transform
+from throughtime.data.transforms import Flat, Transform, Transforms
 from throughtime.data.transforms.base import rows_of
 from throughtime.data.transforms.text import encode_text, utf8_width
 from throughtime.errors import DataError, SettingError, VocabularyError
@@ -49,7 +49,7 @@ class Sequences:
     names: tuple[str, ...] = _UNSET
     times: np.ndarray | None = None
     covariates: Tensor | None = None
-    chain: Chain = field(default_factory=Chain)
+    chain: Transforms = field(default_factory=Transforms)
     log_det: Tensor = _UNSET
     notes: tuple[str, ...] = ()
     depth: Tensor = _UNSET
@@ -254,24 +254,24 @@ class Sequences:
 
     # Transforms
 
-    def transform(self, chain: Chain | Iterable[Transform | str]) -> Sequences:
+    def transform(self, chain: Transforms | Iterable[Transform | str]) -> Sequences:
         """The set after a fitted chain, or after transforms that are fitted on this very set.
 
         Fit on training data, then ``valid.transform(train.chain)``. A chain that goes on from
         the transforms already applied applies its remaining ones. Raises SettingError otherwise.
         """
         applied = self.chain.transforms
-        if isinstance(chain, Chain):
+        if isinstance(chain, Transforms):
             if chain.transforms[: len(applied)] != applied:
                 raise SettingError("already transformed otherwise: apply the chain to raw data")
             if chain.domain is not None and not applied:
                 _check_same_data(self.domain, chain.domain)
             new, whole = chain.transforms[len(applied) :], chain
-            flat = Chain(new, self.domain).forward(Flat.of(self))
+            flat = Transforms(new, self.domain).forward(Flat.of(self))
         else:
-            fitted, flat = Chain.fit_forward(chain, self)
+            fitted, flat = Transforms.fit_forward(chain, self)
             new = fitted.transforms
-            whole = Chain(applied + new, self.chain.domain or self.domain)
+            whole = Transforms(applied + new, self.chain.domain or self.domain)
         moved = flat.offsets is not self.offsets
         if moved and self.covariates is not None:
             raise SettingError("a transform that changes lengths cannot keep covariates")

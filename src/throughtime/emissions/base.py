@@ -1,9 +1,10 @@
-"""What every emission is: sizes, a map from raw numbers to a law, and the law itself.
+"""What every emission is: sizes, a map from raw numbers to a distribution, and the distribution
+itself.
 
 An `Emission` is a frozen value without parameters. It turns the raw output of a network into a
-`Distribution`, the conditional law of one step, and it knows the raw numbers with which the network
-starts as the best constant model. A `Distribution` has batch dimensions in front; real and count
-values carry a last axis of D columns, symbols carry none.
+`Distribution`, the conditional distribution of one step, and it knows the raw numbers with which
+the network starts as the best constant model. A `Distribution` has batch dimensions in front; real
+and count values carry a last axis of D columns, symbols carry none.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ class Emission(ABC):
 
     @abstractmethod
     def distribution(self, raw: Tensor) -> Distribution:
-        """The law with raw parameters [..., num_parameters]; any real numbers are allowed."""
+        """The distribution with raw parameters [..., num_parameters]; any real numbers will do."""
 
     @abstractmethod
     def initial(self, values: Tensor) -> Tensor:
-        """Raw parameters, float64 [num_parameters], that reproduce the marginal law of `values`.
+        """Raw parameters, float64 [num_parameters], that reproduce the marginal distribution of
+        `values`.
 
         `values` is [N, D] ([N] for symbols or one column); NaNs are ignored. Used as the bias of
         the head, they start training at the best constant model.
@@ -74,7 +76,7 @@ def check_positive(name: str, value: float) -> None:
 
 
 class Distribution(ABC):
-    """The law of one step, for a whole batch [...] at once.
+    """The distribution of one step, for a whole batch [...] at once.
 
     Arguments broadcast against the batch from the front, so `quantile(levels[:, None, None])` of a
     batch [B] with D columns is [levels, B, D]. Only `log_prob` and `mean` carry gradients; `cdf`,
@@ -129,14 +131,16 @@ class Distribution(ABC):
             return self._sample(torch.as_tensor(u).double())
 
     def select(self: Same, index: Any) -> Same:
-        """The law of some batch entries; `index` is applied to the leading batch dimensions."""
+        """The distribution of some batch entries; `index` is applied to the leading batch
+        dimensions.
+        """
         return self._map(lambda part: part[index])
 
     def __getitem__(self: Same, index: Any) -> Same:
         return self.select(index)
 
     def marginals(self) -> Distribution:
-        """A law with the same columns, but independent of each other."""
+        """A distribution with the same columns, but independent of each other."""
         return self
 
     @abstractmethod
@@ -152,7 +156,7 @@ class Distribution(ABC):
     def _sample(self, u: Tensor) -> Tensor: ...
 
     def _map(self: Same, function: Callable[[Tensor], Tensor]) -> Same:
-        """The same law with `function` applied to every parameter tensor."""
+        """The same distribution with `function` applied to every parameter tensor."""
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -170,7 +174,7 @@ class Distribution(ABC):
 
 
 class Columns(Distribution):
-    """D scalar laws, independent given the state. Parameters are [..., D]."""
+    """D scalar distributions, independent given the state. Parameters are [..., D]."""
 
     uniforms_per_column: ClassVar[int] = 1
 
@@ -205,7 +209,7 @@ class Columns(Distribution):
 
 
 class LocationScale(Columns):
-    """Columns of the form location + scale Z, with one standard law Z."""
+    """Columns of the form location + scale Z, with one standard distribution Z."""
 
     location: Tensor
     scale: Tensor
@@ -224,7 +228,7 @@ def standardise(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Optimisers need values near one, whatever the units of the data; outliers must not decide.
     """
     spread = numeric.nanquantile(values, 0.75) - numeric.nanquantile(values, 0.25)
-    spread = spread / 1.349  # of a normal law: its standard deviation
+    spread = spread / 1.349  # of a normal distribution: its standard deviation
     fallback = numeric.nanstd(values)
     spread = torch.where(spread > 0, spread, torch.where(fallback > 0, fallback, 1.0))
     centre = numeric.nanquantile(values, 0.5)

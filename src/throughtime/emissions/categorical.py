@@ -1,4 +1,4 @@
-"""Symbols: one of V, by its own logit each. Also what every law of symbols can do."""
+"""Symbols: one of V, by its own logit each. Also what every distribution of symbols can do."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def frequencies(values: Tensor, num_symbols: int) -> Tensor:
 
 
 class SymbolDistribution(Distribution):
-    """A law of symbols, which count as ordered levels 0 … V - 1 wherever order matters."""
+    """A distribution of symbols, which count as ordered levels 0 … V - 1 wherever order matters."""
 
     @abstractmethod
     def log_table(self) -> Tensor:

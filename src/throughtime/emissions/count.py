@@ -12,7 +12,9 @@ from throughtime.emissions import numeric
 from throughtime.emissions.base import Columns, Emission, check_size
 
 RATE_BOUND = 30.0  # rates lie within e^±30
-SIZE_BOUND = 10.0  # sizes within e^±10; beyond e^10 the law is Poisson to within sampling error
+SIZE_BOUND = (
+    10.0  # sizes within e^±10; beyond e^10 the distribution is Poisson to within sampling error
+)
 
 
 @dataclass(frozen=True)

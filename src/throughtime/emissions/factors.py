@@ -27,7 +27,7 @@ def bounded(loadings: Tensor) -> Tensor:
 
 
 class FactorDistribution(Distribution):
-    """Joint law of D columns: location, scale [..., D] and loadings [..., D, rank]."""
+    """Joint distribution of D columns: location, scale [..., D] and loadings [..., D, rank]."""
 
     location: Tensor
     scale: Tensor

@@ -1,4 +1,4 @@
-"""Laplace columns: the law whose likelihood is the mean absolute error."""
+"""Laplace columns: the distribution whose likelihood is the mean absolute error."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def MixtureOf(distribution: Distribution, dim: int = -1) -> Distribution:
 
 @dataclass(frozen=True, eq=False)
 class SymbolMixture(SymbolDistribution):
-    """The equal-weight mixture, over the last batch dimension, of laws of symbols."""
+    """The equal-weight mixture, over the last batch dimension, of distributions of symbols."""
 
     components: SymbolDistribution
 

@@ -96,7 +96,8 @@ _LEVELS = [*_HALF, 0.5, *(1 - p for p in _HALF[::-1])]
 def crps_continuous(cdf: Cdf, quantile: Cdf, x: Tensor) -> Tensor:
     """CRPS, to about six digits, by Gauss-Legendre quadrature between quantiles and x.
 
-    Between neighbouring quantiles the cdf changes little, however spiky or heavy-tailed the law.
+    Between neighbouring quantiles the cdf changes little, however spiky or heavy-tailed the
+    distribution.
     """
     cuts = _cuts(quantile, x)
     x = x.expand(cuts.shape[1:])
@@ -125,7 +126,7 @@ def _gauss_legendre(count: int, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def crps_count(cdf: Cdf, quantile: Cdf, x: Tensor) -> Tensor:
-    """CRPS of a law on 0, 1, 2, …: the sum of (cdf(k) - [x <= k])^2 over k.
+    """CRPS of a distribution on 0, 1, 2, …: the sum of (cdf(k) - [x <= k])^2 over k.
 
     Exact to 1e-9 of the mass; to about five digits where counts reach over EXACT_WIDTH numbers.
     """
@@ -161,7 +162,7 @@ def _crps_wide_count(cdf: Cdf, cuts: Tensor, x: Tensor) -> Tensor:
 # Constant fits
 
 
-def maximise(law: Callable[[Tensor], Law], values: Tensor, start: Tensor) -> Tensor:
+def maximise(distribution: Callable[[Tensor], Law], values: Tensor, start: Tensor) -> Tensor:
     """The raw parameters, near `start`, that make the standardised `values` [N, D] likeliest.
 
     Two more values, -1 and 1, keep the scale of a handful of values away from zero.
@@ -170,7 +171,7 @@ def maximise(law: Callable[[Tensor], Law], values: Tensor, start: Tensor) -> Ten
     anchors = torch.ones(2, values.shape[-1], dtype=values.dtype)
     anchors[0] = -1
     values = torch.cat([values, anchors])
-    return climb(lambda raw: law(raw).log_prob(values).mean(), start)
+    return climb(lambda raw: distribution(raw).log_prob(values).mean(), start)
 
 
 def climb(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Models of changing volatility from the package `arch`, as named peers of our own.
 
-Their law is that of the transformed values (returns, mostly); the log-Jacobian of the transforms
-puts the likelihood into the data's own units, so they stand beside the other models.
+Their distribution is that of the transformed values (returns, mostly); the log-Jacobian of the
+transforms puts the likelihood into the data's own units, so they stand beside the other models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import MissingExtra
 from throughtime.evaluation.comparison import Entry, StepScores
 
@@ -33,7 +33,7 @@ class Spec:
     p: int
     o: int
     q: int
-    law: str
+    distribution: str
 
 
 SPECS = (
@@ -66,7 +66,7 @@ class _Fitted:
 def peers(
     raw_valid: Sequences,
     raw_test: Sequences,
-    chain: Chain,
+    chain: Transforms,
     specs: tuple[Spec, ...] = SPECS,
 ) -> list[Entry]:
     """An `Entry` for each spec; [] where they do not apply.
@@ -92,7 +92,7 @@ def _library() -> Any:
     return univariate
 
 
-def _suited(raw: Sequences, chain: Chain) -> bool:
+def _suited(raw: Sequences, chain: Transforms) -> bool:
     if raw.domain.integer or len(raw) != 1 or raw.values.shape[1] != 1:
         return False
     if chain.domain is not None and chain.output.kind != "real":
@@ -105,7 +105,7 @@ def _suited(raw: Sequences, chain: Chain) -> bool:
 
 
 def _entry(
-    library: Any, spec: Spec, raw_valid: Sequences, raw_test: Sequences, chain: Chain
+    library: Any, spec: Spec, raw_valid: Sequences, raw_test: Sequences, chain: Transforms
 ) -> Entry:
     begun = time.monotonic()
     scores, fitted = [], []
@@ -143,7 +143,7 @@ def _fit(library: Any, spec: Spec, seen: Sequences) -> _Fitted:
         p=spec.p,
         o=spec.o,
         q=spec.q,
-        dist=spec.law,
+        dist=spec.distribution,
         rescale=False,
     )
     # Convergence is read from the result instead of from a warning.
@@ -165,12 +165,12 @@ def _log_prob(fitted: _Fitted, seen: Sequences) -> np.ndarray:
     """Log-likelihood of each transformed step, [total]; 0 for the first ones, never scored."""
     values = seen.values[fitted.first :, 0].numpy() / fitted.scale
     residuals = _residuals(values, fitted.parameters)
-    volatility, law = fitted.model.volatility, fitted.model.distribution
+    volatility, distribution = fitted.model.volatility, fitted.model.distribution
     of_volatility = fitted.parameters[2 : 2 + volatility.num_params]
-    of_law = fitted.parameters[2 + volatility.num_params :]
+    of_distribution = fitted.parameters[2 + volatility.num_params :]
     variance = np.empty_like(residuals)
     bounds = np.tile(np.array(_WIDE), (len(residuals), 1))
     volatility.compute_variance(of_volatility, residuals, variance, fitted.backcast, bounds)
-    nats = law.loglikelihood(of_law, residuals, variance, individual=True)
+    nats = distribution.loglikelihood(of_distribution, residuals, variance, individual=True)
     skipped = np.zeros(fitted.first + 1)
     return np.concatenate([skipped, nats - math.log(fitted.scale)])

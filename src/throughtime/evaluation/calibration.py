@@ -8,7 +8,7 @@ import torch
 
 from throughtime import rng
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.evaluation.comparison import shown
 from throughtime.evaluation.predictive import evenly, is_numeric, walk
 from throughtime.models.base import SequenceModel
@@ -19,25 +19,27 @@ LEVELS = (*(k / 10 for k in range(1, 10)), 0.95)
 
 
 def calibration(
-    model: SequenceModel, chain: Chain, raw_test: Sequences, seed: int = 0
+    model: SequenceModel, chain: Transforms, raw_test: Sequences, seed: int = 0
 ) -> dict[str, Any] | None:
-    """{"pit": 20 shares, "count", "coverage": {"0.1": share, ...}} of one-step laws, or None.
+    """{"pit": 20 shares, "count", "coverage": {"0.1": share, ...}} of one-step distributions, or
+    None.
 
-    PIT: the cdf of each law at the truth, uniform for a calibrated model; for discrete laws drawn
-    uniformly between the cdf before and at the truth (Czado, Gneiting & Held 2009, Biometrics
-    65). Columns are pooled. coverage: how often the truth lies in the central interval of each
-    nominal level. None where values are not amounts (text, symbols, 0 and 1) or none is scored.
+    PIT: the cdf of each distribution at the truth, uniform for a calibrated model; for discrete
+    distributions drawn uniformly between the cdf before and at the truth (Czado, Gneiting & Held
+    2009, Biometrics 65). Columns are pooled. coverage: how often the truth lies in the central
+    interval of each nominal level. None where values are not amounts (text, symbols, 0 and 1) or
+    none is scored.
     """
     if not is_numeric(chain, raw_test):
         return None
     seen = shown(model, chain, raw_test)
     source = rng.generator(seed, "pit")
     parts = []
-    for index, law in walk(model, seen, evenly(seen.scored(), MOST_STEPS)):
+    for index, distribution in walk(model, seen, evenly(seen.scored(), MOST_STEPS)):
         x = seen.values[index].double()
-        pit = law.cdf(x)
-        if law.discrete:
-            before = law.cdf(x - 1)
+        pit = distribution.cdf(x)
+        if distribution.discrete:
+            before = distribution.cdf(x - 1)
             pit = before + (pit - before) * torch.rand(
                 pit.shape, generator=source, dtype=torch.float64
             )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Bytes, Chain, Tokens
+from throughtime.data.transforms import Bytes, Tokens, Transforms
 from throughtime.data.transforms.text import utf8_width
 from throughtime.errors import SettingError
 from throughtime.evaluation.bootstrap import mean_interval
@@ -35,7 +35,7 @@ class StepScores:
     offsets: Tensor
 
     @classmethod
-    def of(cls, model: SequenceModel, chain: Chain, raw: Sequences) -> StepScores:
+    def of(cls, model: SequenceModel, chain: Transforms, raw: Sequences) -> StepScores:
         """What a model that sees the data through `chain` makes of raw data.
 
         Where the chain changes lengths (bytes, tokens), the nats of each symbol count for the
@@ -73,10 +73,10 @@ class StepScores:
 class Entry:
     """One model in the comparison.
 
-    family: one of `FAMILIES`; a "reference" has a fixed law (of values, changes, ...) and no
-    memory beyond it, a "peer" is another package's model. valid: nats per step of validation
-    data, by which everything is chosen. seconds: what fitting took. passes: how often training
-    went through its data, None where nothing is trained step by step.
+    family: one of `FAMILIES`; a "reference" has a fixed distribution (of values, changes, ...) and
+    no memory beyond it, a "peer" is another package's model. valid: nats per step of validation
+    data, by which everything is chosen. seconds: what fitting took. passes: how often training went
+    through its data, None where nothing is trained step by step.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Entry:
             raise SettingError(f"family '{self.family}' is not one of: {', '.join(FAMILIES)}")
 
 
-def shown(model: SequenceModel, chain: Chain, raw: Sequences) -> Sequences:
+def shown(model: SequenceModel, chain: Transforms, raw: Sequences) -> Sequences:
     """Raw data as the model sees them: transformed, the training series recognised by name."""
     seen = raw.transform(chain)
     names: tuple[str, ...] = getattr(model, "identities", ())

@@ -14,7 +14,7 @@ from throughtime import state as states
 from throughtime.data import split
 from throughtime.data.batching import Lanes
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import SettingError
 from throughtime.evaluation import metrics
 from throughtime.evaluation.comparison import plain, shown
@@ -25,9 +25,9 @@ from throughtime.state import State
 
 FAN_LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MOST_FANS = 3
-MOST_ONE_STEP = 1000  # steps with a full law each; spread evenly over longer test data
+MOST_ONE_STEP = 1000  # steps with a full distribution each; spread evenly over longer test data
 _FAN_PAST = 4  # horizons of past before a fan
-_GRID = 30  # equally likely quantiles that stand for a one-step law in CRPS and mean
+_GRID = 30  # equally likely quantiles that stand for a one-step distribution in CRPS and mean
 _CHUNK = 512
 Levels = Sequence[float]
 
@@ -48,7 +48,7 @@ class Forecast:
 
 def forecast(
     model: SequenceModel,
-    chain: Chain,
+    chain: Transforms,
     raw_test: Sequences,
     horizon: int,
     origins: int = 10,
@@ -64,8 +64,8 @@ def forecast(
     Free-running: `num_paths` sampled paths from each of at most `origins` origins in at most
     `max_series` series (spread evenly), each conditioned on its true past; covariates of the
     future are taken from the data. Quantiles of P samples are those of Weibull's position, whose
-    intervals have the right coverage for any P. One-step: the exact law of each test step given
-    its true past, as quantiles taken back through the transforms.
+    intervals have the right coverage for any P. One-step: the exact distribution of each test step
+    given its true past, as quantiles taken back through the transforms.
 
     MASE is in units of the in-sample error of the seasonal naive forecast (lag `season`) on what
     comes before the test span; where that is nothing, on `train` if given, else on what comes
@@ -184,7 +184,7 @@ def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
 
 def _continue(
     model: SequenceModel,
-    chain: Chain,
+    chain: Transforms,
     raw: Sequences,
     seen: Sequences,
     i: int,
@@ -233,7 +233,7 @@ def conditioned(model: SequenceModel, one: Sequences, stops: list[int]) -> tuple
     for stop in stops:
         while at < stop:
             end = min(stop, at + _CHUNK)
-            _, state = model.members_law(lanes[at:end], state)
+            _, state = model.members_distribution(lanes[at:end], state)
             at = end
         found.append(state)
         lasts.append(lanes[stop - 1 : stop].x[0])
@@ -264,13 +264,13 @@ def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
 
 def _one_step(
     model: SequenceModel,
-    chain: Chain,
+    chain: Transforms,
     raw: Sequences,
     seen: Sequences,
     scales: np.ndarray,
     levels: Levels,
 ) -> dict[str, Any]:
-    """The same measures of exact one-step laws."""
+    """The same measures of exact one-step distributions."""
     grid = [(k + 0.5) / _GRID for k in range(_GRID)]
     wanted = metrics.needed_levels(levels)
     both = sorted({*grid, *wanted})

@@ -13,8 +13,9 @@ DECILES = tuple(k / 10 for k in range(1, 10))
 def ensemble_crps(ensemble: np.ndarray, truth: np.ndarray, fair: bool = True) -> np.ndarray:
     """Continuous ranked probability score of samples [P, ...] for truth [...], in its units.
 
-    E|X - y| - E|X - X'| / 2 over the samples. Fair: unbiased for the law that they are drawn from
-    (Ferro 2014, Q. J. R. Meteorol. Soc. 140); otherwise that of the samples as a law.
+    E|X - y| - E|X - X'| / 2 over the samples. Fair: unbiased for the distribution that they are
+    drawn from (Ferro 2014, Q. J. R. Meteorol. Soc. 140); otherwise that of the samples as a
+    distribution.
     """
     count = len(ensemble)
     ordered = np.sort(ensemble, axis=0)

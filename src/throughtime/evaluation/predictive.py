@@ -1,4 +1,4 @@
-"""The exact law of every step given the true past, in the data's own units."""
+"""The exact distribution of every step given the true past, in the data's own units."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain, Difference, Flat, LinearQuantise, MuLaw
+from throughtime.data.transforms import Difference, Flat, LinearQuantise, MuLaw, Transforms
 from throughtime.emissions import Distribution
 from throughtime.emissions.blend import BlendDistribution
 from throughtime.emissions.mixture import MixtureDistribution
@@ -21,8 +21,8 @@ _TABLE = 64  # places at which the cdf of a mixture is tabulated
 _REFINEMENTS = 4
 
 
-def is_numeric(chain: Chain, raw: Sequences) -> bool:
-    """Whether raw values and their laws are amounts: real, counts, or quantised sound.
+def is_numeric(chain: Transforms, raw: Sequences) -> bool:
+    """Whether raw values and their distributions are amounts: real, counts, or quantised sound.
 
     Text, symbols without an order and columns of 0 and 1 are not.
     """
@@ -37,10 +37,10 @@ def is_numeric(chain: Chain, raw: Sequences) -> bool:
 class Unwinding:
     """The way back from transformed values to raw ones where the true past of each is known.
 
-    `Chain.inverse` continues one past; here every step has its own, all at once.
+    `Transforms.inverse` continues one past; here every step has its own, all at once.
     """
 
-    def __init__(self, chain: Chain, raw: Sequences) -> None:
+    def __init__(self, chain: Transforms, raw: Sequences) -> None:
         self.stages = []
         flat = Flat.of(raw)
         for transform in chain:
@@ -62,48 +62,54 @@ class Unwinding:
 def walk(
     model: SequenceModel, seen: Sequences, chosen: Tensor
 ) -> Iterator[tuple[Tensor, Distribution]]:
-    """The steps (indices [n] into ``seen.values``) among `chosen`, bool [total], and their laws."""
+    """The steps (indices [n] into ``seen.values``) among `chosen`, bool [total], and their
+    distributions.
+    """
     training = model.training
     model.eval()
     wanted = chosen & seen.scored()
     with torch.no_grad():
-        for batch, law in model.laws(seen):
+        for batch, distribution in model.distributions(seen):
             mask = (batch.weight > 0) & wanted[batch.index.clamp(min=0)]
             if bool(mask.any()):
-                yield batch.index[mask], law[mask]
+                yield batch.index[mask], distribution[mask]
     model.train(training)
 
 
-def quantiles_of(law: Distribution, levels: Sequence[float]) -> Tensor:
-    """Quantiles [L, n, D] (symbols: [L, n]) of a law with batch [n], float64, rising along L.
+def quantiles_of(distribution: Distribution, levels: Sequence[float]) -> Tensor:
+    """Quantiles [L, n, D] (symbols: [L, n]) of a distribution with batch [n], float64, rising along
+    L.
 
     Those of continuous mixtures come from a table of the cdf, refined by the secant rule: exact
     to a small fraction of the spread and far faster than bisecting each.
     """
     rising = torch.tensor(sorted(levels), dtype=torch.float64)
-    axes = 1 if len(law.mean.shape) == len(law.batch_shape) else 2
+    axes = 1 if len(distribution.mean.shape) == len(distribution.batch_shape) else 2
     p = rising.reshape(-1, *[1] * axes)
-    if isinstance(law, (MixtureDistribution, BlendDistribution)) and not law.discrete:
-        return _mixture_quantiles(law, p)
-    return law.quantile(p)
+    if (
+        isinstance(distribution, (MixtureDistribution, BlendDistribution))
+        and not distribution.discrete
+    ):
+        return _mixture_quantiles(distribution, p)
+    return distribution.quantile(p)
 
 
-def _mixture_quantiles(law: MixtureDistribution | BlendDistribution, p: Tensor) -> Tensor:
+def _mixture_quantiles(distribution: MixtureDistribution | BlendDistribution, p: Tensor) -> Tensor:
     """The quantiles at p [L, 1, 1], rising, of a mixture with batch [n]: [L, n, D]."""
     rough = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=p.dtype).reshape(-1, 1, 1)
-    places = _leaf_quantiles(law, torch.cat([p[:1], rough, p[-1:]]))
+    places = _leaf_quantiles(distribution, torch.cat([p[:1], rough, p[-1:]]))
     # The quantiles of the mixture lie between the least and the greatest of its components.
     places = places.movedim(-2, 1).flatten(0, 1).sort(0).values
     keep = torch.linspace(0, len(places) - 1, min(_TABLE, len(places))).round().long()
     places = places[keep].contiguous()
-    heights = law.cdf(places)
+    heights = distribution.cdf(places)
     after = (heights[None] < p[:, None]).sum(1).clamp(1, len(places) - 1)
     left, right = places.gather(0, after - 1), places.gather(0, after)
     below, above = heights.gather(0, after - 1) - p, heights.gather(0, after) - p
     last = torch.zeros_like(below)  # -1: the left end moved last, 1: the right one
     for _ in range(_REFINEMENTS):
         x = _secant(left, right, below, above)
-        height = law.cdf(x) - p
+        height = distribution.cdf(x) - p
         less = height < 0
         # An end that stays a second time counts half, or it would stay for ever (Illinois rule).
         above = torch.where(less, torch.where(last < 0, above / 2, above), height)
@@ -120,13 +126,13 @@ def _secant(left: Tensor, right: Tensor, below: Tensor, above: Tensor) -> Tensor
     return left + (right - left) * share.clamp(0, 1)
 
 
-def _leaf_quantiles(law: Distribution, p: Tensor) -> Tensor:
+def _leaf_quantiles(distribution: Distribution, p: Tensor) -> Tensor:
     """The quantiles [L, *batch, K, D] of all components, those of nested mixtures included."""
-    if isinstance(law, BlendDistribution):
-        return torch.cat([_leaf_quantiles(part, p) for part in law.laws], dim=-2)
-    if not isinstance(law, MixtureDistribution):
-        return law.quantile(p).unsqueeze(-2)
-    inner = law.components
+    if isinstance(distribution, BlendDistribution):
+        return torch.cat([_leaf_quantiles(part, p) for part in distribution.distributions], dim=-2)
+    if not isinstance(distribution, MixtureDistribution):
+        return distribution.quantile(p).unsqueeze(-2)
+    inner = distribution.components
     if isinstance(inner, MixtureDistribution):
         return _leaf_quantiles(inner, p.unsqueeze(-1)).flatten(-3, -2)
     return inner.quantile(p.unsqueeze(-1))
@@ -134,21 +140,22 @@ def _leaf_quantiles(law: Distribution, p: Tensor) -> Tensor:
 
 def raw_quantiles(
     model: SequenceModel,
-    chain: Chain,
+    chain: Transforms,
     raw: Sequences,
     seen: Sequences,
     chosen: Tensor,
     levels: Sequence[float],
 ) -> tuple[Tensor, np.ndarray]:
-    """The steps [n] in order, and quantiles [L, n, D] of their laws in the data's own units.
+    """The steps [n] in order, and quantiles [L, n, D] of their distributions in the data's own
+    units.
 
     The transforms are monotone, so quantiles go to quantiles. `levels` are symmetric about one
     half: a transform may turn the axis round.
     """
     back = Unwinding(chain, raw)
     steps, found = [], []
-    for index, law in walk(model, seen, chosen):
-        values = back(quantiles_of(law, levels), index)
+    for index, distribution in walk(model, seen, chosen):
+        values = back(quantiles_of(distribution, levels), index)
         steps.append(index)
         found.append(values.sort(0).values.numpy())
     if not steps:
@@ -171,7 +178,7 @@ def evenly(mask: Tensor, most: int) -> Tensor:
 
 
 def next_risk(
-    model: SequenceModel, chain: Chain, raw: Sequences, level: float = 0.01
+    model: SequenceModel, chain: Transforms, raw: Sequences, level: float = 0.01
 ) -> dict[str, Any] | None:
     """{"level", "value", "last"}: a low quantile of the value after the end of the data.
 
@@ -188,6 +195,6 @@ def next_risk(
     previous, state = model.condition(seen)
     known = seen.identity if bool((seen.identity >= 0).any()) else None
     with torch.no_grad():
-        law, _ = model.step(previous, state, None, known)
-    ends = chain.inverse(quantiles_of(law, (level, 1.0 - level)), raw.values)
+        distribution, _ = model.step(previous, state, None, known)
+    ends = chain.inverse(quantiles_of(distribution, (level, 1.0 - level)), raw.values)
     return {"level": level, "value": float(ends.min()), "last": float(observed[-1, 0])}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain, decode_text
+from throughtime.data.transforms import Transforms, decode_text
 from throughtime.evaluation.comparison import StepScores, plain, shown
 from throughtime.evaluation.predictive import is_numeric, raw_quantiles
 from throughtime.evaluation.stamps import stamp, stamps
@@ -29,7 +29,7 @@ def surprisal(
     scores: StepScores,
     raw_test: Sequences,
     model: SequenceModel | None = None,
-    chain: Chain | None = None,
+    chain: Transforms | None = None,
 ) -> dict[str, Any]:
     """{"position", "times", "nats", "top"}: surprisal in nats over time, and its highest places.
 
@@ -69,7 +69,7 @@ def _top(
     nats: Tensor,
     raw: Sequences,
     model: SequenceModel | None,
-    chain: Chain | None,
+    chain: Transforms | None,
 ) -> list[dict[str, Any]]:
     chosen = _apart(places, nats, _distance(raw))
     steps = [int(places[k]) for k in chosen]
@@ -145,7 +145,7 @@ def _numbers(values: Tensor) -> str:
 
 
 def _expected(
-    steps: list[int], raw: Sequences, model: SequenceModel | None, chain: Chain | None
+    steps: list[int], raw: Sequences, model: SequenceModel | None, chain: Transforms | None
 ) -> dict[int, np.ndarray]:
     """Low end, median and high end [3, D] of what was expected at each step."""
     if model is None or chain is None or not is_numeric(chain, raw) or not steps:

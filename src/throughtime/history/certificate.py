@@ -30,7 +30,7 @@ _HELD = 0.2  # of the data to choose by, and as many to judge by
 _SHARES = {"windows": 0.3, "order": 0.1}  # of the time
 _NETWORKS_BY = 0.65  # of the time: when networks are trained; the rest is for restarting them
 _STEPS_PER_SECOND = 2000  # of the limit: how many steps are looked at
-_FLOATS_PER_SECOND = 120_000  # in the design of one window law
+_FLOATS_PER_SECOND = 120_000  # in the design of one window distribution
 _LEAST_SECONDS = 2.0
 _SECONDS_FOR = 1 / 200  # seconds per step that networks are trained for, where the limit allows
 
@@ -205,9 +205,9 @@ def measured(
     pool = _windows(case, clock, tick)
     window = pool.best()
     tick("whether order matters")
-    tested = pool.best(least=1)  # a law that sees nothing has nothing to lose
+    tested = pool.best(least=1)  # a distribution that sees nothing has nothing to lose
     order = order_matters(
-        tested.law(), tested.family.fit(0), tested.reach, tested.held[1],
+        tested.distribution(), tested.family.fit(0), tested.reach, tested.held[1],
         latent_gain.named(tested), seed, clock.share("order"),
     )  # fmt: skip
     points, needed = curve(pool, seed)
@@ -265,7 +265,9 @@ def with_network(
 
 
 def _windows(case: Study, clock: _Clock, tick: Tick) -> Pool:
-    """The kind of window law that predicts the data to choose by best, with all its windows."""
+    """The kind of window distribution that predicts the data to choose by best, with all its
+    windows.
+    """
     families = case.families(_FLOATS_PER_SECOND * _SHARES["windows"] * clock.limit)
     begun, pools = time.monotonic(), []
     for i, family in enumerate(families, 1):

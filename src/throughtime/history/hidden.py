@@ -2,8 +2,8 @@
 
     H_t ~ A[H_{t-1}],  X_t ~ E[H_t];  P(X_t | past) = Σ_h P(H_t = h | past) E[h, X_t]
 
-Baum, Petrie, Soules & Weiss (1970). Its filter is the exact conditional law, so it needs far fewer
-data than a network to make use of a state that lasts.
+Baum, Petrie, Soules & Weiss (1970). Its filter is the exact conditional distribution, so it needs
+far fewer data than a network to make use of a state that lasts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _GAIN = 1e-5  # nats per step below which EM ends
 
 @dataclass(frozen=True)
 class HiddenChain:
-    """begin ``[K]``: law of the first state; move ``[K, K]``, of the next; emit ``[K, V]``."""
+    """begin ``[K]``: distribution of the first state; move ``[K, K]``, of the next; emit ``[K,
+    V]``.
+    """
 
     begin: Floats
     move: Floats
@@ -64,11 +66,11 @@ def fitted(learn: Part, num_symbols: int, states: int, seed: int) -> HiddenChain
     lanes, known = _lanes(learn.latest(_MOST))
     source = np.random.default_rng([seed, states])
     count = np.bincount(lanes[known], minlength=num_symbols) + 0.5
-    laws = source.dirichlet(np.full(num_symbols, 2.0), size=states) * count
+    distributions = source.dirichlet(np.full(num_symbols, 2.0), size=states) * count
     chain = HiddenChain(
         np.full(states, 1 / states),
         0.9 * np.eye(states) + 0.1 / states,
-        laws / laws.sum(1, keepdims=True),
+        distributions / distributions.sum(1, keepdims=True),
     )
     before = np.inf
     for _ in range(_ROUNDS):

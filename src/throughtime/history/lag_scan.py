@@ -1,10 +1,11 @@
-"""Which lag does the law of the next step miss? A score test at every lag up to a thousand.
+"""Which lag does the distribution of the next step miss? A score test at every lag up to a
+thousand.
 
-If a law is right, what is left of each step (its scores: residuals) is unrelated to anything
-before it. For each lag j the cross-products of the past features at t - j with the scores at t,
-both whitened, give n ‖C_j‖² ~ χ² with as many degrees of freedom as C_j has entries; a lag is
+If a distribution is right, what is left of each step (its scores: residuals) is unrelated to
+anything before it. For each lag j the cross-products of the past features at t - j with the scores
+at t, both whitened, give n ‖C_j‖² ~ χ² with as many degrees of freedom as C_j has entries; a lag is
 taken up where that is too large to be chance at any of the lags (Bonferroni). For symbols and the
-memoryless law this is Pearson's χ² of independence; for values, of correlations.
+memoryless distribution this is Pearson's χ² of independence; for values, of correlations.
 """
 
 from __future__ import annotations

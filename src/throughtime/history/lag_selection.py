@@ -1,4 +1,6 @@
-"""How many lags are needed: held-out nats as a function of how much of the past a law may see."""
+"""How many lags are needed: held-out nats as a function of how much of the past a distribution may
+see.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,14 @@ Tick = Callable[[str], None]
 
 
 class Law(Protocol):
-    """A conditional law of finite memory."""
+    """A conditional distribution of finite memory."""
 
     def nats(self, part: Part) -> Floats:
         """Nats of every target, ``[n]``."""
 
 
 class Family(Protocol):
-    """Laws of one kind for every window."""
+    """Distributions of one kind for every window."""
 
     @property
     def name(self) -> str:
@@ -46,13 +48,13 @@ class Family(Protocol):
         """The longest window in which every lag is used."""
 
     def fit(self, dense: int, sparse: tuple[int, ...] = ()) -> Law:
-        """The law given the last `dense` elements and those at the lags `sparse`."""
+        """The distribution given the last `dense` elements and those at the lags `sparse`."""
 
     def features(self, part: Part) -> Floats:
         """What the scan looks at of each step of the past, ``[total, F]``."""
 
     def unseen(self, dense: int, sparse: tuple[int, ...]) -> tuple[Part, Floats]:
-        """Targets and their scores ``[n, G]`` under the law of a window."""
+        """Targets and their scores ``[n, G]`` under the distribution of a window."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Window:
     def reach(self) -> int:
         return max((self.dense, *self.sparse))
 
-    def law(self) -> Law:
+    def distribution(self) -> Law:
         return self.family.fit(self.dense, self.sparse)
 
 
@@ -110,8 +112,8 @@ class Pool:
         key = (dense, sparse)
         if key not in self.nats:
             self.tick(f"{self.family.name}: {max((dense, *sparse))} lags")
-            law = self.family.fit(dense, sparse)
-            choose, judge = (law.nats(part) for part in self.held)
+            distribution = self.family.fit(dense, sparse)
+            choose, judge = (distribution.nats(part) for part in self.held)
             self.nats[key] = (choose, judge)
         return float(self.nats[key][0].mean())
 
@@ -171,7 +173,7 @@ def furthest(part: Part) -> int:
 
 
 def _one_more(pool: Pool, dense: int, sparse: tuple[int, ...]) -> tuple[int, ...] | None:
-    """With the lag that the law of a window misses most, if that predicts better."""
+    """With the lag that the distribution of a window misses most, if that predicts better."""
     family = pool.family
     pool.tick("looking for far lags")
     part, scores = family.unseen(dense, sparse)

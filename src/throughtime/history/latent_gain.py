@@ -1,9 +1,10 @@
 """Does a latent state beat every window? Each of several is tried, and judged against the best.
 
-The rivals are the windows of every kind: the laws of `values` and `symbols`, a network over a
-window, and the constant law with the emission of the networks. The states are the smallest that
-can be fitted by maximum likelihood (`hidden`, `leaky`) and a recurrent network. On both sides the
-best is chosen on data that are then not used for judging, so the one comparison is a fair one.
+The rivals are the windows of every kind: the distributions of `values` and `symbols`, a network
+over a window, and the constant distribution with the emission of the networks. The states are the
+smallest that can be fitted by maximum likelihood (`hidden`, `leaky`) and a recurrent network. On
+both sides the best is chosen on data that are then not used for judging, so the one comparison is a
+fair one.
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ def compare(
     begun = time.monotonic()
     rivals, states = [constant(study)], []
     if study.comparable:
-        law = window.law()
+        distribution = window.distribution()
         choose, judge = window.held
         name = named(window)
-        rivals.append(Entrant(name, law.nats(choose), law.nats(judge), judge))
+        rivals.append(Entrant(name, distribution.nats(choose), distribution.nats(judge), judge))
         tick("small latent states")
         states = _closed(window, seed)
     trained = 0.0
@@ -119,8 +120,8 @@ def restarted(
 ) -> tuple[list[Point], int]:
     """Nats against the steps that the state has seen since it was restarted; those needed.
 
-    memoryless: nats of every target under the constant law, which has seen none. until: when to
-    stop looking closer, by `time.monotonic`.
+    memoryless: nats of every target under the constant distribution, which has seen none. until:
+    when to stop looking closer, by `time.monotonic`.
     """
     assert latent.restarted is not None
     part = latent.part
@@ -156,18 +157,25 @@ def _closed(window: Window, seed: int) -> list[Entrant]:
     """The latent models that are fitted by maximum likelihood."""
     choose, judge = window.held
     family = window.family
-    laws: list[hidden.HiddenChain | leaky.LeakyLaw] = []
+    distributions: list[hidden.HiddenChain | leaky.LeakyLaw] = []
     if isinstance(family, Symbols) and family.num_symbols <= _ALPHABET:
-        laws += [
+        distributions += [
             hidden.fitted(family.learn, family.num_symbols, states, seed)
             for states in hidden.STATES
         ]
     elif isinstance(family, Values):
         line = replace(family, shape="linear")
         tried = [(line, 1), (family, min(1, window.dense)), (family, window.dense)]
-        laws += [leaky.fitted(values, dense, window.sparse) for values, dense in tried]
+        distributions += [leaky.fitted(values, dense, window.sparse) for values, dense in tried]
     return [
-        Entrant(law.name, law.nats(choose), law.nats(judge), judge, law.restarted) for law in laws
+        Entrant(
+            distribution.name,
+            distribution.nats(choose),
+            distribution.nats(judge),
+            judge,
+            distribution.restarted,
+        )
+        for distribution in distributions
     ]
 
 
@@ -183,17 +191,19 @@ def _entrant(network: networks.Network, choose: Part, judge: Part) -> Entrant:
 
 
 def memoryless(emission: Emission, levels: int, learn: Sequences, shown: Spans) -> networks.Network:
-    """The constant law with the emission of a network. shown: to choose and to judge by."""
+    """The i.i.d. baseline with the emission of a network. shown: validation and test data."""
     model = Autoregressive(0, emission=emission, predictor="constant", levels=levels)
     model.begin(learn)
-    return networks.Network("constant law", model, shown, 0.0, 1.0)
+    return networks.Network("constant distribution", model, shown, 0.0, 1.0)
 
 
 def constant(study: Study) -> Entrant:
-    """The memoryless law with the emission of the networks."""
+    """The memoryless distribution with the emission of the networks."""
     learn, *shown = study.shown
-    law = memoryless(study.view.emission, study.view.differenced, learn, (shown[0], shown[1]))
-    return _entrant(law, *study.parts[1:])
+    distribution = memoryless(
+        study.view.emission, study.view.differenced, learn, (shown[0], shown[1])
+    )
+    return _entrant(distribution, *study.parts[1:])
 
 
 def memory_of(
@@ -210,7 +220,7 @@ def memory_of(
 
 
 def named(window: Window) -> str:
-    """What to call a window law."""
+    """What to call a window distribution."""
     lags = f"{window.dense} lag{'' if window.dense == 1 else 's'}"
     if not window.sparse:
         return f"{window.family.name} of {lags}"

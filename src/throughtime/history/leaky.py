@@ -31,7 +31,7 @@ NAME = "set of leaky averages"
 
 @dataclass(frozen=True)
 class LeakyLaw:
-    """A window's law with leaky averages of all that came before."""
+    """A window's distribution with leaky averages of all that came before."""
 
     lags: tuple[int, ...]
     shape: str
@@ -47,15 +47,15 @@ class LeakyLaw:
         return self._nats(part.only(chosen), steps)
 
     def _nats(self, part: Part, steps: int | None) -> Floats:
-        laws = []
+        distributions = []
         for i, (location, scale, df) in enumerate(self.columns):
             f, g = _designs(part, self.lags, self.shape, i, steps)
-            laws.append((f @ location, g @ scale, df))
-        return law_nats(part, laws)
+            distributions.append((f @ location, g @ scale, df))
+        return law_nats(part, distributions)
 
 
 def fitted(values: Values, dense: int, sparse: tuple[int, ...]) -> LeakyLaw:
-    """The most likely law given a window and the averages."""
+    """The most likely distribution given a window and the averages."""
     lags = (*range(1, dense + 1), *(lag for lag in sparse if lag > dense))
     part = values.learn.thinned(max(1000, int(values.work) // (20 + 4 * len(lags))))
     columns = []

@@ -54,8 +54,8 @@ class Network:
         for back in range(steps, 0, -_CHUNK):
             count = min(_CHUNK, back)
             batch = _stretch(data, targets - back + 1, count, first, back == steps)
-            law, state = self.model(batch, state)
-        last = law.log_prob(batch.x)[-1].double() + data.log_det[targets]
+            distribution, state = self.model(batch, state)
+        last = distribution.log_prob(batch.x)[-1].double() + data.log_det[targets]
         return -np.asarray(last.numpy())
 
 

@@ -1,13 +1,15 @@
-"""Does order matter at all? A window against the memoryless law, on data that chose nothing.
+"""Does order matter at all? A window against the memoryless distribution, on data that chose
+nothing.
 
 The p-value is that of a permutation test. If the steps judged are exchangeable (independent and
 alike, order does not matter), any reordering of them is as likely as the one seen, so the rank of
 their likelihood among those of reorderings is uniform: (b + 1) / (m + 1) for b of m reorderings at
-least as likely (Phipson & Smyth 2010). Only one law is tested, it was fitted and chosen on earlier
-data, and so the level holds by construction, whatever the law is.
+least as likely (Phipson & Smyth 2010). Only one distribution is tested, it was fitted and chosen on
+earlier data, and so the level holds by construction, whatever the distribution is.
 
-What the past is worth is measured beside it: the same law given the true past of each step, and
-given the past of another step, in blocks, so that each false past is a true stretch of the data.
+What the past is worth is measured beside it: the same distribution given the true past of each
+step, and given the past of another step, in blocks, so that each false past is a true stretch of
+the data.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ _MOST = 5000  # targets that are judged
 class OrderMatters:
     """Whether the order of the steps says anything; true or false as a value by itself.
 
-    gain: nats per step that the past saves the law over the memoryless one; interval: its 95 %
-    interval, None where the data are too few. over_shuffled: nats per step that the true past is
-    worth over one shuffled in blocks of `block` steps, with its interval: more, since a false past
-    misleads. p_value: of the permutation test; model: the law that was tested.
+    gain: nats per step that the past saves the distribution over the memoryless one; interval: its
+    95 % interval, None where the data are too few. over_shuffled: nats per step that the true past
+    is worth over one shuffled in blocks of `block` steps, with its interval: more, since a false
+    past misleads. p_value: of the permutation test; model: the distribution that was tested.
     """
 
     matters: bool
@@ -53,38 +55,45 @@ class OrderMatters:
 
 
 def order_matters(
-    law: Law, memoryless: Law, reach: int, judge: Part, model: str, seed: int, seconds: float
+    distribution: Law,
+    memoryless: Law,
+    reach: int,
+    judge: Part,
+    model: str,
+    seed: int,
+    seconds: float,
 ) -> OrderMatters:
-    """Tests one law, which sees `reach` lags, on data that it was neither fitted nor chosen on.
+    """Tests one distribution, which sees `reach` lags, on data that it was neither fitted nor
+    chosen on.
 
     seconds: what the test may take; with less, fewer of the latest targets are judged.
     """
     part = judge.latest(_MOST)
     begun = time.monotonic()
-    law.nats(part)
+    distribution.nats(part)
     each = time.monotonic() - begun
     if each * (REORDERINGS + SHUFFLES) > seconds:
         part = judge.latest(max(200, int(len(part) * seconds / (each * REORDERINGS))))
-    true = law.nats(part)
-    p_value = permutation_p_value(law, part, float(true.mean()), seed)
+    true = distribution.nats(part)
+    p_value = permutation_p_value(distribution, part, float(true.mean()), seed)
     block = max(1, min(reach + 1, len(part) // 10))
     false = np.zeros(len(part))
     for i in range(SHUFFLES):
         order = in_blocks(len(part), block, rng.generator(seed, "shuffled past", i).initial_seed())
-        false += law.nats(part.with_past_of(order)) / SHUFFLES
+        false += distribution.nats(part.with_past_of(order)) / SHUFFLES
     gain, interval = mean_interval(memoryless.nats(part) - true, part.bounds, seed)
     over, shuffled = mean_interval(false - true, part.bounds, seed)
     matters = p_value <= LEVEL and gain > 0 and (shuffled is None or shuffled[0] > 0)
     return OrderMatters(matters, gain, interval, over, shuffled, p_value, REORDERINGS, block, model)
 
 
-def permutation_p_value(law: Law, part: Part, nats: float, seed: int) -> float:
+def permutation_p_value(distribution: Law, part: Part, nats: float, seed: int) -> float:
     """How rarely a reordering of the targets is as likely as they are."""
     source = np.random.default_rng(rng.generator(seed, "reorderings").initial_seed())
     as_likely = 0
     for _ in range(REORDERINGS):
         other = part.reordered(source.permutation(len(part)))
-        as_likely += float(law.nats(other).mean()) <= nats
+        as_likely += float(distribution.nats(other).mean()) <= nats
     return (as_likely + 1) / (REORDERINGS + 1)
 
 

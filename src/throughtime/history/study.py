@@ -10,7 +10,7 @@ import torch
 
 from throughtime import emissions
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import DataError
 from throughtime.history.lag_selection import FURTHEST, Family
 from throughtime.history.parts import Part
@@ -21,7 +21,7 @@ from throughtime.training.config import RunSettings
 
 PAST = 2 * FURTHEST  # steps kept before what is judged
 _MANY = 50  # sequences of which whole ones can be left out
-_ALPHABET = 300  # symbols of which a law over all can be held for many steps
+_ALPHABET = 300  # symbols of which a distribution over all can be held for many steps
 _FEWEST = 12  # steps to learn from
 _PROBE = 20  # lags of the autoregressions that choose between levels and changes
 
@@ -31,14 +31,14 @@ class Study:
     """Three spans of raw data, how they are shown, and the same as targets for the windows.
 
     targets: the spans as the windows see them; the first as the networks do, if they can.
-    comparable: whether the windows give nats of the same law as the networks (densities of the
-    same values, or probabilities of the same symbols), so that the two can be compared.
+    comparable: whether the windows give nats of the same distribution as the networks (densities of
+    the same values, or probabilities of the same symbols), so that the two can be compared.
     """
 
     raw: tuple[Sequences, Sequences, Sequences]
     shown: tuple[Sequences, Sequences, Sequences]
     view: views.View
-    chain: Chain
+    chain: Transforms
     targets: tuple[tuple[Part, Part, Part], ...]
     comparable: bool
     notes: tuple[str, ...] = ()
@@ -53,7 +53,8 @@ class Study:
         return self.targets[0]
 
     def families(self, work: float) -> list[tuple[Family, Part, Part]]:
-        """The kinds of window laws for these data, with the data to choose and to judge by.
+        """The kinds of window distributions for these data, with the data to choose and to judge
+        by.
 
         work: numbers in a design matrix, at most.
         """
@@ -113,12 +114,12 @@ def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> v
     if not view.differenced:
         return view
     levels = tuple(t for t in view.transforms if t["kind"] != "difference")
-    law = emissions.StudentT(train.values.shape[1])
+    distribution = emissions.StudentT(train.values.shape[1])
 
     def nats(transforms: tuple[dict[str, Any], ...]) -> float:
         specs = list(transforms)
         order = max(0, views.highest_order(train, specs, _PROBE))
-        model, chain = views.fit_closed(order, law, specs, train)
+        model, chain = views.fit_closed(order, distribution, specs, train)
         return views.held_out(model, valid.transform(chain))
 
     return replace(view, transforms=levels) if nats(levels) <= nats(view.transforms) else view
@@ -139,16 +140,24 @@ def _targets(
     raw: tuple[Sequences, ...], shown: tuple[Sequences, ...], view: views.View
 ) -> tuple[tuple[tuple[Part, ...], ...], bool]:
     """What the windows see: symbols, or standardised values; and whether nats are comparable."""
-    law = view.emission
-    if law.symbols and raw[0].domain.kind != "sound" and _symbols_of(law) <= _ALPHABET:
+    distribution = view.emission
+    if (
+        distribution.symbols
+        and raw[0].domain.kind != "sound"
+        and _symbols_of(distribution) <= _ALPHABET
+    ):
         return (_each(shown),), True
-    if law.kind == "bernoulli" and law.columns == 1 and not any(bool(s.missing.any()) for s in raw):
+    if (
+        distribution.kind == "bernoulli"
+        and distribution.columns == 1
+        and not any(bool(s.missing.any()) for s in raw)
+    ):
         parts = [Part.of(span) for span in shown]
         whole = [replace(p, values=p.values[:, 0].astype(np.int64)) for p in parts]
         return (tuple(whole),), True
-    if law.symbols and raw[0].domain.integer:
+    if distribution.symbols and raw[0].domain.integer:
         return (_each(shown),), True
-    if law.symbols or law.discrete:
+    if distribution.symbols or distribution.discrete:
         chain = views.fitted([{"kind": "standardise"}], raw[0])
         return (_each(tuple(span.transform(chain) for span in raw)),), False
     found = [_each(shown)]
@@ -163,5 +172,5 @@ def _each(spans: tuple[Sequences, ...]) -> tuple[Part, ...]:
     return tuple(Part.of(span) for span in spans)
 
 
-def _symbols_of(law: emissions.Emission) -> int:
-    return int(getattr(law, "num_symbols", 0))
+def _symbols_of(distribution: emissions.Emission) -> int:
+    return int(getattr(distribution, "num_symbols", 0))

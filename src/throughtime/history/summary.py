@@ -20,9 +20,9 @@ def verdict(
     if not order:
         return (
             f"Order does not matter in these data{shown}: the past of {_a(step)} says nothing "
-            f"about it (p = {order.p_value:.2g}; a law that looks at it gains "
-            f"{_signed(order.gain, order.interval, step)}). A constant law is all there is to "
-            "learn; a recurrent model would only fit noise."
+            f"about it (p = {order.p_value:.2g}; a distribution that looks at it gains "
+            f"{_signed(order.gain, order.interval, step)}). A constant distribution is all there "
+            "is to learn; a recurrent model would only fit noise."
         )
     sentences = [
         f"Order matters{shown}: the past of {_a(step)} is worth "

@@ -26,7 +26,7 @@ _KINDS = 16  # symbols told apart by the scan: the most frequent ones
 
 @dataclass(frozen=True)
 class SymbolLaw:
-    """The law of each step given its n-gram and the symbols at far lags."""
+    """The distribution of each step given its n-gram and the symbols at far lags."""
 
     ngram: NGram
     dense: int
@@ -45,25 +45,29 @@ class SymbolLaw:
         chunk = _at_once(self.ngram.num_symbols)
         for begin in range(0, len(part), chunk):
             piece = slice(begin, begin + chunk)
-            law = self.log_laws(part, piece)
+            distribution = self.log_distribution(part, piece)
             rows = part.rows[piece]
-            found[piece] = -law[np.arange(len(law)), part.values[rows]] - part.log_det[rows]
+            found[piece] = (
+                -distribution[np.arange(len(distribution)), part.values[rows]] - part.log_det[rows]
+            )
         return found
 
-    def log_laws(self, part: Part, piece: slice) -> Floats:
+    def log_distribution(self, part: Part, piece: slice) -> Floats:
         """log P of every symbol at some targets, ``[n, V]``."""
-        laws = np.log(ngram_laws(self.ngram, self.dense, part, piece))
+        distributions = np.log(ngram_distribution(self.ngram, self.dense, part, piece))
         if not self.sparse:
-            return laws
+            return distributions
         for lag, table, weight in zip(self.sparse, self.tables, self.weights, strict=True):
-            laws += weight * table[_symbols_before(part, lag, self.ngram.num_symbols)[piece]]
-        top = laws.max(1, keepdims=True)
-        return laws - top - np.log(np.exp(laws - top).sum(1, keepdims=True))
+            distributions += (
+                weight * table[_symbols_before(part, lag, self.ngram.num_symbols)[piece]]
+            )
+        top = distributions.max(1, keepdims=True)
+        return distributions - top - np.log(np.exp(distributions - top).sum(1, keepdims=True))
 
 
 @dataclass(frozen=True)
 class Symbols:
-    """Fits laws of symbols. Windows are described by an order and far lags."""
+    """Fits distributions of symbols. Windows are described by an order and far lags."""
 
     learn: Part
     num_symbols: int
@@ -76,7 +80,7 @@ class Symbols:
         return self.highest
 
     def fit(self, dense: int, sparse: tuple[int, ...] = ()) -> SymbolLaw:
-        """The law given the last `dense` symbols and those at the lags `sparse`."""
+        """The distribution given the last `dense` symbols and those at the lags `sparse`."""
         far = tuple(lag for lag in sparse if lag > dense)
         if not far:
             return SymbolLaw(self._whole, dense, (), (), np.zeros(0))
@@ -92,14 +96,14 @@ class Symbols:
         return _one_hot(self._kinds[part.values])
 
     def unseen(self, dense: int, sparse: tuple[int, ...]) -> tuple[Part, Floats]:
-        """Targets and what the law of this window, fitted to others, leaves of them."""
+        """Targets and what the distribution of this window, fitted to others, leaves of them."""
         early, late = self._halves
         late = late.latest(_at_once(self.num_symbols))
         far = tuple(lag for lag in sparse if lag > dense)
         tables = [self._table(early, lag) for lag in far]
         weights = self._weights(dense, far, tables, late) if far else np.zeros(0)
-        law = SymbolLaw(self._half, dense, far, tuple(tables), weights)
-        expected = np.exp(law.log_laws(late, slice(None)))
+        distribution = SymbolLaw(self._half, dense, far, tuple(tables), weights)
+        expected = np.exp(distribution.log_distribution(late, slice(None)))
         happened = np.zeros_like(expected)
         happened[np.arange(len(late)), late.values[late.rows]] = 1.0
         left = happened - expected
@@ -143,7 +147,7 @@ class Symbols:
         then = _symbols_before(part, lag, v)
         pairs = np.bincount(then * v + now, minlength=(v + 1) * v).reshape(v + 1, v).astype(float)
         base = (np.bincount(now, minlength=v) + 0.5) / (len(now) + 0.5 * v)
-        strength = 2.0  # pseudo-observations of the memoryless law
+        strength = 2.0  # pseudo-observations of the memoryless distribution
         table = (pairs + strength * base) / (pairs.sum(1, keepdims=True) + strength) / base
         table[v] = 1.0
         return np.log(table)
@@ -153,7 +157,7 @@ class Symbols:
     ) -> Floats:
         """How much each far lag adds to the n-gram, most likely on targets it was not fitted to."""
         part = late.thinned(_at_once(self.num_symbols) // 2)
-        base = np.log(ngram_laws(self._half, dense, part, slice(None)))
+        base = np.log(ngram_distribution(self._half, dense, part, slice(None)))
         v = self.num_symbols
         says = np.stack(
             [t[_symbols_before(part, lag, v)] for lag, t in zip(far, tables, strict=True)]
@@ -165,8 +169,8 @@ class Symbols:
             logits = base + np.tensordot(weights, says, 1)
             top = logits.max(1, keepdims=True)
             total = np.log(np.exp(logits - top).sum(1, keepdims=True)) + top
-            law = np.exp(logits - total)
-            gradient = (says * law).sum((1, 2)) - says[:, each, now].sum(1)
+            distribution = np.exp(logits - total)
+            gradient = (says * distribution).sum((1, 2)) - says[:, each, now].sum(1)
             return float((total[:, 0] - logits[each, now]).mean()), gradient / len(now)
 
         found = minimize(
@@ -177,16 +181,16 @@ class Symbols:
 
 
 def _at_once(num_symbols: int) -> int:
-    """How many laws over all symbols to hold."""
+    """How many distributions over all symbols to hold."""
     return min(20_000, max(100, _HELD // num_symbols))
 
 
-def ngram_laws(ngram: NGram, dense: int, part: Part, piece: slice) -> Floats:
+def ngram_distribution(ngram: NGram, dense: int, part: Part, piece: slice) -> Floats:
     """P of every symbol after the last `dense` of some targets, ``[n, V]``."""
     place, begun = part.before(np.arange(dense, 0, -1))
     context = np.where(begun, part.values[place], -1)[piece]
-    law = ngram.distribution(torch.from_numpy(np.ascontiguousarray(context)), dense)
-    return np.maximum(law.numpy(), math.exp(-700))
+    distribution = ngram.distribution(torch.from_numpy(np.ascontiguousarray(context)), dense)
+    return np.maximum(distribution.numpy(), math.exp(-700))
 
 
 def _symbols_before(part: Part, lag: int, nothing: int) -> Ints:

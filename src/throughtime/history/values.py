@@ -1,4 +1,4 @@
-"""Windows of values: a law whose location is a sum of functions of chosen lags.
+"""Windows of values: a distribution whose location is a sum of functions of chosen lags.
 
     x_t = a_0 + Σ_j f_j(x_{t-j}) + σ_t e_t,   log σ_t = b_0 + Σ_m b_m log s²_{t,m},   e ~ Student
 
@@ -32,7 +32,9 @@ _COUPLED = 8  # columns up to which each is given the past of all
 
 @dataclass(frozen=True)
 class Column:
-    """The law of one column: weights of the location and the logarithm of the scale, and df."""
+    """The distribution of one column: weights of the location and the logarithm of the scale, and
+    df.
+    """
 
     location: Floats
     scale: Floats
@@ -41,7 +43,7 @@ class Column:
 
 @dataclass(frozen=True)
 class ValueLaw:
-    """The law of each step given the lags that it looks at."""
+    """The distribution of each step given the lags that it looks at."""
 
     lags: tuple[int, ...]
     shape: str
@@ -59,11 +61,11 @@ class ValueLaw:
 
     def nats(self, part: Part) -> Floats:
         """Nats of every target in the data's own units, ``[n]``."""
-        laws = []
+        distributions = []
         for i, column in enumerate(self.columns):
             f, g = designs(part, self.lags, self.shape, i)
-            laws.append((f @ column.location, g @ column.scale, column.df))
-        return law_nats(part, laws)
+            distributions.append((f @ column.location, g @ column.scale, column.df))
+        return law_nats(part, distributions)
 
     def scores(self, part: Part) -> Floats:
         """Residuals as normal scores and their squares, less 1: ``[n, 2 D]``."""
@@ -75,11 +77,11 @@ class ValueLaw:
 
 @dataclass(frozen=True)
 class Values:
-    """Fits laws of values. Windows are described by their lags."""
+    """Fits distributions of values. Windows are described by their lags."""
 
     learn: Part
     shape: str = "linear"
-    work: float = 8e6  # numbers in the designs of a law, at most
+    work: float = 8e6  # numbers in the designs of a distribution, at most
 
     @property
     def name(self) -> str:
@@ -93,7 +95,7 @@ class Values:
         return max(0, min(40, len(self.learn) // (10 * columns), longest // 4))
 
     def fit(self, dense: int, sparse: tuple[int, ...] = ()) -> ValueLaw:
-        """The law given the last `dense` values and those at the lags `sparse`."""
+        """The distribution given the last `dense` values and those at the lags `sparse`."""
         lags = (*range(1, dense + 1), *(lag for lag in sparse if lag > dense))
         d = self.learn.values.shape[1]
         each = seen_columns(self.learn) * (1 if self.shape == "linear" else 4)
@@ -111,7 +113,7 @@ class Values:
         return _features(part.values, "additive")[:, : 2 * part.values.shape[1]]
 
     def unseen(self, dense: int, sparse: tuple[int, ...]) -> tuple[Part, Floats]:
-        """Targets and what the law of this window leaves of them."""
+        """Targets and what the distribution of this window leaves of them."""
         part = self.learn.thinned(50_000)
         return part, self.fit(dense, sparse).scores(part)
 
@@ -160,7 +162,7 @@ def _mean_of_last(part: Part, square: Floats, count: int, steps: int | None) -> 
 
 
 def seen_columns(part: Part) -> int:
-    """How many columns the law of each is given."""
+    """How many columns the distribution of each is given."""
     columns = part.values.shape[1]
     return columns if columns <= _COUPLED else 1
 
@@ -174,11 +176,11 @@ def _features(values: Floats, shape: str) -> Floats:
     return np.concatenate([x, np.nan_to_num(np.abs(near) - 0.8), np.nan_to_num(near**2 - 1)], 1)
 
 
-def law_nats(part: Part, laws: list[tuple[Floats, Floats, float]]) -> Floats:
+def law_nats(part: Part, distributions: list[tuple[Floats, Floats, float]]) -> Floats:
     """Nats of every target in the data's own units, from location, log-scale, df of each column."""
     x = part.values[part.rows]
     total = -part.log_det[part.rows]
-    for i, (location, log_scale, df) in enumerate(laws):
+    for i, (location, log_scale, df) in enumerate(distributions):
         scale = log_scale.clip(*_SCALES)
         total += scale - stats.t.logpdf((x[:, i] - location) / np.exp(scale), df)
     return total

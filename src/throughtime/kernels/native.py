@@ -68,7 +68,10 @@ class Sampler(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("kind", "type", "layers", "members", "H")),
         *((name, ctypes.c_int64) for name in ("encoder", "symbols", "coded")),
         *((name, ctypes.c_int64) for name in ("covariates", "identity")),
-        *((name, ctypes.c_int64) for name in ("law", "columns", "components", "parameters")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("distribution", "columns", "components", "parameters")
+        ),
         *((name, ctypes.c_int64) for name in ("threads", "paths")),
         *((name, ctypes.c_double) for name in ("min_scale", "temperature", "top_p")),
         *((name, ctypes.c_void_p) for name in ("weights", "codes", "head_w", "head_b", "level")),

@@ -20,9 +20,9 @@ class Autoregressive(SequenceModel):
 
     predictor: "linear" (least squares or maximum likelihood in closed form; Normal and Student-t),
     "ngram" (symbols by counts), "mlp" (a network over the window, trained) or "constant" (the
-    marginal law, order 0); "auto" takes the n-gram for symbols, the linear one for Normal and
-    Student-t, and the network otherwise. The first elements, with fewer than `order` before them,
-    have the law given those that there are.
+    marginal distribution, order 0); "auto" takes the n-gram for symbols, the linear one for Normal
+    and Student-t, and the network otherwise. The first elements, with fewer than `order` before
+    them, have the distribution given those that there are.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Autoregressive(SequenceModel):
         }
 
     def begin(self, train: Sequences) -> None:
-        """Fits the model in closed form, or starts its network at the marginal law."""
+        """Fits the model in closed form, or starts its network at the marginal distribution."""
         super().begin(train)
         self.predictor.fit(train)
 
@@ -75,11 +75,13 @@ class Autoregressive(SequenceModel):
     def initial_state(self, batch_size: int) -> State:
         return self.predictor.initial_state(batch_size)
 
-    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        law, state = self.predictor.law(batch, state)
+    def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        distribution, state = self.predictor.distribution(batch, state)
         if self.levels and batch.level is not None:
-            law = choose(batch.level, self.emission.distribution(self.level_raw), law)
-        return law, state
+            distribution = choose(
+                batch.level, self.emission.distribution(self.level_raw), distribution
+            )
+        return distribution, state
 
     def members_step(
         self,
@@ -88,11 +90,13 @@ class Autoregressive(SequenceModel):
         covariates: Tensor | None,
         series: Tensor | None,
     ) -> tuple[Distribution, State]:
-        law, state = self.predictor.step(previous, state, covariates)
+        distribution, state = self.predictor.step(previous, state, covariates)
         if self.levels:
             known = state[1][0]
-            law = choose(known < self.levels, self.emission.distribution(self.level_raw), law)
-        return law, state
+            distribution = choose(
+                known < self.levels, self.emission.distribution(self.level_raw), distribution
+            )
+        return distribution, state
 
     def step_nats(self, data: Sequences) -> Tensor:
         core = self.predictor.core if isinstance(self.predictor, CountPredictor) else None

@@ -1,4 +1,6 @@
-"""The protocol that every model satisfies: the law of X_t given X_1 … X_{t-1}, step by step."""
+"""The protocol that every model satisfies: the distribution of X_t given X_1 … X_{t-1}, step by
+step.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,12 @@ class Start:
 
 
 class SequenceModel(nn.Module, ABC):
-    """A conditional law ``P(X_t | X_1 … X_{t-1})``; the product over t is the exact likelihood.
+    """A conditional distribution ``P(X_t | X_1 … X_{t-1})``; the product over t is the exact
+    likelihood.
 
-    State goes in and comes out and is never kept on the module. `members` equally weighted laws
-    (an ensemble trained side by side) are averaged step by step, which is again such a law.
+    State goes in and comes out and is never kept on the module. `members` equally weighted
+    distributions (an ensemble trained side by side) are averaged step by step, which is again such
+    a distribution.
     """
 
     emission: Emission
@@ -61,8 +65,10 @@ class SequenceModel(nn.Module, ABC):
         """The state before the first element of `batch_size` sequences."""
 
     @abstractmethod
-    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        """The law of each x in a batch ``[T, B]``, or ``[T, B, M]`` if the model has M members."""
+    def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        """The distribution of each x in a batch ``[T, B]``, or ``[T, B, M]`` if the model has M
+        members.
+        """
 
     @abstractmethod
     def members_step(
@@ -79,25 +85,25 @@ class SequenceModel(nn.Module, ABC):
         """What rebuilds the model, as JSON values."""
 
     def begin(self, train: Sequences) -> None:
-        """Fits the law of a differenced sequence's first values to the training levels."""
+        """Fits the distribution of a differenced sequence's first values to the training levels."""
         level = _columns(train.values)[train.level] if self.levels else None
         if level is not None and len(level):
             self.level_raw.copy_(self.emission.initial(level))
 
     def forward(self, batch: Batch, state: State = None) -> tuple[Distribution, State]:
-        """The predictive law of each x in a batch ``[T, B]`` and the state after it."""
+        """The predictive distribution of each x in a batch ``[T, B]`` and the state after it."""
         if state is None:
             state = self.initial_state(batch.x.shape[1])
-        law, state = self.members_law(batch, state)
-        return self._average(law), state
+        distribution, state = self.members_distribution(batch, state)
+        return self._average(distribution), state
 
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, State]:
         """Summed nats of the scored steps (averaged over members), and the state after them."""
-        law, state = self.members_law(batch, state)
-        return self._loss_of(law, batch), state
+        distribution, state = self.members_distribution(batch, state)
+        return self._loss_of(distribution, batch), state
 
-    def _loss_of(self, law: Distribution, batch: Batch) -> Tensor:
-        nats = -law.log_prob(self._per_member(batch.x))
+    def _loss_of(self, distribution: Distribution, batch: Batch) -> Tensor:
+        nats = -distribution.log_prob(self._per_member(batch.x))
         weight = batch.weight if self.members == 1 else batch.weight.unsqueeze(-1) / self.members
         return (nats * weight).sum()
 
@@ -108,16 +114,17 @@ class SequenceModel(nn.Module, ABC):
         covariates: Tensor | None = None,
         series: Tensor | None = None,
     ) -> tuple[Distribution, State]:
-        """One step: the law of X_t given everything before it.
+        """One step: the distribution of X_t given everything before it.
 
         x_prev: X_{t-1}, ``[B]`` symbols or ``[B, D]`` values; None at the start of a sequence.
         state: what the last step returned; None at the start. covariates ``[B, C]`` and series
-        ``[B]`` where the model uses them. Returns the law ``[B]`` of X_t and the next state.
+        ``[B]`` where the model uses them. Returns the distribution ``[B]`` of X_t and the next
+        state.
         """
         if state is None:
             state = self.initial_state(1 if x_prev is None else len(x_prev))
-        law, state = self.members_step(x_prev, state, covariates, series)
-        return self._average(law), state
+        distribution, state = self.members_step(x_prev, state, covariates, series)
+        return self._average(distribution), state
 
     @torch.no_grad()
     def step_log_prob(self, sequences: Sequences | Sequence[Tensor]) -> Tensor:
@@ -135,9 +142,9 @@ class SequenceModel(nn.Module, ABC):
     def step_nats(self, data: Sequences) -> Tensor:
         """Nats of every scored element as the model sees it (transformed), float64 ``[total]``."""
         nats = torch.zeros(len(data.values), dtype=torch.float64)
-        for batch, law in self.laws(data):
+        for batch, distribution in self.distributions(data):
             real = batch.weight > 0
-            nats[batch.index[real]] = law.log_prob(batch.x).double()[real]
+            nats[batch.index[real]] = distribution.log_prob(batch.x).double()[real]
         return nats
 
     def log_prob(self, sequences: Sequences | Sequence[Tensor]) -> Tensor:
@@ -151,14 +158,14 @@ class SequenceModel(nn.Module, ABC):
         total = torch.zeros(len(data), dtype=torch.float64)
         return total.index_add_(0, data.rows, self.step_log_prob(data))
 
-    def laws(self, data: Sequences) -> Iterator[tuple[Batch, Distribution]]:
-        """The predictive law of every element, chunk by chunk; no sequence is ever cut."""
+    def distributions(self, data: Sequences) -> Iterator[tuple[Batch, Distribution]]:
+        """The predictive distribution of every element, chunk by chunk; no sequence is ever cut."""
         lanes = Lanes(data, min(_LANES, max(1, len(data))), cut=False, dtype=self._dtype())
         state = self.initial_state(lanes.num_lanes)
         for t in range(0, len(lanes), _CHUNK):
             batch = lanes[t : t + _CHUNK]
-            law, state = self.forward(batch, state)
-            yield batch, law
+            distribution, state = self.forward(batch, state)
+            yield batch, distribution
 
     @torch.no_grad()
     def condition(self, sequences: Sequences) -> tuple[Tensor | None, State]:
@@ -176,7 +183,7 @@ class SequenceModel(nn.Module, ABC):
             lanes = Lanes(one, 1, cut=False, dtype=self._dtype())
             state = self.initial_state(1)
             for t in range(0, len(lanes), _CHUNK):
-                _, state = self.members_law(lanes[t : t + _CHUNK], state)
+                _, state = self.members_distribution(lanes[t : t + _CHUNK], state)
             found.append(state)
             lasts.append(lanes[len(lanes) - 1 : len(lanes)].x[0])
         self.train(training)
@@ -278,11 +285,11 @@ class SequenceModel(nn.Module, ABC):
             now = None if known is None else known[..., step, :].expand(start.num_paths, -1)
             training = self.training
             self.eval()
-            law, state = self.step(previous, state, now, start.series)
+            distribution, state = self.step(previous, state, now, start.series)
             self.train(training)
             if start.temperature != 1.0 or start.top_p != 1.0:
-                law = _shaped(law, start.temperature, start.top_p)
-            previous = law.sample(rng.uniforms(streams, step, law.num_uniforms))
+                distribution = _shaped(distribution, start.temperature, start.top_p)
+            previous = distribution.sample(rng.uniforms(streams, step, distribution.num_uniforms))
             if previous.is_floating_point():
                 previous = previous.to(self._dtype())
             yield previous.unsqueeze(1)
@@ -299,8 +306,8 @@ class SequenceModel(nn.Module, ABC):
         """How many numbers were fitted."""
         return sum(p.numel() for p in self.parameters())
 
-    def _average(self, law: Distribution) -> Distribution:
-        return law if self.members == 1 else MixtureOf(law, dim=-1)
+    def _average(self, distribution: Distribution) -> Distribution:
+        return distribution if self.members == 1 else MixtureOf(distribution, dim=-1)
 
     def _per_member(self, x: Tensor) -> Tensor:
         if self.members == 1:
@@ -337,7 +344,9 @@ def _as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -
 
 
 def choose(mask: Tensor, first: Distribution, second: Distribution) -> Distribution:
-    """The first law where mask ``[...]`` is True, the second elsewhere; both of one family."""
+    """The first distribution where mask ``[...]`` is True, the second elsewhere; both of one
+    family.
+    """
     changes: dict[str, Any] = {}
     for part in dataclasses.fields(second):  # type: ignore[arg-type]
         one, other = getattr(first, part.name), getattr(second, part.name)
@@ -366,9 +375,9 @@ def _widen(state: State, rows: int) -> State:
     return states.apply(widen, state)
 
 
-def _shaped(law: Any, temperature: float, top_p: float) -> Distribution:
-    if not hasattr(law, "tempered"):
+def _shaped(distribution: Any, temperature: float, top_p: float) -> Distribution:
+    if not hasattr(distribution, "tempered"):
         raise SettingError(
-            "temperature and top_p shape the law of symbols; this model emits values"
+            "temperature and top_p shape the distribution of symbols; this model emits values"
         )
-    return law.tempered(temperature).nucleus(top_p)
+    return distribution.tempered(temperature).nucleus(top_p)

@@ -1,4 +1,4 @@
-"""Several fitted models as one: their laws averaged step by step with fixed weights."""
+"""Several fitted models as one: their distributions averaged step by step with fixed weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _SMALLEST = 0.02  # components with less weight than this are left out
 
 
 class Blend(SequenceModel):
-    """``P(X_t | past) = Σ_i w_i P_i(X_t | past)``: a law like any other, the past's included.
+    """``P(X_t | past) = Σ_i w_i P_i(X_t | past)``: a distribution like any other, the past's
+    included.
 
     models: fitted, of one view of the data. weights: positive, made to sum to 1. Its state is the
     tuple of their states.
@@ -58,7 +59,7 @@ class Blend(SequenceModel):
     def initial_state(self, batch_size: int) -> State:
         return tuple(part.initial_state(batch_size) for part in self.parts())
 
-    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+    def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         found = [part(batch, s) for part, s in zip(self.parts(), state, strict=True)]
         return self._blend(found)
 
@@ -99,7 +100,9 @@ class Blend(SequenceModel):
 
     def _blend(self, found: list[tuple[Distribution, State]]) -> tuple[Distribution, State]:
         weights: Tensor = self.weights  # type: ignore[assignment]
-        return BlendOf([law for law, _ in found], weights), tuple(state for _, state in found)
+        return BlendOf([distribution for distribution, _ in found], weights), tuple(
+            state for _, state in found
+        )
 
 
 def blend_weights(nats: Tensor) -> Tensor:

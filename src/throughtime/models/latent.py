@@ -33,13 +33,13 @@ class LatentAutoregressive(SequenceModel):
     cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm" or "mingru" (element-wise, trained
     by a parallel scan). hidden_size: per member. members: independent networks trained side by
     side in one block-diagonal recurrence; their
-    laws are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between layers and
-    before the head; input_dropout: on what the network is shown; recurrent_dropout: on the
-    recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale:
+    distributions are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between
+    layers and before the head; input_dropout: on what the network is shown; recurrent_dropout: on
+    the recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale:
     expected length of dependencies in steps; gate biases start so that memories of 1 … time_scale
-    steps are spread over the units (chrono initialisation, Tallec & Ollivier 2018). covariates:
-    how many columns known beforehand enter each step. identities: names of the training series,
-    each of which gets a learned vector (an unknown series gets the zero vector).
+    steps are spread over the units (chrono initialisation, Tallec & Ollivier 2018). covariates: how
+    many columns known beforehand enter each step. identities: names of the training series, each of
+    which gets a learned vector (an unknown series gets the zero vector).
 
     The initial state is learned. Recurrent matrices start orthogonal (Saxe et al. 2014).
     """
@@ -126,7 +126,7 @@ class LatentAutoregressive(SequenceModel):
         parts = tuple(part.expand(-1, batch_size, -1) for part in self.start)
         return parts if self.cell == "lstm" else parts[0]
 
-    def members_law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+    def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         y, state = self._outputs(batch, state)
         raw = self._head(y)
         if self.levels and batch.level is not None:
@@ -177,7 +177,7 @@ class LatentAutoregressive(SequenceModel):
         return self.emission.distribution(raw), state
 
     def _draw(self, start: Start, length: int | None) -> Iterator[Tensor]:
-        """As in the base class; whole loops in native code where it knows the law."""
+        """As in the base class; whole loops in native code where it knows the distribution."""
         native = drawing.sampler(self, start)
         return super()._draw(start, length) if native is None else native.blocks(length)
 
@@ -251,7 +251,7 @@ class LatentAutoregressive(SequenceModel):
         else:
             parts = y.unflatten(-1, (self.members, self.hidden_size))
             raw = torch.einsum("...mh,mph->...mp", parts, self.head_weight) + self.head_bias
-        return raw.to(self.head_bias.dtype)  # laws are evaluated in full precision
+        return raw.to(self.head_bias.dtype)  # distributions are evaluated in full precision
 
     @torch.no_grad()
     def _initialise(self) -> None:

@@ -1,10 +1,10 @@
-"""AR(τ) for real values: a linear law with Normal or Student-t noise, float64 throughout.
+"""AR(τ) for real values: a linear distribution with Normal or Student-t noise, float64 throughout.
 
     z_t = c + G u_t + A_1 z_{t-1} + … + A_τ z_{t-τ} + e_t
 
 z has D columns, u are C covariates known at time t. A step whose last k < τ predecessors alone are
-observed (near the start of its series, after a gap) has the law of the AR(k) fitted to the same
-data, so every element of a series has a probability; k = 0 is the marginal law.
+observed (near the start of its series, after a gap) has the distribution of the AR(k) fitted to the
+same data, so every element of a series has a probability; k = 0 is the marginal distribution.
 
 All orders come from one QR factor of ``[1, u, z_{t-1}, …, z_{t-τ}, z_t]``: the columns of a lower
 order are a prefix, and the steps that only it can use are added by an update of the factor.
@@ -36,12 +36,14 @@ from throughtime.models.regression import (
 
 
 class Prediction(NamedTuple):
-    """Laws of several steps. For Normal noise `scale` is the standard deviation and `df` None."""
+    """Distributions of several steps. For Normal noise `scale` is the standard deviation and `df`
+    None.
+    """
 
     location: Tensor  # [T, D]
     scale: Tensor  # [T, D], marginal where the noise is a full covariance
     df: Tensor | None  # [T, D]
-    lags: Tensor  # int64 [T]: how many predecessors the law rests on
+    lags: Tensor  # int64 [T]: how many predecessors the distribution rests on
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class LinearAR:
     def mean(
         self, past: Tensor, count: int | Tensor, covariates: Tensor | None = None
     ) -> Prediction:
-        """The law of one next step per row.
+        """The distribution of one next step per row.
 
         past: ``[B, P, D]``, the newest value last. count: how many of the newest values of each row
         are observed (an int, or int64 ``[B]``); those before are ignored, whatever they hold.
@@ -114,7 +116,7 @@ class LinearAR:
     def predict(
         self, z: Tensor, covariates: Tensor | None = None, offsets: Tensor | None = None
     ) -> Prediction:
-        """The law of every step of one or more series given the steps before it.
+        """The distribution of every step of one or more series given the steps before it.
 
         z: ``[T, D]``, NaN where missing (a step after a gap rests on the steps since the gap).
         covariates: ``[T, C]``. offsets: int64 ``[N + 1]``, where the series begin and end; None for
@@ -141,13 +143,15 @@ class LinearAR:
         self, z: Tensor, covariates: Tensor | None = None, offsets: Tensor | None = None
     ) -> Tensor:
         """Log-density of every step in nats, ``[T]``; NaN where z is missing. As `predict`."""
-        law = self.predict(z, covariates, offsets)
+        distribution = self.predict(z, covariates, offsets)
         if self.covariance is None:
-            return _log_density(z.double(), law).sum(1)
+            return _log_density(z.double(), distribution).sum(1)
         root = torch.linalg.cholesky(self.covariance)
-        residual = (z.double() - law.location)[..., None]
-        white = torch.linalg.solve_triangular(root[law.lags], residual, upper=False)[..., 0]
-        volume = root.diagonal(dim1=1, dim2=2).log().sum(1)[law.lags]
+        residual = (z.double() - distribution.location)[..., None]
+        white = torch.linalg.solve_triangular(root[distribution.lags], residual, upper=False)[
+            ..., 0
+        ]
+        volume = root.diagonal(dim1=1, dim2=2).log().sum(1)[distribution.lags]
         return -0.5 * (white**2).sum(1) - volume - 0.5 * self.columns * math.log(2 * math.pi)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -206,8 +210,8 @@ def fit_normal(
 ) -> LinearAR:
     """Least squares, which is maximum likelihood under Normal noise, for the orders 0 … `order`.
 
-    z: series ``[T_i, D]`` that share one law; NaN where missing: the equations that would need a
-    missing value are left out. covariates: ``[T_i, C]`` each. ridge: penalty on the squared
+    z: series ``[T_i, D]`` that share one distribution; NaN where missing: the equations that would
+    need a missing value are left out. covariates: ``[T_i, C]`` each. ridge: penalty on the squared
     coefficients of the standardised columns. full: noise correlated across columns, else diagonal.
     Raises DataError (too few steps for the order, a constant column), SettingError.
     """
@@ -323,10 +327,10 @@ def _num_parameters(order: int, columns: int, covariates: int, student: bool, fu
     return columns * (1 + covariates + order * columns) + noise
 
 
-def _log_density(z: Tensor, law: Prediction) -> Tensor:
-    residual = (z - law.location) / law.scale
-    if law.df is None:
-        return -0.5 * residual**2 - law.scale.log() - 0.5 * math.log(2 * math.pi)
-    return torch.distributions.StudentT(law.df, validate_args=False).log_prob(residual) - (
-        law.scale.log()
+def _log_density(z: Tensor, distribution: Prediction) -> Tensor:
+    residual = (z - distribution.location) / distribution.scale
+    if distribution.df is None:
+        return -0.5 * residual**2 - distribution.scale.log() - 0.5 * math.log(2 * math.pi)
+    return torch.distributions.StudentT(distribution.df, validate_args=False).log_prob(residual) - (
+        distribution.scale.log()
     )

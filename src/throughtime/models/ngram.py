@@ -3,7 +3,7 @@
 Probability of symbol x after the context c of k symbols, n the count of (c, x), N = Σ_x n::
 
     P_k(x | c) = (n - D(n)) / N  +  γ(c) P_{k-1}(x | c without its oldest symbol),   P_{-1} = 1 / V
-    γ(c) = Σ_x D(n(c, x)) / N,   so that the law sums to one whatever the discounts D are
+    γ(c) = Σ_x D(n(c, x)) / N,   so that the distribution sums to one whatever the discounts D are
 
 The longest context uses how often (c, x) occurred; every shorter one uses its *continuation
 count*, the number of different symbols seen before it (Kneser & Ney 1995), since a shorter context
@@ -403,16 +403,16 @@ class _Tuning:
         backoff: list[list[Floats]] = [[], []]
         whole = []
         for level in range(levels):
-            laws = []
+            distributions = []
             for kind in (HIGHEST, LOWER):
                 ratio, cell, classes, bucket, scale = self.data[kind][level]
                 table = discounts[kind, level]
                 taken = np.pad(table, ((0, 0), (1, 0))).ravel()[cell]
                 left = np.where(scale > 0, np.einsum("jn,nj->n", classes, table[bucket]), 1.0)
                 backoff[kind].append(left)
-                laws.append(ratio - taken * scale + left * p[level])
-            whole.append(laws[HIGHEST])
-            p.append(laws[LOWER])
+                distributions.append(ratio - taken * scale + left * p[level])
+            whole.append(distributions[HIGHEST])
+            p.append(distributions[LOWER])
         gradient = np.zeros(discounts.shape)
         onward = np.zeros(self.steps)  # d objective / d P_k with continuation counts
         for level in range(levels - 1, -1, -1):
@@ -427,7 +427,7 @@ class _Tuning:
                     gradient[kind, level, :, j] += np.bincount(
                         bucket, slope * classes[j] * p[level], BUCKETS
                     )
-        return np.array([-np.log(law).mean() for law in whole]), gradient
+        return np.array([-np.log(distribution).mean() for distribution in whole]), gradient
 
 
 def _checked(values: Tensor, offsets: Tensor, num_symbols: int) -> tuple[Ints, Ints]:

@@ -28,7 +28,7 @@ from throughtime.state import State
 
 
 class Predictor(nn.Module, ABC):
-    """The law of X_t given the last `order` elements."""
+    """The distribution of X_t given the last `order` elements."""
 
     order: int
     closed_form = True  # `fit` finds the parameters; otherwise they are trained
@@ -38,18 +38,18 @@ class Predictor(nn.Module, ABC):
         """Before the first element: nothing is known."""
 
     @abstractmethod
-    def law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        """The laws ``[T, B]`` of a batch, and the state after it."""
+    def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        """The distributions ``[T, B]`` of a batch, and the state after it."""
 
     @abstractmethod
     def step(
         self, previous: Tensor | None, state: State, covariates: Tensor | None
     ) -> tuple[Distribution, State]:
-        """The law ``[B]`` of the next element, and the state."""
+        """The distribution ``[B]`` of the next element, and the state."""
 
     @abstractmethod
     def fit(self, train: Sequences) -> None:
-        """Fits in closed form what can be; a network starts at the marginal law."""
+        """Fits in closed form what can be; a network starts at the marginal distribution."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Fitted arrays beside the registered parameters."""
@@ -79,9 +79,9 @@ class Windowed(Predictor):
 
     @abstractmethod
     def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
-        """The law given windows ``[..., τ]`` or ``[..., τ, D]`` of which `known` are real."""
+        """The distribution given windows ``[..., τ]`` or ``[..., τ, D]``; `known` ones are real."""
 
-    def law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+    def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         window, known = state
         steps = len(batch)
         line = torch.cat([window, batch.previous.to(window.dtype)])  # [τ + T, B, ...]
@@ -95,8 +95,8 @@ class Windowed(Predictor):
         windows = line.unfold(0, self.order, 1)[1:] if self.order else line.unsqueeze(-1)[..., :0]
         if not self.emission.symbols:
             windows = windows.transpose(-1, -2)
-        law = self.from_window(windows, self._usable(count), batch.covariates)
-        return law, (line[len(line) - self.order :], count[-1:])
+        distribution = self.from_window(windows, self._usable(count), batch.covariates)
+        return distribution, (line[len(line) - self.order :], count[-1:])
 
     def step(
         self, previous: Tensor | None, state: State, covariates: Tensor | None
@@ -107,8 +107,8 @@ class Windowed(Predictor):
             window = window[len(window) - self.order :]
             known = known + 1
         shown = window.movedim(0, 1)
-        law = self.from_window(shown, self._usable(known[0]), covariates)
-        return law, (window, known)
+        distribution = self.from_window(shown, self._usable(known[0]), covariates)
+        return distribution, (window, known)
 
     def _usable(self, count: Tensor) -> Tensor:
         return (count - self.levels).clamp(min=0, max=self.order)
@@ -119,11 +119,13 @@ class Windowed(Predictor):
 
 
 class ConstantPredictor(Windowed):
-    """The same law at every step: the marginal law of the training values, whatever the past."""
+    """The same distribution at every step: the marginal distribution of the training values,
+    whatever the past.
+    """
 
     def __init__(self, order: int, emission: Emission, covariates: int, levels: int) -> None:
         if order:
-            raise SettingError(f"a constant law looks at no lags; got order {order}")
+            raise SettingError(f"a constant distribution looks at no lags; got order {order}")
         super().__init__(order, emission, covariates, levels)
         self.register_buffer("raw", torch.zeros(emission.num_parameters, dtype=torch.float64))
         self.double()
@@ -156,7 +158,7 @@ class LinearPredictor(Windowed):
 
     def fit(self, train: Sequences) -> None:
         lengths = train.lengths.tolist()
-        # Undifferenced first values obey another law: to the regression they are missing.
+        # Undifferenced first values obey another distribution: to the regression they are missing.
         values = torch.where(train.level.unsqueeze(1), torch.nan, train.values)
         covariates = None
         if self.covariates and train.covariates is not None:
@@ -255,7 +257,7 @@ class CountPredictor(Predictor):
     def initial_state(self, batch_size: int) -> State:
         return self._core().start(batch_size).unsqueeze(0)
 
-    def law(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+    def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         core, nodes, tables = self._core(), state[0], []
         for t in range(len(batch)):
             nodes = core.advance(nodes, torch.where(batch.start[t], -1, batch.previous[t]))
@@ -287,7 +289,9 @@ class CountPredictor(Predictor):
 
 
 def marginal_values(train: Sequences) -> Tensor:
-    """The values whose marginal law a model starts from: levels of differenced series left out."""
+    """The values whose marginal distribution a model starts from: levels of differenced series left
+    out.
+    """
     return train.values if train.domain.integer else train.values[~train.level]
 
 

@@ -1,6 +1,7 @@
 """Fitting linear autoregressions: one QR factor for all orders, and Student-t noise.
 
-What `linear.py` needs to estimate its laws, on standardised arrays; nothing here is public.
+What `linear.py` needs to estimate its distributions, on standardised arrays; nothing here is
+public.
 """
 
 from __future__ import annotations

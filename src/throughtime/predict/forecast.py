@@ -14,7 +14,7 @@ from torch import Tensor
 from throughtime.data.frequency import future_stamps
 from throughtime.data.readers.files import nearest
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import SettingError
 from throughtime.evaluation import enough_paths
 from throughtime.evaluation.comparison import shown
@@ -60,7 +60,7 @@ class Question:
 
 def forecast(
     model: SequenceModel,
-    chain: Chain,
+    chain: Transforms,
     context: Sequences,
     chosen: list[int],
     question: Question,
@@ -96,7 +96,7 @@ def places(names: tuple[str, ...], asked: list[str] | None) -> list[int]:
 
 def _paths(
     model: SequenceModel,
-    chain: Chain,
+    chain: Transforms,
     one: Sequences,
     question: Question,
     future: Future | None,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import DataError, VocabularyError
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
@@ -30,7 +30,7 @@ class Judged:
     raw: Sequences
     seen: Sequences
     nats: Tensor
-    chain: Chain
+    chain: Transforms
     unit: str
 
     def totals(self) -> dict[str, Any]:
@@ -118,16 +118,16 @@ def step_nats(model: SequenceModel, seen: Sequences, on_progress: Progress) -> T
     if isinstance(model, Autoregressive) and model.closed_form:
         return model.step_nats(seen)  # all at once
     nats, done = torch.zeros(total, dtype=torch.float64), 0
-    for batch, law in model.laws(seen):
+    for batch, distribution in model.distributions(seen):
         real = batch.weight > 0
-        nats[batch.index[real]] = law.log_prob(batch.x).double()[real]
+        nats[batch.index[real]] = distribution.log_prob(batch.x).double()[real]
         done += int((batch.index >= 0).sum())
         on_progress(min(done, total), total, "scoring")
     return nats
 
 
 def check_known(
-    chain: Chain,
+    chain: Transforms,
     raw: Sequences,
     seen: Sequences,
     hint: str = "; use unknown=True to score it as an unseen character",

@@ -69,7 +69,7 @@ def assess(
     scores |= {"data": summary | {"transforms": transforms}, "orders": workshop.orders}
     scores["history"] = _history(fitted, scores["best"], workshop, on_event)
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
-    test = _few_laws(parts.test)
+    test = _limited(parts.test)
     season = workshop.view.season
     horizon = max(season or 0, _HORIZON)
     scores["forecast"] = evaluation.forecast(
@@ -101,7 +101,7 @@ def _history(
     windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
     if found is None or network is None or network.valid >= min(windows, default=math.inf):
         return found
-    spans = [shown(network.model, network.chain, p) for p in (parts.train, _few_laws(parts.test))]
+    spans = [shown(network.model, network.chain, p) for p in (parts.train, _limited(parts.test))]
     on_event({"event": "evaluate", "what": f"memory of {network.name}"})
     return with_network(
         found, network.model, network.name, spans[0], spans[1], workshop.settings.seed
@@ -154,8 +154,8 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _few_laws(test: Sequences) -> Sequences:
-    """The test data, or a part of them where every law of all would take minutes."""
+def _limited(test: Sequences) -> Sequences:
+    """The test data, or a part of them where every distribution of all would take minutes."""
     if test.steps <= _MOST_LAWS:
         return test
     if len(test) == 1:  # its last steps; those before become past
@@ -165,34 +165,34 @@ def _few_laws(test: Sequences) -> Sequences:
 
 
 def describe(fitted: Fitted) -> str:
-    """A model in a few words: sizes and law."""
+    """A model in a few words: sizes and distribution."""
     model = fitted.candidate.model
     if model["kind"] == "blend":
         return " + ".join(
             f"{w:.2f} {n}" for n, w in zip(model["names"], model["weights"], strict=True)
         )
     emission = model["emission"]
-    law = emission["kind"].replace("_", " ")
+    distribution = emission["kind"].replace("_", " ")
     if emission["kind"] == "mixture":
         component = (
             emission["component"].replace("student_t", "Student-t").replace("normal", "Normal")
         )
-        law = f"mixture of {emission['num_components']} {component}"
-    law = law.replace("student t", "Student-t")
+        distribution = f"mixture of {emission['num_components']} {component}"
+    distribution = distribution.replace("student t", "Student-t")
     if model["kind"] == "latent":
         size = f"{model['cell'].upper()}({model['hidden_size']})"
         if model["num_layers"] > 1:
             size += f", {model['num_layers']} layers"
         if model["members"] > 1:
             size += f", {model['members']} averaged"
-        return f"{size}, {law}"
+        return f"{size}, {distribution}"
     if model["order"] == 0:
-        return f"constant {law}"
+        return f"constant {distribution}"
     names = {"linear": "linear", "ngram": "interpolated n-gram", "mlp": "network"}
     predictor = model["predictor"]
     if predictor == "auto":
         predictor = "ngram" if emission["kind"] == "categorical" else "linear"
-    return f"{names[predictor]} over {model['order']} lags, {law}"
+    return f"{names[predictor]} over {model['order']} lags, {distribution}"
 
 
 def samples(best: Fitted, test: Sequences, seed: int) -> list[dict[str, Any]]:

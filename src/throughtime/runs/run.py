@@ -27,7 +27,7 @@ from throughtime.predict.context import Future, futures, load_context, save_cont
 from throughtime.data.readers.files import nearest, quoted, suffix
 from throughtime.data.readers.read import KINDS, read
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError
 from throughtime.evaluation.comparison import shown
 from throughtime.search.search import Fitted, load_fitted, model_tensors, place_of, restore_model
@@ -48,7 +48,7 @@ class Run:
 
     folder: Path
     model: SequenceModel
-    chain: Chain
+    chain: Transforms
     description: dict[str, Any]  # model.json
     scores: dict[str, Any]  # scores.json
 
@@ -346,7 +346,7 @@ def load(folder: str | Path) -> Run:
     tensors, _ = files.read_tensors(place / "model.safetensors", str(description["sha256"]))
     try:
         model = restore_model(description["model"], tensors)
-        chain = Chain.from_json(description["chain"])
+        chain = Transforms.from_json(description["chain"])
     except (
         KeyError,
         TypeError,

@@ -19,22 +19,24 @@ MAX_ORDER = {"text": 10, "sound": 3, "real": 40}  # of the ladder that --order a
 
 
 def references(view: View, train: Sequences) -> list[Candidate]:
-    """The naive models: a constant law of the values, of their changes, of their yearly changes."""
+    """The naive models: a constant distribution of the values, of their changes, of their yearly
+    changes.
+    """
     emission = view.emission
     if emission.symbols or emission.kind in ("bernoulli", "poisson", "negative_binomial"):
         name = "unigram" if emission.symbols else "constant"
         return [_constant(name, list(view.transforms), emission)]
-    law = emissions.StudentT(emission.columns)
+    distribution = emissions.StudentT(emission.columns)
     found = [
-        _constant("constant", [{"kind": "standardise"}], law),
-        _constant("random walk", [{"kind": "difference"}, {"kind": "standardise"}], law),
+        _constant("constant", [{"kind": "standardise"}], distribution),
+        _constant("random walk", [{"kind": "difference"}, {"kind": "standardise"}], distribution),
     ]
     if {"kind": "log"} in view.transforms:
         specs: list[dict[str, Any]] = [{"kind": k} for k in ("log", "difference", "standardise")]
-        found.append(_constant("geometric random walk", specs, law))
+        found.append(_constant("geometric random walk", specs, distribution))
     if view.season is not None:
         specs = [{"kind": "difference", "lag": view.season}, {"kind": "standardise"}]
-        found.append(_constant("seasonal naive", specs, law))
+        found.append(_constant("seasonal naive", specs, distribution))
     first, *others = found
     return [first] + [one for one in others if highest_order(train, one.transforms, 0) == 0]
 
@@ -50,8 +52,8 @@ def _constant(name: str, transforms: list[dict[str, Any]], emission: Emission) -
     return Candidate(name=name, family="reference", transforms=transforms, model=model)
 
 
-def window_law(emission: Emission) -> Emission:
-    """The law of the closed-form autoregression beside the latent models."""
+def closed_form_emission(emission: Emission) -> Emission:
+    """The distribution of the closed-form autoregression beside the latent models."""
     if emission.kind in ("mixture", "laplace", "student_t"):
         return emissions.StudentT(emission.columns)
     if emission.kind == "normal":
@@ -76,7 +78,7 @@ def orders(
                 f"the longest training sequence has {shortest_useful + 1}"
             )
         return [asked]
-    if natural_predictor(window_law(emission)) == "ngram":
+    if natural_predictor(closed_form_emission(emission)) == "ngram":
         few = train.domain.kind == "sound" or train.chain.kinds[:1] in (("mulaw",), ("linear",))
         ladder = list(range(1, MAX_ORDER["sound" if few else "text"] + 1))
     else:

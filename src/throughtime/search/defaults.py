@@ -183,7 +183,7 @@ def _sound(train: Sequences) -> Recipe:
 
 
 def _quantised(train: Sequences) -> Recipe:
-    """Series of whole numbers: as for other series, with more room for sharp laws."""
+    """Series of whole numbers: as for other series, with more room for sharp distributions."""
     window = min(100, max(2, int(train.lengths.max())))
     return Recipe(
         hidden=32,

@@ -15,7 +15,7 @@ from throughtime.search import views
 
 
 def real_orders(
-    train: Sequences, valid: Sequences, law: Emission, ladder: list[int], levels: int
+    train: Sequences, valid: Sequences, distribution: Emission, ladder: list[int], levels: int
 ) -> list[dict[str, Any]]:
     """Held-out nats, AIC and BIC of linear autoregressions of several orders."""
     offset = validation_offset(train)
@@ -23,14 +23,14 @@ def real_orders(
     covariates = (
         None if train.covariates is None else train.covariates.split(train.lengths.tolist())
     )
-    noise = "student_t" if law.kind == "student_t" else "normal"
+    noise = "student_t" if distribution.kind == "student_t" else "normal"
     scanned = linear_ar.scan(
         values.split(train.lengths.tolist()), ladder, covariates=covariates, noise=noise
     )
     rows = []
     for row in scanned:
         count = 0 if train.covariates is None else train.covariates.shape[1]
-        model = Autoregressive(row["order"], emission=law, levels=levels, covariates=count)
+        model = Autoregressive(row["order"], emission=distribution, levels=levels, covariates=count)
         model.begin(train)
         rows.append(
             {
@@ -44,10 +44,10 @@ def real_orders(
 
 
 def symbol_orders(
-    train: Sequences, valid: Sequences, law: Emission, highest: int
+    train: Sequences, valid: Sequences, distribution: Emission, highest: int
 ) -> list[dict[str, Any]]:
     """Held-out nats, AIC and BIC of n-grams of every order, all nested in one fit."""
-    core = NGram.fit(train.values, train.offsets, law.num_symbols, highest)  # type: ignore[attr-defined]
+    core = NGram.fit(train.values, train.offsets, distribution.num_symbols, highest)  # type: ignore[attr-defined]
     counts, levels = core.tensors()["counts"][0], core.tensors()["levels"]
     scored = valid.scored()
     steps = len(train.values)

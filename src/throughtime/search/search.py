@@ -14,7 +14,7 @@ from torch import Tensor
 
 from throughtime import files
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain
+from throughtime.data.transforms import Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
 from throughtime.evaluation.comparison import shown
@@ -42,7 +42,7 @@ class Fitted:
 
     candidate: Candidate
     model: SequenceModel
-    chain: Chain
+    chain: Transforms
     valid: float  # nats per step, in the data's own units
     valid_nats: Tensor  # log-probability of each validation step before any refit, [total]
     seconds: float
@@ -209,7 +209,7 @@ class Workshop:
         self,
         candidate: Candidate,
         model: SequenceModel,
-        chain: Chain,
+        chain: Transforms,
         nats: Tensor,
         seconds: float,
         passes: float | None = None,
@@ -222,7 +222,7 @@ class Workshop:
         memory = peak_memory_mb() or 0.0
         return Fitted(candidate, model.eval(), chain, valid, nats, seconds, memory, passes)
 
-    def judge(self, model: SequenceModel, chain: Chain) -> Tensor:
+    def judge(self, model: SequenceModel, chain: Transforms) -> Tensor:
         """Log-probability of each validation step, in the data's own units; 0 for the past."""
         return model.step_log_prob(shown(model, chain, self.held))
 
@@ -262,9 +262,11 @@ class Workshop:
         return [self.finished(candidate, model, leader.chain, judged, seconds)]
 
     def begin(
-        self, candidate: Candidate, data: Sequences, chain: Chain | None = None
-    ) -> tuple[SequenceModel, Chain]:
-        """A candidate as it is before training: transforms and marginal laws fitted to `data`."""
+        self, candidate: Candidate, data: Sequences, chain: Transforms | None = None
+    ) -> tuple[SequenceModel, Transforms]:
+        """A candidate as it is before training: transforms and marginal distributions fitted to
+        `data`.
+        """
         torch.manual_seed(self.settings.seed)
         model, chain = (
             registry.build(candidate.model),
@@ -279,7 +281,7 @@ class Workshop:
         wanted: TrainSettings,
         seconds: float | None,
         place: Path | None,
-    ) -> tuple[SequenceModel, Chain, Tensor, float, float]:
+    ) -> tuple[SequenceModel, Transforms, Tensor, float, float]:
         """A trained network with its chain, the nats of the validation steps, passes, seconds."""
         model, chain = self.begin(candidate, self.parts.train)
         train, valid = (shown(model, chain, p) for p in (self.parts.train, self.parts.valid))
@@ -345,26 +347,26 @@ class Workshop:
 
     def autoregressions(self) -> list[Fitted]:
         """The finite windows: the best order in closed form, and a network over the window."""
-        law = candidates.window_law(self.view.emission)
+        distribution = candidates.closed_form_emission(self.view.emission)
         advised = None if self.advice is None else self.advice.order
-        ladder = candidates.orders(law, self.parts.train, self.settings.order, advised)
+        ladder = candidates.orders(distribution, self.parts.train, self.settings.order, advised)
         transforms = list(self.view.transforms)
         chain = views.fitted(transforms, self.parts.train)
         train, valid = self.parts.train.transform(chain), self.parts.valid.transform(chain)
-        if natural_predictor(law) == "ngram":
-            self.orders = symbol_orders(train, valid, law, max(ladder))
-        elif natural_predictor(law) == "linear":
+        if natural_predictor(distribution) == "ngram":
+            self.orders = symbol_orders(train, valid, distribution, max(ladder))
+        elif natural_predictor(distribution) == "linear":
             if self.settings.order == "auto":
                 most = views.highest_order(self.parts.train, transforms, max(ladder))
                 ladder = [order for order in ladder if order <= most] or [max(0, most)]
-            self.orders = real_orders(train, valid, law, ladder, self.view.differenced)
+            self.orders = real_orders(train, valid, distribution, ladder, self.view.differenced)
         else:
             self.orders = []
         best = min(self.orders, key=lambda row: row["nats_per_step"], default={"order": ladder[0]})
         order = int(best["order"]) if self.settings.order == "auto" else int(self.settings.order)
         found = []
-        if natural_predictor(law) != "mlp":
-            found.append(self.fit(self.window(f"ar({order})", order, law, train, None)))
+        if natural_predictor(distribution) != "mlp":
+            found.append(self.fit(self.window(f"ar({order})", order, distribution, train, None)))
         if self.parts.train.domain.kind != "text":
             width = candidates.window_width(train, order, self.settings.order)
             training = defaults.window_training(self.parts.train, self.view.emission, self.settings)
@@ -445,7 +447,7 @@ def load_fitted(path: Path) -> Fitted:
     return Fitted(
         candidate,
         restore_model(candidate.model, tensors),
-        Chain.from_json(values["chain"]),
+        Transforms.from_json(values["chain"]),
         values["valid"],
         tensors["valid_nats"],
         values["seconds"],

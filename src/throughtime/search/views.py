@@ -13,7 +13,7 @@ import torch
 
 from throughtime import emissions
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Chain, Transform, transform_from_json
+from throughtime.data.transforms import Transform, Transforms, transform_from_json
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
 from throughtime.models import linear_ar
@@ -29,7 +29,9 @@ _PROBE_ORDER = 3  # the quick autoregression that chooses between views
 
 @dataclass(frozen=True)
 class View:
-    """How the data are shown to the networks: raw transforms (unfitted) and the law of a step."""
+    """How the data are shown to the networks: raw transforms (unfitted) and the distribution of a
+    step.
+    """
 
     transforms: tuple[dict[str, Any], ...]
     emission: Emission
@@ -52,7 +54,7 @@ def natural_view(train: Sequences, valid: Sequences, settings: RunSettings) -> V
         levels = _num_symbols(fitted(quantised, train))
         return View(tuple(quantised), _named(settings.emission, 1, levels, "categorical"))
     if kind == "symbols":
-        count = _num_symbols(Chain((), train.domain))
+        count = _num_symbols(Transforms((), train.domain))
         return View((), _named(settings.emission, 1, count, "categorical"))
     columns = train.values.shape[1]
     if kind in ("binary", "count"):
@@ -88,7 +90,7 @@ def _best_view(
     seen = torch.cat([train.values, valid.values])
     low, high = seen.nan_to_num(torch.inf).amin(0), seen.nan_to_num(-torch.inf).amax(0)
     positive, wide = bool((low > 0).all()), bool((high > 2 * low).all())
-    law = emissions.StudentT(train.values.shape[1])
+    distribution = emissions.StudentT(train.values.shape[1])
     steps = train.steps + valid.steps
     scores: dict[tuple[str, ...], float] = {}
     for view in _VIEWS:
@@ -98,7 +100,7 @@ def _best_view(
         order = highest_order(train, chain, _PROBE_ORDER)
         if order < 0 and view:
             continue
-        model, found = fit_closed(max(0, order), law, chain, train)
+        model, found = fit_closed(max(0, order), distribution, chain, train)
         nats = [model.step_log_prob(part.transform(found)).sum() for part in (train, valid)]
         handicap = _LEVELS_HANDICAP * ("difference" not in view)
         handicap += _SCALE_HANDICAP * ("log" not in view)
@@ -128,7 +130,7 @@ def _named(name: str, columns: int, num_symbols: int | None, natural: str) -> Em
     return emissions.from_json(options)
 
 
-def _num_symbols(chain: Chain) -> int:
+def _num_symbols(chain: Transforms) -> int:
     count = chain.output.num_symbols
     if count is None:
         raise DataError("these data are not symbols")
@@ -157,17 +159,17 @@ def season(data: Sequences) -> int | None:
     return best if strong else None
 
 
-def fitted(specs: list[dict[str, Any]], train: Sequences) -> Chain:
+def fitted(specs: list[dict[str, Any]], train: Sequences) -> Transforms:
     """The chain that unfitted descriptions become on training data."""
     transforms: list[Transform | str] = [
         spec["kind"] if len(spec) == 1 else transform_from_json(spec) for spec in specs
     ]
-    return Chain.fit(transforms, train)
+    return Transforms.fit(transforms, train)
 
 
 def fit_closed(
     order: int, emission: Emission, specs: list[dict[str, Any]], train: Sequences
-) -> tuple[SequenceModel, Chain]:
+) -> tuple[SequenceModel, Transforms]:
     """An autoregression in closed form on a view of the data."""
     chain = fitted(specs, train)
     shown = train.transform(chain)

@@ -323,9 +323,9 @@ def validation_nats(model: SequenceModel, valid: Sequences, past: int | None) ->
     total, count = 0.0, 0.0
     for t in range(0, len(lanes), 256):
         batch = lanes[t : t + 256]
-        law, state = model(batch, state)
+        distribution, state = model(batch, state)
         real = batch.weight > 0
-        total -= float(law.log_prob(batch.x)[real].double().sum())
+        total -= float(distribution.log_prob(batch.x)[real].double().sum())
         count += float(real.sum())
     return total / max(count, 1.0) + train_offset(valid)
 

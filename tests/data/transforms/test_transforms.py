@@ -19,7 +19,6 @@ from throughtime.data.sequences import Domain, Sequences
 from throughtime.data.transforms import (
     Binary,
     Bytes,
-    Chain,
     Characters,
     Counts,
     Difference,
@@ -30,6 +29,7 @@ from throughtime.data.transforms import (
     Symbols,
     Tokens,
     Transform,
+    Transforms,
     decode_text,
     encode_text,
 )
@@ -69,7 +69,7 @@ def series(seed: int, *lengths: int, width: int = 2) -> Sequences:
 @pytest.mark.parametrize("start", [0, 9])
 def test_log_det_is_that_of_autograd(specs: list[Transform | str], start: int) -> None:
     train = series(0, 40, 25)
-    chain = Chain.fit(specs, train)
+    chain = Transforms.fit(specs, train)
     raw = dataclasses.replace(series(1, 14, 12), starts=torch.tensor([start, start]))
     done = raw.transform(chain)
     for i in range(2):
@@ -118,7 +118,7 @@ def test_a_likelihood_does_not_depend_on_the_units() -> None:
     st.data(),
 )
 def test_inverse_continues_any_past(which: int, seed: int, length: int, data: Any) -> None:
-    chain = Chain.fit(CHAINS[which], series(0, 40, 25))
+    chain = Transforms.fit(CHAINS[which], series(0, 40, 25))
     raw = series(seed, length)
     cut = data.draw(st.integers(0, length))
     x = raw.sequence(0)
@@ -131,7 +131,7 @@ def test_inverse_continues_any_past(which: int, seed: int, length: int, data: An
 
 def test_inverse_paths_are_independent() -> None:
     x = torch.tensor([[10.0], [12.0]]).double()
-    chain = Chain.fit(["difference"], Sequences.of([x]))
+    chain = Transforms.fit(["difference"], Sequences.of([x]))
     z = torch.tensor([[[1.0], [1.0]], [[-2.0], [5.0]]])
     back = chain.inverse(z, x)
     assert back.dtype == torch.float64
@@ -143,9 +143,17 @@ def test_inverse_starts_from_the_last_observed_value() -> None:
     train = Sequences.of([torch.arange(20.0).double()])
     past = torch.tensor([1.0, 2.0, 5.0, NAN]).double()[:, None]
     one = torch.ones(3, 1).double()
-    assert Chain.fit(["difference"], train).inverse(one, past)[:, 0].tolist() == [6.0, 7.0, 8.0]
+    assert Transforms.fit(["difference"], train).inverse(one, past)[:, 0].tolist() == [
+        6.0,
+        7.0,
+        8.0,
+    ]
     # At lag 2 the phase counts: 5 and, for the missing one, 2.
-    assert Chain.fit([Difference(2)], train).inverse(one, past)[:, 0].tolist() == [6.0, 3.0, 7.0]
+    assert Transforms.fit([Difference(2)], train).inverse(one, past)[:, 0].tolist() == [
+        6.0,
+        3.0,
+        7.0,
+    ]
 
 
 # Levels
@@ -213,7 +221,7 @@ def test_fitting_sees_training_data_only(specs: list[Transform | str]) -> None:
     changed = dataclasses.replace(raw, values=values)
     chains = [s.split(0.1, 0.1, by="time")[0].transform(specs).chain for s in (raw, changed)]
     assert chains[0] == chains[1]
-    assert chains[0] != Chain.fit(specs, changed) or "standardise" not in specs
+    assert chains[0] != Transforms.fit(specs, changed) or "standardise" not in specs
 
 
 @pytest.mark.parametrize("specs", CHAINS, ids=str)
@@ -342,13 +350,13 @@ def test_texts_with_pasts_change_lengths_exactly() -> None:
 def test_bytes_and_tokens_lose_nothing(texts: list[str]) -> None:
     kept = [text for text in texts if text] or ["x"]
     raw = Sequences.of(kept)
-    for chain in (Chain.fit([Bytes()], raw), TOKENS):
+    for chain in (Transforms.fit([Bytes()], raw), TOKENS):
         done = raw.transform(chain)
         assert [chain.text(done.sequence(i)) for i in range(len(done))] == kept
         assert done.sizes["bytes"].tolist() == [len(text.encode()) for text in kept]
 
 
-TOKENS = Chain.fit([Tokens(300)], Sequences.of(["the cat and the hat and the bat"]))
+TOKENS = Transforms.fit([Tokens(300)], Sequences.of(["the cat and the hat and the bat"]))
 
 
 def test_tokens() -> None:
@@ -363,7 +371,7 @@ def test_tokens() -> None:
     with pytest.raises(SettingError, match="one sequence"):
         first.chain.inverse(first.values[None])
     with pytest.raises(DataError, match="fit the tokens again"):
-        Sequences.of(["a"]).transform(Chain((Tokens(300, "{}"),), Domain("text")))
+        Sequences.of(["a"]).transform(Transforms((Tokens(300, "{}"),), Domain("text")))
 
 
 def test_missing_tokenizers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,11 +438,11 @@ def every_fitted_transform() -> list[Transform]:
     text = Sequences.of(["hello"])
     binary = Sequences.of([torch.tensor([0.0, 1.0])])
     return [
-        *Chain.fit(["log", Difference(2), "standardise", Scale(2.0)], real),
-        *Chain.fit(["characters"], text),
-        *Chain.fit(["bytes"], text),
-        *Chain.fit([Tokens(260)], text),
-        *Chain.fit(["counts", "binary", "symbols"], binary),
+        *Transforms.fit(["log", Difference(2), "standardise", Scale(2.0)], real),
+        *Transforms.fit(["characters"], text),
+        *Transforms.fit(["bytes"], text),
+        *Transforms.fit([Tokens(260)], text),
+        *Transforms.fit(["counts", "binary", "symbols"], binary),
         MuLaw(6),
         LinearQuantise(4),
     ]
@@ -444,11 +452,11 @@ def test_json_round_trip_of_every_kind() -> None:
     transforms = every_fitted_transform()
     assert {t.kind for t in transforms} == set(TABLE)
     for transform in transforms:
-        chain = Chain((transform,), Domain("real", columns=("close",)))
-        again = Chain.from_json(json.loads(json.dumps(chain.to_json())))
+        chain = Transforms((transform,), Domain("real", columns=("close",)))
+        again = Transforms.from_json(json.loads(json.dumps(chain.to_json())))
         assert again == chain
         assert again.transforms[0].fitted
-    assert Chain.from_json(json.loads(json.dumps(Chain().to_json()))) == Chain()
+    assert Transforms.from_json(json.loads(json.dumps(Transforms().to_json()))) == Transforms()
 
 
 @pytest.mark.parametrize(
@@ -462,7 +470,7 @@ def test_json_round_trip_of_every_kind() -> None:
 )
 def test_strange_json_is_refused(description: dict[str, Any]) -> None:
     with pytest.raises(DataError):
-        Chain.from_json(description)
+        Transforms.from_json(description)
 
 
 def test_chains_are_applied_once() -> None:
@@ -476,7 +484,7 @@ def test_chains_are_applied_once() -> None:
     assert torch.equal(full.transform(full.chain).values, full.values)
     with pytest.raises(SettingError, match="raw data"):
         raw.transform(["difference"]).transform(full.chain)
-    assert raw.chain == Chain()
+    assert raw.chain == Transforms()
 
 
 @pytest.mark.parametrize(
@@ -491,14 +499,14 @@ def test_chains_are_applied_once() -> None:
         (lambda: Difference(0), "lag 0"),
         (lambda: MuLaw(17), "17 bits"),
         (
-            lambda: series(0, 9).transform(Chain((Standardise(),), series(0, 9).domain)),
+            lambda: series(0, 9).transform(Transforms((Standardise(),), series(0, 9).domain)),
             "not been fitted",
         ),
         (
             lambda: series(0, 9, width=1).transform(series(0, 9).transform(["log"]).chain),
             "fitted on real data with 2 columns, this is real with 1",
         ),
-        (lambda: Chain().text(torch.tensor([1])), "fitted on text"),
+        (lambda: Transforms().text(torch.tensor([1])), "fitted on text"),
     ],
 )
 def test_setting_errors(call: Any, words: str) -> None:

@@ -23,7 +23,7 @@ from throughtime.models.native import sampler as sampling
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native library was not built")
 
-# ---------------------------------------------------------------------------- the maps of the laws
+# -------------------------------------------------------------------- the maps of the distributions
 
 ODD = (0.0, -0.7, 3.0, -30.0, 25.0, 1e12, torch.nan)  # raw numbers
 
@@ -39,9 +39,9 @@ def test_draws_are_the_emissions_own(head: str, value: float):
         made.head_bias[0, 1::2] = -0.4
     root, paths = rng.root(5, "here"), 300
     u = rng.uniforms(rng.streams(root, torch.arange(paths)), 0, 4 * emission.num_parameters)
-    law = emission.distribution(made.head_bias[0].detach())
+    distribution = emission.distribution(made.head_bias[0].detach())
     found = made.sample(1, num_paths=paths, seed=5, name="here")[:, 0]
-    expected = law.sample(u[:, : law.num_uniforms])
+    expected = distribution.sample(u[:, : distribution.num_uniforms])
     # SciPy's incomplete beta function, from which Python's draws are, loses digits at huge rates
     same(found, expected, 1e-6 if head == "negative_binomial" and value > 1e9 else 1e-11)
 
@@ -109,7 +109,7 @@ def test_paths_of_several_members(head: str, cell: str):
 @pytest.mark.parametrize(
     ("temperature", "top_p"), [(0.5, 1.0), (1.0, 0.6), (1.7, 0.9), (0.8, 0.01), (1.0, 0.9)]
 )
-def test_shaped_laws_of_symbols(members: int, temperature: float, top_p: float):
+def test_shaped_distribution_of_symbols(members: int, temperature: float, top_p: float):
     made = model(emissions.Categorical(11), members=members)
     with torch.no_grad():
         made.head_bias[:, 4:8] = 0.25  # equally likely ones: the lower symbol comes first
@@ -260,7 +260,7 @@ print("drawn")
     assert done.stdout == "drawn\n", done.stderr
 
 
-# ------------------------------------------------------------------------------- equal in law
+# ---------------------------------------------------------------------------- equal in distribution
 
 
 def test_symbols_come_as_often_as_enumeration_says():
@@ -278,13 +278,13 @@ def test_symbols_come_as_often_as_enumeration_says():
 
 
 @pytest.mark.parametrize("head", ["normal", "student_t", "laplace", "normals", "students"])
-def test_values_are_uniform_under_their_own_laws(head: str):
+def test_values_are_uniform_under_their_own_distribution(head: str):
     made = model(HEADS[head], dtype=torch.float32)
     drawn = made.sample(25, num_paths=400, seed=4)
     data = tt.Sequences.of([path.double() for path in drawn])
     levels = []
-    for batch, law in made.laws(data):
-        levels.append(law.cdf(batch.x)[batch.weight > 0].flatten())
+    for batch, distribution in made.distributions(data):
+        levels.append(distribution.cdf(batch.x)[batch.weight > 0].flatten())
     found = torch.cat(levels).numpy()
     assert len(found) == 400 * 25 * HEADS[head].columns
     assert scipy.stats.kstest(found, "uniform").pvalue > 1e-4
@@ -313,7 +313,7 @@ def test_what_the_native_loops_leave_to_python():
 
 def test_what_is_refused():
     made = model(HEADS["normal"])
-    with pytest.raises(SettingError, match="shape the law of symbols"):
+    with pytest.raises(SettingError, match="shape the distribution of symbols"):
         made.sample(3, temperature=0.5)
     made = model(HEADS["categorical"])
     with pytest.raises(SettingError, match="top_p must lie"):

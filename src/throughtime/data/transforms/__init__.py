@@ -6,7 +6,7 @@ differences or levels are compared in the data's own units.
 
 from throughtime.data.transforms.base import Flat, Ragged, Transform
 from throughtime.data.transforms.casts import Binary, Counts, Symbols
-from throughtime.data.transforms.chain import Chain, transform_from_json
+from throughtime.data.transforms.chain import Transforms, transform_from_json
 from throughtime.data.transforms.quantise import LinearQuantise, MuLaw
 from throughtime.data.transforms.real import Difference, Log, Scale, Standardise
 from throughtime.data.transforms.text import Bytes, Characters, Tokens, decode_text, encode_text
@@ -14,7 +14,6 @@ from throughtime.data.transforms.text import Bytes, Characters, Tokens, decode_t
 __all__ = [
     "Binary",
     "Bytes",
-    "Chain",
     "Characters",
     "Counts",
     "Difference",
@@ -28,6 +27,7 @@ __all__ = [
     "Symbols",
     "Tokens",
     "Transform",
+    "Transforms",
     "decode_text",
     "encode_text",
     "transform_from_json",

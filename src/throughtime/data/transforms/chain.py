@@ -44,7 +44,7 @@ def transform_from_json(description: dict[str, Any]) -> Transform:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Transforms:
     """Fitted transforms, applied from first to last; `domain` is that of the raw data.
 
     The empty chain is the identity.
@@ -54,7 +54,7 @@ class Chain:
     domain: Domain | None = None
 
     @classmethod
-    def fit(cls, specs: Iterable[Transform | str], train: Ragged) -> Chain:
+    def fit(cls, specs: Iterable[Transform | str], train: Ragged) -> Transforms:
         """Each transform fitted on the training set as the ones before it leave it.
 
         `specs` are transforms or their kinds by name ("log", "difference", ...).
@@ -62,7 +62,9 @@ class Chain:
         return cls.fit_forward(specs, train)[0]
 
     @classmethod
-    def fit_forward(cls, specs: Iterable[Transform | str], train: Ragged) -> tuple[Chain, Flat]:
+    def fit_forward(
+        cls, specs: Iterable[Transform | str], train: Ragged
+    ) -> tuple[Transforms, Flat]:
         """`fit`, and the training set after the whole chain."""
         flat = Flat.of(train)
         fitted = []
@@ -138,7 +140,7 @@ class Chain:
         }
 
     @classmethod
-    def from_json(cls, description: dict[str, Any]) -> Chain:
+    def from_json(cls, description: dict[str, Any]) -> Transforms:
         """The chain that `to_json` described; raises DataError for anything else."""
         if not isinstance(description, dict) or set(description) != {"domain", "transforms"}:
             raise DataError("not a description of transforms: fields 'domain' and 'transforms'")

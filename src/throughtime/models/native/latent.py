@@ -23,8 +23,8 @@ _ENCODERS: dict[type[emissions.Emission], str] = {
 }
 
 
-def law_of(emission: emissions.Emission) -> Law | None:
-    """The law for the native loops; None for one that they do not know."""
+def native_head(emission: emissions.Emission) -> Law | None:
+    """The distribution for the native loops; None for one that they do not know."""
     if isinstance(emission, emissions.Categorical):
         return Law("categorical", "symbols", symbols=emission.num_symbols)
     if getattr(emission, "rank", 0):
@@ -41,9 +41,13 @@ def law_of(emission: emissions.Emission) -> Law | None:
 
 def sampler(model: LatentAutoregressive, start: Start) -> Sampler | None:
     """The native loop that draws these paths; None where the loop in Python has to."""
-    law = law_of(model.emission)
+    distribution = native_head(model.emission)
     recurrent: Any = model.recurrent
-    if law is None or recurrent.backend not in ("auto", "cpu") or recurrent.weights != "float32":
+    if (
+        distribution is None
+        or recurrent.backend not in ("auto", "cpu")
+        or recurrent.weights != "float32"
+    ):
         return None
     if tuple(recurrent._parameters) != recurrent._names:  # some are computed anew for each call
         return None
@@ -60,7 +64,7 @@ def sampler(model: LatentAutoregressive, start: Start) -> Sampler | None:
     paths = sampling.Paths(
         start.num_paths, start.root, start.state, start.previous, known, identities(model, start)
     )
-    return Sampler(law, network, paths, start.temperature, start.top_p)
+    return Sampler(distribution, network, paths, start.temperature, start.top_p)
 
 
 def layers(model: LatentAutoregressive) -> list[Tensor]:

@@ -38,7 +38,8 @@ class Law:
     """What is drawn from and what the network is shown of it.
 
     kind: of LAWS; encoder: of ENCODERS. symbols: how many, 0 for values; columns: of values.
-    components: of a mixture of such laws in each column, or 0. min_scale: as in the emissions.
+    components: of a mixture of such distributions in each column, or 0. min_scale: as in the
+    emissions.
     """
 
     kind: str
@@ -104,23 +105,28 @@ class Sampler:
     """A network, its weights packed for drawing, and the paths it draws."""
 
     def __init__(
-        self, law: Law, network: Network, paths: Paths, temperature: float = 1.0, top_p: float = 1.0
+        self,
+        distribution: Law,
+        network: Network,
+        paths: Paths,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> None:
         dtype, count = network.head_weight.dtype, paths.count
         members, parameters, hidden = network.head_weight.shape
-        self.law, self.dtype, self.count = law, dtype, count
+        self.distribution, self.dtype, self.count = distribution, dtype, count
         self.kept = [t.detach().contiguous() for t in network.tensors()]
         weights = self.kept[: len(network.layers)]
         self.table = (ctypes.c_uint64 * len(weights))(*(w.data_ptr() for w in weights))
         codes, head_w, head_b, *level = (t.data_ptr() for t in self.kept[len(weights) :])
-        self._take(paths, law)
+        self._take(paths, distribution)
         self.call = native.Sampler(
             KINDS[network.kind], TYPES[dtype], len(weights) // 4 // members, members, hidden,
-            ENCODERS[law.encoder], law.symbols, network.codes.shape[1],
+            ENCODERS[distribution.encoder], distribution.symbols, network.codes.shape[1],
             0 if self.covariates is None else self.covariates.shape[-1],
             0 if self.identities is None else self.identities.shape[-1],
-            LAWS[law.kind], law.columns, law.components, parameters,
-            torch.get_num_threads(), count, law.min_scale, temperature, top_p,
+            LAWS[distribution.kind], distribution.columns, distribution.components, parameters,
+            torch.get_num_threads(), count, distribution.min_scale, temperature, top_p,
             ctypes.addressof(self.table), codes, head_w, head_b, level[0] if level else None,
         )  # fmt: skip
         self.library, self.place = native.library(), ctypes.byref(self.call)
@@ -131,7 +137,7 @@ class Sampler:
         self.work = max(1, products)  # of a step of a path
         self._point(paths)
 
-    def _take(self, paths: Paths, law: Law) -> None:
+    def _take(self, paths: Paths, distribution: Law) -> None:
         """Copies of what the paths bring along, laid out for C."""
         self.state = [
             part.detach().to(self.dtype).expand(-1, self.count, -1).clone(
@@ -139,8 +145,8 @@ class Sampler:
             )
             for part in states.leaves(paths.state)
         ]  # fmt: skip
-        kind = torch.int64 if law.symbols else self.dtype
-        tail = () if law.symbols else (law.columns,)
+        kind = torch.int64 if distribution.symbols else self.dtype
+        tail = () if distribution.symbols else (distribution.columns,)
         self.previous = torch.zeros(self.count, *tail, dtype=kind)
         if paths.previous is not None:
             self.previous.copy_(paths.previous)
