@@ -34,6 +34,7 @@ from throughtime.emissions import (
     NegativeBinomial,
     Normal,
     Poisson,
+    SkewStudentT,
     StudentT,
 )
 from throughtime.errors import DataError, SettingError, VocabularyError
@@ -47,6 +48,13 @@ def normal(d: Any, x: np.ndarray) -> np.ndarray:
 
 def student_t(d: Any, x: np.ndarray) -> np.ndarray:
     return st.t(d.df, d.location, d.scale).logpdf(x).sum(-1)
+
+
+def skew_student_t(d: Any, x: np.ndarray) -> np.ndarray:
+    """Hansen (1994), equation 10, of mode 0 and unit scale before it is shifted and stretched."""
+    z = (x - d.location.numpy()) / d.scale.numpy()
+    width = 1 + np.sign(z) * d.skew.numpy()
+    return (st.t(d.df).logpdf(z / width) - np.log(d.scale.numpy())).sum(-1)
 
 
 def covariance(d: Any, row: int) -> np.ndarray:
@@ -126,6 +134,7 @@ CASES = {
     "normal-rank": Case(Normal(4, rank=2), joint_normal),
     "student_t": Case(StudentT(2), student_t),
     "student_t-rank": Case(StudentT(4, rank=1), joint_student_t),
+    "skew_student_t": Case(SkewStudentT(2), skew_student_t),
     "laplace": Case(Laplace(2), laplace),
     "mixture-normal": Case(Mixture("normal", 3, columns=2), mixture),
     "mixture-student_t": Case(Mixture("student_t", 4), mixture),
@@ -160,7 +169,7 @@ def ensemble(case: Case, members: int = 3) -> tuple[Any, Any]:
 
 def test_cases_cover_every_kind() -> None:
     assert {case.emission.kind for case in CASES.values()} == set(KINDS)
-    assert len(CASES) == 12
+    assert len(CASES) == 13
 
 
 @each

@@ -26,6 +26,7 @@ EMISSIONS: dict[str, Emission] = {
     "negative_binomial": emissions.NegativeBinomial(1),
     "normal": emissions.Normal(2),
     "student_t": emissions.StudentT(2, 1),
+    "skew_student_t": emissions.SkewStudentT(2),
     "laplace": emissions.Laplace(1),
     "mixture": emissions.Mixture("student_t", 3, 2),
 }
