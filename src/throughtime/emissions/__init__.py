@@ -7,12 +7,11 @@ from typing import Any
 
 from throughtime.emissions.base import Distribution, Emission
 from throughtime.emissions.bernoulli import Bernoulli
-from throughtime.emissions.blend import BlendOf
 from throughtime.emissions.categorical import Categorical
 from throughtime.emissions.count import NegativeBinomial, Poisson
 from throughtime.emissions.discretised import DiscretisedLogistic
 from throughtime.emissions.laplace import Laplace
-from throughtime.emissions.mixture import Mixture, MixtureOf
+from throughtime.emissions.mixture import Mixture, MixtureOf, weighted_mixture
 from throughtime.emissions.normal import Normal
 from throughtime.emissions.student_t import StudentT
 from throughtime.errors import SettingError
@@ -20,7 +19,6 @@ from throughtime.errors import SettingError
 __all__ = [
     "KINDS",
     "Bernoulli",
-    "BlendOf",
     "Categorical",
     "DiscretisedLogistic",
     "Distribution",
@@ -33,6 +31,7 @@ __all__ = [
     "Poisson",
     "StudentT",
     "from_json",
+    "weighted_mixture",
 ]
 
 _FAMILIES: tuple[type[Emission], ...] = (
