@@ -839,6 +839,25 @@ def test_emission_is_a_value(name: str) -> None:
         emission.columns = 9
 
 
+def test_parse_reads_the_string_form_and_takes_emissions() -> None:
+    parse = emissions.parse
+    assert parse("student_t:rank=2", columns=4) == StudentT(4, rank=2)
+    assert parse("student_t: rank=1, min_scale=0.01", columns=3) == StudentT(3, 1, min_scale=0.01)
+    assert parse("mixture:component=normal,num_components=5") == Mixture("normal", 5)
+    assert parse("mixture", columns=2) == Mixture("student_t", 3, 2)
+    assert parse("categorical", num_symbols=7) == Categorical(7)
+    assert parse("discretised_logistic:num_components=4", num_symbols=16) == DiscretisedLogistic(
+        16, 4
+    )
+    assert parse(Normal(2), columns=2) == Normal(2)
+    assert parse(Laplace(), columns=3) == Laplace(3)  # as many columns as the data have
+    assert parse(Categorical(9), num_symbols=4) == Categorical(9)
+    for kind in KINDS:  # each row of the table
+        made = parse(kind, **({"num_symbols": 5} if KINDS[kind].symbols else {"columns": 2}))
+        assert parse(made) is made
+        assert made.kind == kind
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -848,8 +867,26 @@ def test_emission_is_a_value(name: str) -> None:
         (lambda: StudentT(min_scale=0.0), "min_scale must be a finite number above zero"),
         (lambda: Categorical(2.5), "num_symbols"),  # type: ignore[arg-type]
         (lambda: Mixture("cauchy"), "component must be 'normal' or 'student_t'"),
-        (lambda: emissions.from_json({"kind": "zeta"}), "kind 'zeta' is unknown"),
-        (lambda: emissions.from_json({"kind": "poisson", "rank": 1}), "'poisson' cannot be made"),
+        (lambda: emissions.from_json({"kind": "zeta"}), "'zeta' is unknown; it is one of categor"),
+        (
+            lambda: emissions.from_json({"kind": "poisson", "rank": 1}),
+            "'poisson' has no option 'rank'",
+        ),
+        (lambda: emissions.parse("studentt"), "'studentt' is unknown; did you mean 'student_t'?"),
+        (
+            lambda: emissions.parse("student_t:rnk=2"),
+            "'student_t' has no option 'rnk'; did you mean 'rank'?",
+        ),
+        (lambda: emissions.parse("student_t:rank=x"), "write rank=<int>, not 'rank=x'"),
+        (lambda: emissions.parse("student_t:rank"), "write rank=<int>, not 'rank'"),
+        (lambda: emissions.parse("categorical"), "'categorical' cannot be made"),
+        (lambda: emissions.parse("categorical", columns=1), "for symbols; these data are values"),
+        (lambda: emissions.parse(Normal(), num_symbols=3), "for values; these data are symbols"),
+        (
+            lambda: emissions.parse(Categorical(3), num_symbols=4),
+            "3 symbols, but these data have 4",
+        ),
+        (lambda: emissions.parse(Normal(3), columns=2), "3 columns, these data have 2"),
     ],
 )
 def test_nonsense_is_refused(make: Callable[[], Emission], message: str) -> None:

@@ -34,8 +34,8 @@ class Mixture(Emission):
     """
 
     kind: ClassVar[str] = "mixture"
-    component: str = "normal"
-    num_components: int = 5
+    component: str = "student_t"
+    num_components: int = 3
     columns: int = 1
     min_scale: float = field(default=1e-4, kw_only=True)
 
