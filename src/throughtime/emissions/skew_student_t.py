@@ -19,6 +19,7 @@ from throughtime.emissions.base import (
 )
 from throughtime.emissions.student_t import (
     StudentTDistribution,
+    _variance,
     degrees_of_freedom,
 )
 
@@ -82,6 +83,11 @@ class SkewStudentTDistribution(LocationScale):
     def mean(self) -> Tensor:
         return self.location + self.scale * _unit_mean(self.df, self.skew)
 
+    @property
+    def variance(self) -> Tensor:
+        second = (1 + 3 * self.skew**2) * _variance(torch.ones_like(self.df), self.df)
+        return self.scale**2 * (second - _unit_mean(self.df, self.skew) ** 2)
+
     def _log_density(self, x: Tensor) -> Tensor:
         y, width = self._halves(x)
         return self._unit(y)._log_density(y / width) - torch.log(self.scale)
@@ -92,7 +98,7 @@ class SkewStudentTDistribution(LocationScale):
         left = (1 - self.skew) / 2
         return torch.where(y < 0, width * below, left + width * (below - 0.5))
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         left = (1 - self.skew) / 2
         first = q < left
         width = torch.where(first, 1 - self.skew, 1 + self.skew)
@@ -101,7 +107,7 @@ class SkewStudentTDistribution(LocationScale):
         return self.location + self.scale * width * z
 
     def _crps(self, x: Tensor) -> Tensor:
-        return numeric.crps_continuous(self._cdf, self._quantile, x)
+        return numeric.crps_continuous(self._cdf, self._icdf, x)
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values in units of the scale, and the width of the half that each lies in."""

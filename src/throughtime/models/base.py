@@ -209,7 +209,7 @@ class SequenceModel(nn.Module, ABC):
         state, previous: where to go on from, as `condition` returns them (one row, or one per
         path); None starts new sequences. covariates ``[length, C]`` or ``[num_paths, length, C]``.
         A path depends on (seed, name, its index) only, not on how many are drawn.
-        temperature and top_p apply to symbols.
+        temperature and top_p apply to symbols: a temperature above 1 is flatter, below 1 sharper.
         """
         if covariates is not None and covariates.shape[-2] < length:
             raise SettingError(
@@ -289,7 +289,9 @@ class SequenceModel(nn.Module, ABC):
             self.train(training)
             if start.temperature != 1.0 or start.top_p != 1.0:
                 distribution = _shaped(distribution, start.temperature, start.top_p)
-            previous = distribution.sample(rng.uniforms(streams, step, distribution.num_uniforms))
+            previous = distribution.sample_from_uniforms(
+                rng.uniforms(streams, step, distribution.num_uniforms)
+            )
             if previous.is_floating_point():
                 previous = previous.to(self._dtype())
             yield previous.unsqueeze(1)

@@ -68,7 +68,9 @@ class LagRegression(ClosedForm):
         levels: int = 0,
     ) -> None:
         if not isinstance(emission, StudentT) or emission.rank:
-            raise SettingError(f"a regression on lags has StudentT noise with rank=0, not {emission}")
+            raise SettingError(
+                f"a regression on lags has StudentT noise with rank=0, not {emission}"
+            )
         if shape not in SHAPES:
             raise SettingError(f"shape '{shape}' is not one of: {', '.join(SHAPES)}")
         if list(lags) != sorted(set(lags)) or min(lags, default=1) < 1:
@@ -114,7 +116,9 @@ class LagRegression(ClosedForm):
             column, rounds = _most_likely(f, g, y[:, i])
             found.append(column)
             work += rounds * len(y) * 2 * (f.shape[1] + g.shape[1] + 20)
-        self.weights = Weights(*(torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True)))
+        self.weights = Weights(
+            *(torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
+        )
         return work
 
     def width(self, columns: int) -> int:
@@ -202,9 +206,7 @@ class LagRegression(ClosedForm):
         if not self.half_lives:
             return designs
         spread = np.log(averages[..., 1] + _FLOOR)
-        return [
-            (f, np.concatenate([g, spread[:, i]], 1)) for i, (f, g) in enumerate(designs)
-        ]
+        return [(f, np.concatenate([g, spread[:, i]], 1)) for i, (f, g) in enumerate(designs)]
 
     def _design(self, past: Past, averages: Floats) -> tuple[Floats, Floats]:
         """The designs of columns that are given the same past, the constant first."""

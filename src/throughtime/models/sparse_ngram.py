@@ -48,9 +48,7 @@ class Counts(NamedTuple):
     late: Tensor
 
     @classmethod
-    def of(
-        cls, train: Sequences, num_symbols: int, order: int, halves: bool = True
-    ) -> Counts:
+    def of(cls, train: Sequences, num_symbols: int, order: int, halves: bool = True) -> Counts:
         """Counts up to `order`; the half only where `halves` asks for it."""
         rows = train.scored().nonzero().flatten()
         early, late = rows[: len(rows) // 2], rows[len(rows) // 2 :]
@@ -75,7 +73,9 @@ class SparseNGram(ClosedForm):
         if not isinstance(emission, Categorical) or levels:
             raise SettingError(f"an n-gram counts symbols; it cannot emit {emission}")
         if list(far) != sorted(set(far)) or min(far, default=order + 1) <= order:
-            raise SettingError(f"far lags {tuple(far)} must lie beyond the order {order} and ascend")
+            raise SettingError(
+                f"far lags {tuple(far)} must lie beyond the order {order} and ascend"
+            )
         super().__init__(emission)
         self.num_symbols = emission.num_symbols
         self.nearest, self.far = order, tuple(far)

@@ -13,9 +13,8 @@ from throughtime.search import candidates
 from throughtime.runs import run as runs
 from throughtime.runs.assessment import assess
 from throughtime.training.config import DataSettings, RunSettings, validated
-from throughtime.data.readers.files import nearest
 from throughtime.data.sequences import Sequences
-from throughtime.errors import SettingError
+from throughtime.errors import SettingError, nearest
 from throughtime.search.search import Parts, Workshop
 from throughtime.types import Event
 from throughtime.runs.store import Log, making, tidy

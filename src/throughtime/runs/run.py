@@ -24,11 +24,11 @@ from throughtime import files, report
 from throughtime.predict import forecast as forecasting
 from throughtime.evaluation import gradient_reach
 from throughtime.predict.context import Future, futures, load_context, save_context
-from throughtime.data.readers.files import nearest, quoted, suffix
+from throughtime.data.readers.files import quoted, suffix
 from throughtime.data.readers.read import KINDS, read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
-from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError
+from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError, nearest
 from throughtime.evaluation.comparison import shown
 from throughtime.search.search import Fitted, load_fitted, model_tensors, place_of, restore_model
 from throughtime.predict.forecast import QUANTILES, Question, places
