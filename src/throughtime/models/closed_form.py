@@ -70,7 +70,7 @@ class ClosedForm(SequenceModel):
                     places.append(batch.index[t, here])
         order = torch.empty(len(wanted), dtype=torch.int64)
         order[torch.cat(places)] = torch.arange(sum(map(len, places)))
-        distribution = self.predictive(states.concatenate(found))[0].select(order[rows])
+        distribution = self.predictive(states.concatenate(found))[0][order[rows]]
         return self._levels_apart(data.level[rows], distribution)
 
     def log_prob_at(self, data: Sequences, rows: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class Garch(ClosedForm):
             o=self.spec.o, q=self.spec.q, dist="skewt" if self.spec.skewed else "t", rescale=False,
         )  # fmt: skip
         result = model.fit(disp="off", show_warning=False)  # convergence is read from the result
-        found = np.asarray(result.params, dtype=np.float64)
+        found = np.array(result.params, dtype=np.float64)
         rest = values[1:] / scale - found[0] - found[1] * values[:-1] / scale
         backcast = float(model.volatility.backcast(rest))
         own = values / scale

@@ -9,6 +9,7 @@ conditional distribution.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,7 +174,7 @@ def lanes_of(train: Sequences, most: int) -> tuple[Ints, NDArray[np.bool_]]:
     bounds = torch.searchsorted(rows, train.offsets).tolist()
     pieces = [
         values[i : min(i + _PIECE, end)]
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True)
+        for begin, end in itertools.pairwise(bounds)
         for i in range(begin, end, _PIECE)
     ]
     lanes = np.full((max(map(len, pieces)), len(pieces)), -1)

@@ -159,7 +159,7 @@ class LagRegression(ClosedForm):
             values = np.full((steps * rows, self.emission.columns), np.nan)
         anchors = np.arange(1, steps * rows + 1) * length
         first = anchors - count.reshape(-1).clamp(max=self.order).numpy()
-        known = averages.reshape(-1, *averages.shape[2:]).numpy()
+        known = averages.reshape(steps * rows, *averages.shape[2:]).numpy()
         designs = self._designs(Past(values, anchors, first), known)
         return self._distribution(designs)._map(lambda part: part.unflatten(0, (steps, rows)))
 
@@ -239,7 +239,7 @@ class Weights(NamedTuple):
 
 
 class Past(NamedTuple):
-    """Values ``[total, D]``, and of each target its place and where its sequence begins, ``[n]``."""
+    """Values ``[total, D]``; of each target its place, and where its sequence begins, ``[n]``."""
 
     values: Floats
     anchors: Ints

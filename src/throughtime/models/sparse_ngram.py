@@ -10,7 +10,6 @@ tables of the earlier half, so that what one of them says already is not counted
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
