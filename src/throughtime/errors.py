@@ -1,4 +1,4 @@
-"""Everything that throughtime raises on purpose.
+"""Everything that throughtime raises on purpose::
 
     ThroughtimeError
     ├── DataError            a file, a cell, a time stamp or a series that cannot be used

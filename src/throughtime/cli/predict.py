@@ -145,7 +145,9 @@ def sample(
     ] = None,
     paths: Annotated[int, Parameter(help="How many.")] = 1,
     prompt: Annotated[str, Parameter(help="Text to go on from.", show_default=False)] = "",
-    temperature: Annotated[float, Parameter(help="Below 1: bolder choices of symbols.")] = 1.0,
+    temperature: Annotated[
+        float, Parameter(help="Of symbols: above 1 flatter, more varied; below 1 sharper.")
+    ] = 1.0,
     top_p: Annotated[float, Parameter(help="Keep the likeliest symbols up to this mass.")] = 1.0,
     output: Annotated[
         Path | None,

@@ -63,7 +63,7 @@ class SymbolDistribution(Distribution):
         """Log-probabilities up to a constant of all symbols, [..., V]."""
 
     def tempered(self, temperature: float) -> CategoricalDistribution:
-        """Probabilities to the power 1 / temperature: bolder below 1, more even above."""
+        """Probabilities to the power 1 / temperature: above 1 flatter, below 1 sharper."""
         check_positive("temperature", temperature)
         return CategoricalDistribution(self.log_table() / temperature)
 

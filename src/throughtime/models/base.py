@@ -209,7 +209,7 @@ class SequenceModel(nn.Module, ABC):
         state, previous: where to go on from, as `condition` returns them (one row, or one per
         path); None starts new sequences. covariates ``[length, C]`` or ``[num_paths, length, C]``.
         A path depends on (seed, name, its index) only, not on how many are drawn.
-        temperature and top_p apply to symbols.
+        temperature and top_p apply to symbols: a temperature above 1 is flatter, below 1 sharper.
         """
         if covariates is not None and covariates.shape[-2] < length:
             raise SettingError(
