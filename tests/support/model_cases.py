@@ -135,7 +135,7 @@ def differenced(*kinds: str, lengths: tuple[int, ...] = LENGTHS) -> Sequences:
     return Sequences.of(parts, names=list("abcde")).transform(kinds)
 
 
-def _levels(
+def _differenced(
     model: Callable[[], SequenceModel], *kinds: str, lengths: tuple[int, ...] = LENGTHS
 ) -> Callable[[], Case]:
     return lambda: made(model(), differenced(*kinds, lengths=lengths))
@@ -159,7 +159,7 @@ def _garch(volatility: str, *kinds: str) -> Callable[[], Case]:
         parts = [path[10 * i : 10 * i + length] for i, length in enumerate(LENGTHS)]
         data = Sequences.of([*parts[:2], path, *parts[3:]], names=list("abcde"))
         train = data[2].transform(kinds)
-        model = Garch(volatility, levels=kinds.count("difference"))
+        model = Garch(volatility, num_differencing=kinds.count("difference"))
         model.begin(train)
         data = data.transform(train.chain)
         values = data.values.clone()
@@ -236,19 +236,25 @@ CASES |= {
     "constant-symbols": _plain(
         "ar", {"order": 0, "predictor": "constant"}, EMISSIONS["discretised_logistic"]
     ),
-    "lstm-levels": _levels(
-        lambda: LatentAutoregressive("lstm", 3, emission=_STUDENT, levels=1), *_CHANGES
+    "lstm-differenced": _differenced(
+        lambda: LatentAutoregressive("lstm", 3, emission=_STUDENT, num_differencing=1), *_CHANGES
     ),
-    "gru-2-levels-mixture": _levels(
-        lambda: LatentAutoregressive("gru", 3, emission=EMISSIONS["mixture"], levels=1, members=2),
+    "gru-2-differenced-mixture": _differenced(
+        lambda: LatentAutoregressive(
+            "gru", 3, emission=EMISSIONS["mixture"], num_differencing=1, members=2
+        ),
         *_CHANGES,
     ),
-    "linear-levels": _levels(lambda: Autoregressive(2, emission=_STUDENT, levels=1), *_CHANGES),
-    "linear-two-levels": _levels(
-        lambda: Autoregressive(2, emission=_NORMAL, levels=2), "difference", *_CHANGES[1:]
+    "linear-differenced": _differenced(
+        lambda: Autoregressive(2, emission=_STUDENT, num_differencing=1), *_CHANGES
     ),
-    "mlp-levels": _levels(
-        lambda: Autoregressive(2, emission=EMISSIONS["mixture"], levels=1, predictor="mlp"),
+    "linear-twice-differenced": _differenced(
+        lambda: Autoregressive(2, emission=_NORMAL, num_differencing=2), "difference", *_CHANGES[1:]
+    ),
+    "mlp-differenced": _differenced(
+        lambda: Autoregressive(
+            2, emission=EMISSIONS["mixture"], num_differencing=1, predictor="mlp"
+        ),
         *_CHANGES,
     ),
     "gru-covariates": _known(
@@ -272,8 +278,10 @@ CASES |= {
         LagRegression((2,), emission=emissions.StudentT(9)),
         sequences_of(emissions.StudentT(9), _LONGER),
     ),
-    "lag-regression-levels": _levels(
-        lambda: LagRegression((1, 3), emission=_STUDENT, levels=1), *_CHANGES, lengths=_LONGER
+    "lag-regression-differenced": _differenced(
+        lambda: LagRegression((1, 3), emission=_STUDENT, num_differencing=1),
+        *_CHANGES,
+        lengths=_LONGER,
     ),
     "smoothing": lambda: made(
         ExponentialSmoothing((1, 2, 6), emission=_STUDENT), sequences_of(_STUDENT, _LONGER)
@@ -281,14 +289,16 @@ CASES |= {
     "smoothing-alone": lambda: made(
         ExponentialSmoothing((), emission=_STUDENT, shape="linear"), sequences_of(_STUDENT, _LONGER)
     ),
-    "smoothing-levels": _levels(
-        lambda: ExponentialSmoothing((1,), emission=_STUDENT, levels=1), *_CHANGES, lengths=_LONGER
+    "smoothing-differenced": _differenced(
+        lambda: ExponentialSmoothing((1,), emission=_STUDENT, num_differencing=1),
+        *_CHANGES,
+        lengths=_LONGER,
     ),
     "linear-covariates": _known(lambda: Autoregressive(2, emission=_NORMAL, covariates=3)),
 }
 
 GARCH = {name: _garch(name) for name in VOLATILITIES}
-GARCH["garch-levels"] = _garch("gjr-garch(1,1)-skew-t", *_CHANGES)
+GARCH["garch-differenced"] = _garch("gjr-garch(1,1)-skew-t", *_CHANGES)
 if importlib.util.find_spec("arch"):
     CASES |= GARCH
 
@@ -336,7 +346,7 @@ def with_pasts(data: Sequences) -> tuple[Sequences, Sequences]:
             values=part.values[:m],
             offsets=torch.tensor([0, m]),
             log_det=part.log_det[:m],
-            depth=part.depth[:m],
+            differencing=part.differencing[:m],
             covariates=None if part.covariates is None else part.covariates[:m],
         )
         for part, m in zip(parts, middle[keep].tolist(), strict=True)
@@ -354,7 +364,7 @@ def joined(parts: list[Sequences]) -> Sequences:
         starts=torch.cat([part.starts for part in parts]),
         names=tuple(name for part in parts for name in part.names),
         log_det=torch.cat([part.log_det for part in parts]),
-        depth=torch.cat([part.depth for part in parts]),
+        differencing=torch.cat([part.differencing for part in parts]),
         covariates=torch.cat(covariates) if covariates else None,
         identity=torch.cat([part.identity for part in parts]),
     )

@@ -30,9 +30,9 @@ class ClosedForm(SequenceModel):
 
     closed_form = True
 
-    def __init__(self, emission: Emission, levels: int = 0) -> None:
-        super().__init__(emission, levels)
-        self.level_raw = self.level_raw.double()
+    def __init__(self, emission: Emission, num_differencing: int = 0) -> None:
+        super().__init__(emission, num_differencing)
+        self.initial_raw = self.initial_raw.double()
 
     @abstractmethod
     def memory(self, rows: int, cut: bool = False) -> State:
@@ -71,7 +71,7 @@ class ClosedForm(SequenceModel):
         order = torch.empty(len(wanted), dtype=torch.int64)
         order[torch.cat(places)] = torch.arange(sum(map(len, places)))
         distribution = self.predictive(states.concatenate(found))[0][order[rows]]
-        return self._levels_apart(data.level[rows], distribution)
+        return self._initial_apart(data.initial[rows], distribution)
 
     def log_prob_at(self, data: Sequences, rows: Tensor) -> Tensor:
         """Nats of some steps as the model sees them, float64 ``[n]``; arguments as `predict`."""
@@ -99,7 +99,9 @@ class ClosedForm(SequenceModel):
     ) -> tuple[Distribution, State]:
         if previous is not None:
             state = self._observe(previous, state)
-        return self._levels_apart(state[0][0] < self.levels, self.predictive(state)[0]), state
+        return self._initial_apart(
+            state[0][0] < self.num_differencing, self.predictive(state)[0]
+        ), state
 
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         held, after = self._states(batch, state)
@@ -111,14 +113,14 @@ class ClosedForm(SequenceModel):
                 for t in range(0, len(held), at_once)
             ]
         )
-        if self.levels and batch.level is not None:
-            distribution = self._levels_apart(batch.level, distribution)
+        if self.num_differencing and batch.initial is not None:
+            distribution = self._initial_apart(batch.initial, distribution)
         return distribution, after
 
     def _states(self, batch: Batch, state: State) -> tuple[list[State], State]:
         """The state before each step of a batch, and after the last but one of its elements."""
         rows = batch.x.shape[1]
-        cut = torch.full((1, rows), self.levels), self.memory(rows, cut=True)
+        cut = torch.full((1, rows), self.num_differencing), self.memory(rows, cut=True)
         fresh, held = self.initial_state(rows), []
         resets, starts = batch.reset.any(1).tolist(), batch.start.any(1).tolist()
         for t in range(len(batch)):
@@ -131,14 +133,14 @@ class ClosedForm(SequenceModel):
         return held, state
 
     def _observe(self, x: Tensor, state: State) -> State:
-        if self.levels:  # an undifferenced value says nothing about the differences
-            x = torch.where((state[0][0] < self.levels).unsqueeze(-1), torch.nan, x)
+        if self.num_differencing:  # an initial value says nothing about the differences
+            x = torch.where((state[0][0] < self.num_differencing).unsqueeze(-1), torch.nan, x)
         return state[0] + 1, self.advance(x, state)
 
-    def _levels_apart(self, level: Tensor, distribution: Distribution) -> Distribution:
-        if not self.levels:
+    def _initial_apart(self, initial: Tensor, distribution: Distribution) -> Distribution:
+        if not self.num_differencing:
             return distribution
-        return choose(level, self.emission.distribution(self.level_raw), distribution)
+        return choose(initial, self.emission.distribution(self.initial_raw), distribution)
 
 
 class Unfitted(SettingError):

@@ -70,7 +70,7 @@ class Garch(ClosedForm):
     Args:
         volatility: a name of `VOLATILITIES`.
         emission: StudentT or SkewStudentT of one column, as the volatility says; None: that one.
-        levels: leading values of each sequence that are not differenced.
+        num_differencing: initial values of each sequence, which are not differenced.
 
     The state is the value before, and what the variance is linear in: terms of the last residuals
     and of the last variance, in units of the training data's standard deviation.
@@ -81,7 +81,7 @@ class Garch(ClosedForm):
         volatility: str = "garch(1,1)-t",
         *,
         emission: Emission | None = None,
-        levels: int = 0,
+        num_differencing: int = 0,
     ) -> None:
         if volatility not in VOLATILITIES:
             names = ", ".join(VOLATILITIES)
@@ -90,7 +90,7 @@ class Garch(ClosedForm):
         natural = SkewStudentT() if self.spec.skewed else StudentT()
         if emission is not None and emission != natural:
             raise SettingError(f"{volatility} emits {natural}, not {emission}")
-        super().__init__(natural, levels)
+        super().__init__(natural, num_differencing)
         self.fitted: Tensor | None = None  # c, φ, ω, α…, γ…, β…, df, skew
         self.units: Tensor = torch.zeros(4, dtype=torch.float64)  # scale, backcast, mean, variance
         self.converged = True
@@ -100,7 +100,7 @@ class Garch(ClosedForm):
             "kind": "garch",
             "volatility": self.name,
             "emission": self.emission.to_json(),
-            "levels": self.levels,
+            "num_differencing": self.num_differencing,
         }
 
     def begin(self, train: Sequences) -> None:
@@ -114,7 +114,7 @@ class Garch(ClosedForm):
         if why:
             raise DataError(f"{self.name} needs {why}")
         library = arch_library()
-        values = train.values[~train.level, 0].numpy()
+        values = train.values[~train.initial, 0].numpy()
         scale = float(values.std())  # arch's optimiser wants values of order one
         model = library.arch_model(
             values / scale, mean="AR", lags=1, vol=self.spec.arch_name, p=self.spec.p,
@@ -200,7 +200,7 @@ def unsuitable(train: Sequences) -> str:
     """What is needed and these data are not, in a few words; "" where they will do."""
     if train.domain.integer or len(train) != 1 or train.values.shape[1] != 1:
         return "one series of one column of values"
-    values = train.values[~train.level]
+    values = train.values[~train.initial]
     if bool(train.missing.any()):
         return "a series without missing values"
     if len(values) < FEWEST:

@@ -53,13 +53,18 @@ class HiddenMarkov(ClosedForm):
         num_states: K.
         emission: Categorical.
         seed: of the distributions that EM starts from.
-        levels: 0; symbols are not differenced.
+        num_differencing: 0; symbols are not differenced.
     """
 
     def __init__(
-        self, num_states: int = 3, *, emission: Categorical, seed: int = 0, levels: int = 0
+        self,
+        num_states: int = 3,
+        *,
+        emission: Categorical,
+        seed: int = 0,
+        num_differencing: int = 0,
     ) -> None:
-        if not isinstance(emission, Categorical) or levels:
+        if not isinstance(emission, Categorical) or num_differencing:
             raise SettingError(f"a hidden Markov model emits symbols, not {emission}")
         if num_states < 1:
             raise SettingError(f"num_states must be 1 or more, got {num_states}")

@@ -53,7 +53,7 @@ class LagRegression(ClosedForm):
         lags: which of the values before are looked at, ascending; (): none.
         emission: StudentT of independent columns.
         shape: "linear" or "additive".
-        levels: leading values of each sequence that are not differenced.
+        num_differencing: initial values of each sequence, which are not differenced.
     """
 
     kind = "lag_regression"
@@ -65,7 +65,7 @@ class LagRegression(ClosedForm):
         *,
         emission: StudentT,
         shape: str = "additive",
-        levels: int = 0,
+        num_differencing: int = 0,
     ) -> None:
         if not isinstance(emission, StudentT) or emission.rank:
             raise SettingError(
@@ -75,7 +75,7 @@ class LagRegression(ClosedForm):
             raise SettingError(f"shape '{shape}' is not one of: {', '.join(SHAPES)}")
         if list(lags) != sorted(set(lags)) or min(lags, default=1) < 1:
             raise SettingError(f"lags {tuple(lags)} must be 1 or more and ascend")
-        super().__init__(emission, levels)
+        super().__init__(emission, num_differencing)
         self.lags, self.shape = tuple(lags), shape
         self.weights: Weights | None = None
 
@@ -90,12 +90,12 @@ class LagRegression(ClosedForm):
             "lags": list(self.lags),
             "emission": self.emission.to_json(),
             "shape": self.shape,
-            "levels": self.levels,
+            "num_differencing": self.num_differencing,
         }
 
     def begin(self, train: Sequences) -> None:
         """Fits the regression to every scored step, or to as many as make a design of 8e6."""
-        self.fit(train, (train.scored() & ~train.level).nonzero().flatten())
+        self.fit(train, (train.scored() & ~train.initial).nonzero().flatten())
 
     def fit(self, train: Sequences, rows: Tensor, numbers: float = _NUMBERS) -> float:
         """Fits the regression to some steps.
@@ -129,7 +129,7 @@ class LagRegression(ClosedForm):
 
     def predict(self, data: Sequences, rows: Tensor) -> Distribution:
         distribution = self._distribution(self._designs(Past.of(data, rows)))
-        return self._levels_apart(data.level[rows], distribution)
+        return self._initial_apart(data.initial[rows], distribution)
 
     def memory(self, rows: int, cut: bool = False) -> State:
         """The last values, ``[1, B, L, D]``, and averages of x and x², ``[1, B, D, R, 2]``."""
@@ -247,10 +247,10 @@ class Past(NamedTuple):
 
     @classmethod
     def of(cls, data: Sequences, rows: Tensor) -> Past:
-        """The targets `rows`; undifferenced levels count as missing."""
+        """The targets `rows`; initial values count as missing."""
         values = data.values.numpy()
-        if bool(data.level.any()):
-            values = np.where(data.level.numpy()[:, None], np.nan, values)
+        if bool(data.initial.any()):
+            values = np.where(data.initial.numpy()[:, None], np.nan, values)
         first = data.offsets[torch.searchsorted(data.offsets, rows, right=True) - 1]
         return cls(values, rows.numpy(), first.numpy())
 

@@ -63,13 +63,18 @@ class SparseNGram(ClosedForm):
         order: of the n-gram.
         far: lags beyond it, ascending.
         emission: Categorical.
-        levels: 0; symbols are not differenced.
+        num_differencing: 0; symbols are not differenced.
     """
 
     def __init__(
-        self, order: int, far: Sequence[int] = (), *, emission: Categorical, levels: int = 0
+        self,
+        order: int,
+        far: Sequence[int] = (),
+        *,
+        emission: Categorical,
+        num_differencing: int = 0,
     ) -> None:
-        if not isinstance(emission, Categorical) or levels:
+        if not isinstance(emission, Categorical) or num_differencing:
             raise SettingError(f"an n-gram counts symbols; it cannot emit {emission}")
         if list(far) != sorted(set(far)) or min(far, default=order + 1) <= order:
             raise SettingError(
