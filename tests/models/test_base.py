@@ -181,7 +181,7 @@ def distributions_by_step_of_members(model: SequenceModel, one: Sequences) -> An
 
 
 @pytest.mark.parametrize(
-    "name", ["ngram-2", "ngram-5", "linear-3-normal", "linear-levels", "constant"]
+    "name", ["ngram-2", "ngram-5", "linear-3-normal", "linear-differenced", "constant"]
 )
 def test_closed_forms_say_the_same_lane_by_lane(name: str) -> None:
     case = case_of(name)
@@ -232,9 +232,9 @@ def test_log_prob_is_in_the_units_of_the_data(predictor: str) -> None:
     prices = (paths.cumsum(1) + torch.tensor([1.0, 2.0, 3.0, 4.0]).double()[:, None]).exp()
     data = Sequences.of(list(prices)).transform(["log", "difference", "standardise"])
     distribution = tt.emissions.Normal(min_scale=1e-12)
-    model: SequenceModel = Autoregressive(0, emission=distribution, levels=1)
+    model: SequenceModel = Autoregressive(0, emission=distribution, num_differencing=1)
     if predictor == "latent":
-        model = LatentAutoregressive("gru", 2, emission=distribution, levels=1).double()
+        model = LatentAutoregressive("gru", 2, emission=distribution, num_differencing=1).double()
         torch.nn.init.zeros_(model.head_weight)  # type: ignore[arg-type]
     model.begin(data)
     logs = prices.log().numpy()
@@ -251,7 +251,7 @@ def test_the_units_of_the_data_do_not_matter() -> None:
     found = []
     for factor in (1.0, 1000.0):
         data = Sequences.of([factor * values]).transform(["difference", "standardise"])
-        model = Autoregressive(1, emission=tt.emissions.StudentT(), levels=1)
+        model = Autoregressive(1, emission=tt.emissions.StudentT(), num_differencing=1)
         model.begin(data)
         found.append(float(model.log_prob(data)) + 60 * math.log(factor))
     assert found[0] == pytest.approx(found[1], abs=1e-6)

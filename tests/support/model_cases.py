@@ -128,7 +128,7 @@ def differenced(*kinds: str) -> Sequences:
     return Sequences.of(parts, names=list("abcde")).transform(kinds)
 
 
-def _levels(model: Callable[[], SequenceModel], *kinds: str) -> Callable[[], Case]:
+def _differenced(model: Callable[[], SequenceModel], *kinds: str) -> Callable[[], Case]:
     return lambda: made(model(), differenced(*kinds))
 
 
@@ -195,19 +195,25 @@ CASES |= {
     "constant-symbols": _plain(
         "ar", {"order": 0, "predictor": "constant"}, EMISSIONS["discretised_logistic"]
     ),
-    "lstm-levels": _levels(
-        lambda: LatentAutoregressive("lstm", 3, emission=_STUDENT, levels=1), *_CHANGES
+    "lstm-differenced": _differenced(
+        lambda: LatentAutoregressive("lstm", 3, emission=_STUDENT, num_differencing=1), *_CHANGES
     ),
-    "gru-2-levels-mixture": _levels(
-        lambda: LatentAutoregressive("gru", 3, emission=EMISSIONS["mixture"], levels=1, members=2),
+    "gru-2-differenced-mixture": _differenced(
+        lambda: LatentAutoregressive(
+            "gru", 3, emission=EMISSIONS["mixture"], num_differencing=1, members=2
+        ),
         *_CHANGES,
     ),
-    "linear-levels": _levels(lambda: Autoregressive(2, emission=_STUDENT, levels=1), *_CHANGES),
-    "linear-two-levels": _levels(
-        lambda: Autoregressive(2, emission=_NORMAL, levels=2), "difference", *_CHANGES[1:]
+    "linear-differenced": _differenced(
+        lambda: Autoregressive(2, emission=_STUDENT, num_differencing=1), *_CHANGES
     ),
-    "mlp-levels": _levels(
-        lambda: Autoregressive(2, emission=EMISSIONS["mixture"], levels=1, predictor="mlp"),
+    "linear-twice-differenced": _differenced(
+        lambda: Autoregressive(2, emission=_NORMAL, num_differencing=2), "difference", *_CHANGES[1:]
+    ),
+    "mlp-differenced": _differenced(
+        lambda: Autoregressive(
+            2, emission=EMISSIONS["mixture"], num_differencing=1, predictor="mlp"
+        ),
         *_CHANGES,
     ),
     "gru-covariates": _known(
@@ -268,7 +274,7 @@ def with_pasts(data: Sequences) -> tuple[Sequences, Sequences]:
             values=part.values[:m],
             offsets=torch.tensor([0, m]),
             log_det=part.log_det[:m],
-            depth=part.depth[:m],
+            differencing=part.differencing[:m],
             covariates=None if part.covariates is None else part.covariates[:m],
         )
         for part, m in zip(parts, middle[keep].tolist(), strict=True)
@@ -286,7 +292,7 @@ def joined(parts: list[Sequences]) -> Sequences:
         starts=torch.cat([part.starts for part in parts]),
         names=tuple(name for part in parts for name in part.names),
         log_det=torch.cat([part.log_det for part in parts]),
-        depth=torch.cat([part.depth for part in parts]),
+        differencing=torch.cat([part.differencing for part in parts]),
         covariates=torch.cat(covariates) if covariates else None,
         identity=torch.cat([part.identity for part in parts]),
     )

@@ -99,7 +99,7 @@ def _suited(raw: Sequences, chain: Transforms) -> bool:
         return False
     seen = raw.transform(chain)
     start = int(seen.starts[0])
-    before = seen.values[:start][~seen.level[:start]]
+    before = seen.values[:start][~seen.initial[:start]]
     enough = len(before) >= _LEAST and bool((before != before[0]).any())
     return enough and not bool(seen.missing.any())
 
@@ -130,8 +130,8 @@ def _entry(
 
 
 def _fit(library: Any, spec: Spec, seen: Sequences) -> _Fitted:
-    """Fits a spec on the steps before `starts`; a level that differencing kept is left out."""
-    first, start = int(seen.level.sum()), int(seen.starts[0])
+    """Fits a spec on the steps before `starts`, without the initial value of differencing."""
+    first, start = int(seen.initial.sum()), int(seen.starts[0])
     before = seen.values[first:start, 0].numpy()
     # arch's optimiser wants values of order one, and warns about others.
     scale = float(before.std())
