@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def stamp(moment: np.datetime64 | datetime | float) -> str | float:
-    """A moment as "2008-10-13" or "2008-10-13 09:30:00" (UTC); a number as itself."""
+def stamp(moment: object) -> str | float:
+    """A moment (datetime, datetime64) as "2008-10-13" or "2008-10-13 09:30:00" (UTC); a number as itself."""
     if isinstance(moment, Real):
         return float(moment)
     text = str(moment).replace("T", " ").removesuffix("+00:00").removesuffix(".000000")
