@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def stamp(moment: object) -> str | float:
-    """A moment (datetime, datetime64) as "2008-10-13" or "2008-10-13 09:30:00" (UTC); a number as itself."""
+    """A datetime(64) as "2008-10-13" or "2008-10-13 09:30:00", UTC; a number as itself."""
     if isinstance(moment, Real):
         return float(moment)
     text = str(moment).replace("T", " ").removesuffix("+00:00").removesuffix(".000000")
