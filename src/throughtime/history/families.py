@@ -30,8 +30,13 @@ _SHARE = 1 / 5000  # of the work of a family: numbers in a design
 class Family(Protocol):
     """Models of one kind, by the nearest lags 1 … `dense` and the lags `far` beyond them."""
 
-    train: Targets
-    work: Work
+    @property
+    def train(self) -> Targets:
+        """What they are fitted to."""
+
+    @property
+    def work(self) -> Work:
+        """What they may do, and have done."""
 
     @property
     def name(self) -> str:

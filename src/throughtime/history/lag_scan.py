@@ -1,12 +1,11 @@
-"""Which lag does the distribution of the next step miss? A score test at every lag up to a
-thousand.
+"""Which lag does the distribution of the next step miss? A score test at up to a thousand lags.
 
 If a distribution is right, what is left of each step (its scores: residuals) is unrelated to
 anything before it. For each lag j the cross-products of the past features at t - j with the scores
 at t, both whitened, give n ‖C_j‖² ~ χ² with as many degrees of freedom as C_j has entries; a lag is
 taken up where that is too large to be chance at any of the lags (Bonferroni). For symbols and the
-i.i.d. baseline this is Pearson's χ² of independence; for values, of correlations. The cross-products
-of all lags come from one Fourier transform of each column.
+i.i.d. baseline this is Pearson's χ² of independence; for values, of correlations. The products of
+all lags come from one Fourier transform of each column.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from throughtime import bptt
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.evaluation.comparison import shown as transformed
@@ -19,6 +20,7 @@ from throughtime.history.study import Study
 from throughtime.history.targets import Floats, Targets
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
+from throughtime.models.closed_form import ClosedForm
 from throughtime.runtime import threads
 from throughtime.search import candidates, defaults
 from throughtime.training.config import Candidate, DataSettings, RunSettings, TrainSettings
@@ -71,9 +73,9 @@ def recurrent(study: Study, seed: int, seconds: float) -> Network:
 
 
 def _short(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, TrainSettings]:
-    """A network of text that is to be told from a window soon, not to be the best in the end.
+    """A network of text that is soon to be told from a finite order, not to be best in the end.
 
-    What thins a network out pays only where it is trained for long. In a quarter of the updates of
+    Dropout pays only where it is trained for long. In a quarter of the updates of
     a fit it is then past the best n-gram, if it ever will be.
     """
     dropouts = dict.fromkeys(("dropout", "input_dropout", "recurrent_dropout"), 0.0)
@@ -83,7 +85,7 @@ def _short(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, Tr
 
 
 def of_order(study: Study, lags: int, seed: int, seconds: float) -> Network:
-    """A network over so many lags, or a few more."""
+    """A network of so many lags, or a few more."""
     train = study.shown[0]
     width = candidates.window_width(train, max(1, lags), "auto")
     model = {
@@ -97,7 +99,7 @@ def of_order(study: Study, lags: int, seed: int, seconds: float) -> Network:
     training = defaults.window_training(study.raw[0], study.view.emission, settings_of(seed))
     steps = min(training.steps, _ORDER_UPDATES)
     training = training.model_copy(update={"steps": steps})
-    name = f"network over {width} lags"
+    name = f"network of {width} lags"
     candidate = Candidate(name=name, family="autoregressive", model=model, train=training)
     return _trained(study, name, candidate, training, seconds)
 
@@ -142,7 +144,9 @@ def affordable(
     length = method.k1 if isinstance(method, bptt.Truncated) else longest
     lanes = min(training.lanes, max(1, train.steps // max(1, min(length, longest))))
     update = step * lanes * min(length, longest)
-    validation = step * min(len(valid.values), valid.steps + len(valid) * (training.valid_past or 0))
+    validation = step * min(
+        len(valid.values), valid.steps + len(valid) * (training.valid_past or 0)
+    )
     steps = min(training.steps, max(10, int(seconds / (1.1 * update))))
     cost = validation / update
     every = max(training.valid_every, math.ceil(max(cost, min(10 * cost, steps / 20))))
@@ -157,15 +161,18 @@ def truncated_nats(model: SequenceModel, targets: Targets, steps: int) -> Floats
         return targets.truncated(steps).nats(model)
     data, rows = targets.data, targets.rows
     first, state = rows - targets.age, model.initial_state(len(rows))
+    dtype = next(model.parameters()).dtype
     for back in range(steps, 0, -_CHUNK):
-        batch = _stretch(data, rows - back + 1, min(_CHUNK, back), first, back == steps)
+        batch = _stretch(data, rows - back + 1, min(_CHUNK, back), first, back == steps, dtype)
         distribution, state = model(batch, state)
     last = distribution.log_prob(batch.x)[-1].double() + data.log_det[rows]
     return -last.numpy()
 
 
-def _stretch(data: Sequences, begin: Tensor, count: int, first: Tensor, restart: bool) -> Batch:
-    """`count` steps from `begin` on, a lane each; it begins afresh where its sequence does."""
+def _stretch(
+    data: Sequences, begin: Tensor, count: int, first: Tensor, restart: bool, dtype: torch.dtype
+) -> Batch:
+    """`count` steps from `begin` on, a lane each; it begins where its sequence does."""
     at = begin + torch.arange(count).unsqueeze(1)
     start = at == first
     reset = start.clone()
@@ -175,20 +182,20 @@ def _stretch(data: Sequences, begin: Tensor, count: int, first: Tensor, restart:
     rows = torch.searchsorted(data.offsets, at, right=True) - 1
     known = bool((data.identity >= 0).any())
     return Batch(
-        x=_values(data, at, torch.zeros_like(start)),
-        previous=_values(data, (at - 1).clamp(min=0), at == first),
+        x=_values(data, at, torch.zeros_like(start), dtype),
+        previous=_values(data, (at - 1).clamp(min=0), at == first, dtype),
         start=start,
         reset=reset,
         weight=torch.ones(at.shape),
-        covariates=None if data.covariates is None else data.covariates[at].nan_to_num().float(),
+        covariates=None if data.covariates is None else data.covariates[at].nan_to_num().to(dtype),
         series=data.identity[rows] if known else None,
         index=at,
         initial=data.initial[at] if bool(data.initial.any()) else None,
     )
 
 
-def _values(data: Sequences, at: Tensor, nothing: Tensor) -> Tensor:
+def _values(data: Sequences, at: Tensor, nothing: Tensor, dtype: torch.dtype) -> Tensor:
     found = data.values[at]
     if not found.is_floating_point():
         return found.masked_fill(nothing, 0)
-    return found.nan_to_num().float().masked_fill(nothing.unsqueeze(-1), 0.0)
+    return found.nan_to_num().to(dtype).masked_fill(nothing.unsqueeze(-1), 0.0)

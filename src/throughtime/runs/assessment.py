@@ -99,17 +99,17 @@ def best_network(fitted: list[Fitted], selected: str) -> Fitted | None:
 def _history(
     fitted: list[Fitted], best: str, workshop: Workshop, on_event: Event
 ) -> dict[str, Any] | None:
-    """The certificate of the data; where a network beats every window, its memory is theirs."""
+    """The certificate; where a network beats every finite order, with its memory."""
     found, parts = workshop.history, workshop.parts
     network = best_network(fitted, best)
     windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
     if found is None or network is None or network.valid >= min(windows, default=math.inf):
-        return found
+        return None if found is None else found.to_json()
     spans = [shown(network.model, network.chain, p) for p in (parts.train, _limited(parts.test))]
     on_event({"event": "evaluate", "what": f"memory of {network.name}"})
     return with_network(
         found, network.model, network.name, spans[0], spans[1], workshop.settings.seed
-    )
+    ).to_json()
 
 
 def _gradients(
