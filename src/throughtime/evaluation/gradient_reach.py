@@ -18,14 +18,12 @@ from throughtime import bptt, gradflow
 from throughtime.data.batching import Batch, Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
-from throughtime.evaluation.comparison import shown
 from throughtime.files import finite
 from throughtime.gradflow.unrolled import Loss
 from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
-from throughtime.search.search import Fitted
+from throughtime.predict.fitted import FittedModel
 from throughtime.state import State
-from throughtime.training.config import TrainSettings
 from throughtime.training.reach_monitor import windows
 from throughtime.types import Progress
 
@@ -39,14 +37,8 @@ _WARM = 1000  # steps read before the window
 _ROWS = 32
 
 
-def best_network(fitted: list[Fitted], chosen: str) -> Fitted | None:
-    """The chosen model, or where that is no network the best one by validation, if there is any."""
-    networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
-    return min(networks, key=lambda one: (one.name != chosen, one.valid), default=None)
-
-
 def examine(
-    fitted: Fitted,
+    fitted: FittedModel,
     raw: Sequences,
     learned: bool,
     max_lag: int | None = None,
@@ -62,9 +54,10 @@ def examine(
     the data or the work allow no more. Raises SettingError for lags that the data do not have,
     NonFiniteError where the gradient is not finite.
     """
-    model, settings = fitted.model.eval(), settings_of(fitted)
+    model, settings = fitted.model.eval(), fitted.training
     assert isinstance(model, LatentAutoregressive)
-    seen = shown(model, fitted.chain, raw)
+    assert settings is not None
+    seen = fitted.transformed(raw)
     method = bptt.parse(settings.bptt)
     cut = windows(settings, method)
     params: dict[str, Tensor] = {
@@ -101,12 +94,6 @@ def has_learned(row: dict[str, Any]) -> bool:
 def plain_loss(model: SequenceModel) -> Loss:
     """The loss of a model by operators that have every kind of derivative."""
     return partial(SequenceModel.loss, model)
-
-
-def settings_of(network: Fitted) -> TrainSettings:
-    """How a network was trained."""
-    assert network.candidate.train is not None
-    return network.candidate.train
 
 
 def sizes(

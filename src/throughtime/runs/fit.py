@@ -8,21 +8,21 @@ from typing import Any
 
 import throughtime
 from throughtime import bptt as methods
-from throughtime import files, emissions, report
-from throughtime.search import candidates
-from throughtime.runs import run as runs
-from throughtime.runs.assessment import assess
-from throughtime.training.config import DataSettings, RunSettings, validated
+from throughtime import emissions, files, report
+from throughtime.data.loading import label_of, load, plain_options, seconds
 from throughtime.data.readers.files import nearest
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
-from throughtime.search.search import Parts, Workshop
-from throughtime.types import Event
-from throughtime.runs.store import Log, making, tidy
-from throughtime.data.loading import label_of, load, plain_options, seconds
 from throughtime.files import finite
+from throughtime.runs import run as runs
+from throughtime.runs.assessment import assess
 from throughtime.runs.run import Run
+from throughtime.runs.store import Log, making, tidy
 from throughtime.runtime import threads
+from throughtime.search import candidates
+from throughtime.search.search import Parts, Workshop
+from throughtime.training.config import DataSettings, RunSettings, validated
+from throughtime.types import Event
 
 SYMBOLS = ("characters", "bytes", "tokens")
 
@@ -89,7 +89,7 @@ def fit(
             on_event({"event": "finished", "run": str(folder)})
         else:
             _make(folder, settings, whole, parts, summary, on_event, begun)
-    return runs.load(folder)
+    return runs.load_run(folder)
 
 
 def _make(
@@ -108,17 +108,16 @@ def _make(
     with threads(next((f.candidate.train.threads for f in fitted if f.candidate.train), None)):
         scores = assess(fitted, workshop, summary, log)
     files.write_json(folder / "scores.json", finite(scores))
-    best = next(f for f in fitted if f.name == scores["best"])
+    best = next(f for f in fitted if f.name == scores["best"]).fitted
     log({"event": "done", "seconds": round(time.monotonic() - begun, 2)})
     extra = {
         "version": throughtime.__version__,
         "fingerprint": settings.data.fingerprint,
-        "read_options": settings.data.options,
         "data": scores["data"],
     }
     report.write(folder)
     tidy(folder)
-    runs.save(folder, best, extra, whole)
+    best.ending(whole).save(folder, **extra)
 
 
 def _checked(**asked: Any) -> dict[str, Any]:

@@ -6,15 +6,13 @@ that was made for data or settings that turn out to be unusable is gone again af
 
 from __future__ import annotations
 
-from throughtime.types import Event
-
 import contextlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,10 @@ import torch
 
 import throughtime
 from throughtime import files
-from throughtime.training.config import RunSettings
 from throughtime.errors import DataError, MissingExtra, RunError, SettingError
 from throughtime.files import finite
+from throughtime.training.config import RunSettings
+from throughtime.types import Event
 
 if sys.version_info >= (3, 11):
     import tomllib
