@@ -3,14 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SPREAD := -n auto --maxprocesses 8 --dist loadscope  # pytest: a process a core
 
-.PHONY: demo test lint check format clean
+.PHONY: demo test test-all lint docs check format clean
 
 demo: $(STAMP)  ## fit and compare models of daily index prices
 	$(BIN)/throughtime fit demo:prices -o runs/demo
 
-test: $(STAMP)  ## every test
-	$(BIN)/python -m pytest -q
+test: $(STAMP)  ## the tests, without those that are long by nature
+	$(BIN)/python -m pytest -q $(SPREAD) -m 'not slow'
+
+test-all: $(STAMP)  ## every test
+	$(BIN)/python -m pytest -q $(SPREAD)
+
+docs: $(STAMP)  ## the guide and the reference of the Python interface, in build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .

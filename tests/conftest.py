@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import support.profiles  # noqa: F401  it registers them
 import torch
 from support.paths import SHARED
 from support.small_runs import Fails, SmallRuns
 
 from throughtime.cli import main
 
-torch.set_num_threads(1)
-
+torch.set_num_threads(1)  # a worker of pytest-xdist is a core
 
 _GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
@@ -41,8 +42,12 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def small_runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
-    """Runs on tiny data of each kind: `small_runs("text")` is a run's folder."""
-    return SmallRuns(tmp_path_factory.mktemp("small"))
+    """Runs on tiny data of each kind: `small_runs("text")` is a run's folder.
+
+    The processes of pytest-xdist share them: each is fitted once.
+    """
+    base = tmp_path_factory.getbasetemp()
+    return SmallRuns((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "small")
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 from torch import Tensor
 
 from throughtime import files
@@ -135,7 +136,7 @@ def test_a_half_written_temporary_file_of_a_killed_process_is_never_read(tmp_pat
 # Round trips
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.dictionaries(names, tensors(), max_size=5), json_values)
 def test_tensors_and_values_come_back(given_tensors: dict[str, Tensor], value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +150,7 @@ def test_tensors_and_values_come_back(given_tensors: dict[str, Tensor], value: A
     }
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(states, states)
 def test_states_come_back(one: Any, other: Any) -> None:
     packed: dict[str, Tensor] = {}
@@ -159,7 +160,7 @@ def test_states_come_back(one: Any, other: Any) -> None:
     assert same_state(checkpoint.unpack(structures[1], packed), other)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(json_values)
 def test_json_comes_back(value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:

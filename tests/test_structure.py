@@ -59,7 +59,16 @@ ONLY: dict[str, set[str]] = {
     "bench": {"errors", "runtime", "kernels", "layers", "emissions", "models"},
     "report": {"errors"},  # reports read values, they never load models
 }
-WITHOUT_TORCH = {"_version", "errors", "types", "report", "cli"}
+WITHOUT_TORCH = {"_version", "errors", "types", "report"}
+
+# Imports that still point the wrong way while the tree is being moved: none may be left over.
+PENDING = {
+    ("predict.forecast", "evaluation"),
+    ("predict.forecast", "evaluation.comparison"),
+    ("predict.forecast", "evaluation.forecasts"),
+    ("evaluation.gradient_reach", "search.search"),
+    ("search.search", "history"),
+}
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
 KERNELS = ("native", "stack", "reference", "aten", "cpu")
@@ -165,6 +174,7 @@ def test_imports_point_one_way(name: str) -> None:
             found = own(imports(module))
             assert found <= set(MODULES), f"{module} imports what is not there"
             upward = {other for other in found if group(other) not in allowed}
+            upward -= {f"throughtime.{b}" for a, b in PENDING if module == f"throughtime.{a}"}
             assert not upward, f"{module} imports {sorted(upward)}"
 
 
@@ -210,8 +220,10 @@ def test_importing_the_package_does_not_import_torch() -> None:
 def test_help_does_not_import_torch() -> None:
     code = """
 import sys
-from throughtime.cli import main
-for arguments in (["--help"], ["fit", "--help"], ["score", "--help"], ["--version"]):
+from throughtime.cli import app, main
+commands = [name for name in app if not name.startswith("-")]
+assert len(commands) > 8
+for arguments in (["--help"], *([name, "--help"] for name in commands), ["--version"]):
     sys.argv = ["throughtime", *arguments]
     try:
         main()

@@ -1,4 +1,4 @@
-"""Everything that throughtime raises on purpose.
+"""Everything that throughtime raises on purpose::
 
     ThroughtimeError
     ├── DataError            a file, a cell, a time stamp or a series that cannot be used
@@ -13,6 +13,9 @@ Each message is one line: what is wrong, where, and what to do about it.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class ThroughtimeError(Exception):
@@ -50,3 +53,12 @@ class MissingExtra(ThroughtimeError, ImportError):
 
 class NonFiniteError(ThroughtimeError):
     """A loss or gradient that stays infinite or NaN."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'x'?` with the name closest to `name`, or an empty string."""
+    lowered: dict[str, str] = {}
+    for known in names:
+        lowered.setdefault(known.lower(), known)
+    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return f"; did you mean '{lowered[found[0]]}'?" if found else ""

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 from support.small_runs import walk, write_series
 from torch import nn
 from torch.nn import functional as F
@@ -129,7 +130,7 @@ def test_listed_generators_are_replayed_too(slots):
     torch.testing.assert_close(case.gradients(), list(expected), rtol=1e-12, atol=1e-15)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     steps=st.integers(1, 40),
     slots=st.integers(1, 12),
@@ -143,7 +144,7 @@ def test_any_length_and_any_number_of_slots(steps, slots, dropout, kind, reset):
     case.compare(method, method.plan(case.loss, case.batch, None).block)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     steps=st.integers(1, 60),
     share=st.floats(0.0, 1.2),

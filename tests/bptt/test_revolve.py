@@ -4,8 +4,9 @@ import heapq
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 
 from throughtime.bptt.revolve import Move, advances, moves
 from throughtime.errors import SettingError
@@ -87,7 +88,7 @@ def test_the_count_is_the_least_for_all_chains_of_thirty_blocks(blocks):
         assert advances(blocks, slots) == least
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(blocks=st.integers(1, 3000), slots=st.integers(1, 60))
 def test_long_chains_are_carried_out_as_counted(blocks, slots):
     if slots > 2 or blocks < 400:

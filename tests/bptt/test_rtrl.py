@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.model_cases import sequences_of, shaken
+from support.profiles import examples
 from torch import Tensor, nn
 
 import throughtime as tt
@@ -63,7 +64,7 @@ class Problem(nn.Module):
         return value, state, self.gradients()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     k1=st.integers(1, 9),
     steps=st.integers(1, 25),

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 
 from throughtime import bptt
 from throughtime import state as states
@@ -88,7 +89,7 @@ def test_full_equals_autograd_of_the_unrolled_graph(pair):
     assert not any(leaf.requires_grad for leaf in states.leaves(state))
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     k1=st.integers(1, 8),
     extra=st.integers(0, 12),

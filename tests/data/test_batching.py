@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.paths import SHARED
+from support.profiles import examples
 
 from throughtime.data.batching import Batch, Lanes
 from throughtime.data.sequences import Domain, Sequences
@@ -89,7 +90,7 @@ def ragged(draw: Any) -> Sequences:
     return counting(lengths, starts)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     ragged(),
     st.integers(1, 6),
@@ -106,7 +107,7 @@ def test_every_pass_is_sound(
     assert torch.equal(lanes[:].index, again[:].index)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(ragged(), st.integers(1, 6), st.none() | st.integers(0, 99))
 def test_uncut_passes_keep_sequences_whole(s: Sequences, num_lanes: int, seed: int | None) -> None:
     lanes = Lanes(s, num_lanes, generator=generator(seed), cut=False)
@@ -118,7 +119,7 @@ def test_uncut_passes_keep_sequences_whole(s: Sequences, num_lanes: int, seed: i
     assert int((batch.index >= 0).sum()) == int(s.lengths[with_scores].sum())
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(ragged(), st.integers(1, 4), st.data())
 def test_slices_are_slices_of_the_whole(s: Sequences, num_lanes: int, data: Any) -> None:
     lanes = Lanes(s, num_lanes)
@@ -130,7 +131,7 @@ def test_slices_are_slices_of_the_whole(s: Sequences, num_lanes: int, data: Any)
         assert torch.equal(getattr(part, name), getattr(whole, name))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.integers(1, 200), min_size=1, max_size=8),
     st.integers(1, 16),

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from throughtime.data.sequences import Domain, Sequences
@@ -108,7 +108,6 @@ def test_frozen() -> None:
         ragged([2]).notes = ("x",)  # type: ignore[misc]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.data())
 def test_indexing_agrees_with_a_list(lengths: list[int], data: st.DataObject) -> None:
     starts = [data.draw(st.integers(0, n)) for n in lengths]

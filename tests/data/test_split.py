@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from throughtime.data.sequences import Sequences
@@ -29,7 +29,6 @@ def scored_values(s: Sequences) -> list[float]:
     return s.values[s.scored(), 0].tolist()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(20, 60), min_size=1, max_size=4),
     st.sampled_from([0.1, 0.2, 0.25]),
@@ -82,7 +81,6 @@ def test_by_sequence_is_in_file_order() -> None:
     assert valid.starts.tolist() == [0, 0]
 
 
-@settings(deadline=None)
 @given(st.integers(10, 400))
 def test_spread_is_a_partition_without_runs(count: int) -> None:
     s = series(*[2] * count)
@@ -154,7 +152,6 @@ def test_transformed_text_is_not_split_by_time() -> None:
         s.split(0.2, 0.2, by="time")
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 8), st.integers(1, 6))
 def test_origins_roll(lengths: list[int], horizon: int, count: int) -> None:
     s = series(*lengths)

@@ -35,6 +35,7 @@ from throughtime.emissions import (
     Normal,
     Poisson,
     StudentT,
+    weighted_mixture,
 )
 from throughtime.errors import DataError, SettingError, VocabularyError
 
@@ -107,10 +108,50 @@ def discretised_logistic(d: Any, x: np.ndarray) -> np.ndarray:
     return np.log((d.log_weights.exp().numpy() * mass).sum(-1))
 
 
+Moments = tuple[np.ndarray, np.ndarray]  # means and variances of every row's columns
+
+
+def column_moments(distribution: Any) -> Moments:
+    """Of a frozen SciPy distribution."""
+    mean, variance = distribution.stats("mv")
+    return np.asarray(mean), np.asarray(variance)
+
+
+def joint_moments(d: Any) -> Moments:
+    scale = np.sqrt([np.diag(covariance(d, row)) for row in range(len(d.location))])
+    if hasattr(d, "df"):
+        return column_moments(st.t(d.df[:, None].numpy(), d.location.numpy(), scale))
+    return column_moments(st.norm(d.location.numpy(), scale))
+
+
+def mixture_moments(d: Any) -> Moments:
+    c, weights = d.components, d.log_weights.exp().numpy()
+    distribution = (
+        st.t(c.df, c.location, c.scale) if hasattr(c, "df") else st.norm(c.location, c.scale)
+    )
+    mean, variance = column_moments(distribution)
+    total = (weights * mean).sum(-2)
+    return total, (weights * (variance + mean**2)).sum(-2) - total**2
+
+
+def symbol_moments(reference: Callable[[Any, np.ndarray], np.ndarray], size: int) -> Any:
+    """Of the table of probabilities that a reference gives."""
+
+    def moments(d: Any) -> Moments:
+        rows = d.batch_shape[0]
+        each = [np.exp(reference(d, np.full(rows, symbol))) for symbol in range(size)]
+        p = np.stack(each, -1)
+        tables = [st.rv_discrete(values=(np.arange(size), row / row.sum())) for row in p]
+        return np.array([t.mean() for t in tables]), np.array([t.var() for t in tables])
+
+    return moments
+
+
 @dataclass(frozen=True)
 class Case:
     emission: Emission
     reference: Callable[[Any, np.ndarray], np.ndarray]
+    moments: Callable[[Any], Moments]
 
     def raw(self, dtype: torch.dtype = torch.float64) -> Tensor:
         generator = torch.Generator().manual_seed(1)
@@ -121,19 +162,35 @@ class Case:
         return self.emission.distribution(self.raw(dtype))
 
 
+def independent(family: Callable[[Any], Any]) -> Callable[[Any], Moments]:
+    return lambda d: column_moments(family(d))
+
+
 CASES = {
-    "normal": Case(Normal(3), normal),
-    "normal-rank": Case(Normal(4, rank=2), joint_normal),
-    "student_t": Case(StudentT(2), student_t),
-    "student_t-rank": Case(StudentT(4, rank=1), joint_student_t),
-    "laplace": Case(Laplace(2), laplace),
-    "mixture-normal": Case(Mixture("normal", 3, columns=2), mixture),
-    "mixture-student_t": Case(Mixture("student_t", 4), mixture),
-    "bernoulli": Case(Bernoulli(5), bernoulli),
-    "poisson": Case(Poisson(2), poisson),
-    "negative_binomial": Case(NegativeBinomial(2), negative_binomial),
-    "categorical": Case(Categorical(6), categorical),
-    "discretised_logistic": Case(DiscretisedLogistic(32, 3), discretised_logistic),
+    "normal": Case(Normal(3), normal, independent(lambda d: st.norm(d.location, d.scale))),
+    "normal-rank": Case(Normal(4, rank=2), joint_normal, joint_moments),
+    "student_t": Case(
+        StudentT(2), student_t, independent(lambda d: st.t(d.df, d.location, d.scale))
+    ),
+    "student_t-rank": Case(StudentT(4, rank=1), joint_student_t, joint_moments),
+    "laplace": Case(Laplace(2), laplace, independent(lambda d: st.laplace(d.location, d.scale))),
+    "mixture-normal": Case(Mixture("normal", 3, columns=2), mixture, mixture_moments),
+    "mixture-student_t": Case(Mixture("student_t", 4), mixture, mixture_moments),
+    "bernoulli": Case(
+        Bernoulli(5),
+        bernoulli,
+        independent(lambda d: st.bernoulli(torch.sigmoid(d.logits).numpy())),
+    ),
+    "poisson": Case(Poisson(2), poisson, independent(lambda d: st.poisson(d.rate.numpy()))),
+    "negative_binomial": Case(
+        NegativeBinomial(2),
+        negative_binomial,
+        independent(lambda d: st.nbinom(d.size.numpy(), (d.size / (d.size + d.rate)).numpy())),
+    ),
+    "categorical": Case(Categorical(6), categorical, symbol_moments(categorical, 6)),
+    "discretised_logistic": Case(
+        DiscretisedLogistic(32, 3), discretised_logistic, symbol_moments(discretised_logistic, 32)
+    ),
 }
 REAL = [name for name, case in CASES.items() if not case.emission.discrete]
 DISCRETE = [name for name in CASES if name not in REAL]
@@ -147,7 +204,7 @@ def uniforms(*shape: int, seed: int = 0) -> Tensor:
 
 
 def draws(distribution: Distribution, count: int = ROWS, seed: int = 0) -> Tensor:
-    return distribution.sample(uniforms(count, distribution.num_uniforms, seed=seed))
+    return distribution.sample_from_uniforms(uniforms(count, distribution.num_uniforms, seed=seed))
 
 
 def ensemble(case: Case, members: int = 3) -> tuple[Any, Any]:
@@ -192,6 +249,21 @@ def test_gradient_matches_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(nats, case.raw().requires_grad_(), eps=1e-6, atol=1e-6)
 
 
+@each
+@pytest.mark.parametrize("mixed", [False, True], ids=["alone", "ensemble"])
+def test_moments_match_scipy(name: str, mixed: bool) -> None:
+    case = CASES[name]
+    distribution: Any = case.distribution()
+    mean, variance = case.moments(distribution)
+    if mixed:  # the law of total variance over SciPy's moments of the members
+        members, distribution = ensemble(case)
+        means, variances = zip(*(case.moments(members[m]) for m in range(3)), strict=True)
+        mean = np.mean(means, 0)
+        variance = np.mean(variances, 0) + np.var(means, 0)
+    np.testing.assert_allclose(distribution.mean, mean, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(distribution.variance, variance, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["poisson", "negative_binomial", "bernoulli"])
 def test_count_probabilities_sum_to_one(name: str) -> None:
     distribution = CASES[name].distribution()
@@ -205,7 +277,7 @@ def test_count_probabilities_sum_to_one(name: str) -> None:
 @pytest.mark.parametrize("stretch", [1.0, 10.0, 1e4])
 def test_discretised_logistic_is_proper(size: int, stretch: float) -> None:
     emission = DiscretisedLogistic(size, 4)
-    distribution = emission.distribution(stretch * Case(emission, normal).raw())
+    distribution = emission.distribution(stretch * Case(emission, normal, joint_moments).raw())
     total = distribution.log_table().exp().sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
 
@@ -269,12 +341,45 @@ def test_mean_is_the_average_of_samples(name: str) -> None:
 def test_a_draw_depends_on_its_own_row_only(name: str) -> None:
     distribution = CASES[name].distribution(torch.float32)
     u = uniforms(ROWS, distribution.num_uniforms)
-    together = distribution.sample(u)
+    together = distribution.sample_from_uniforms(u)
     for i in range(ROWS):
-        torch.testing.assert_close(distribution[i].sample(u[i]), together[i], rtol=1e-6, atol=1e-6)
-    paths = distribution.sample(u.expand(3, -1, -1))
+        torch.testing.assert_close(
+            distribution[i].sample_from_uniforms(u[i]), together[i], rtol=1e-6, atol=1e-6
+        )
+    paths = distribution.sample_from_uniforms(u.expand(3, -1, -1))
     assert paths.shape == (3, *together.shape)
     torch.testing.assert_close(paths[2], together, rtol=1e-6, atol=1e-6)
+
+
+@each
+def test_sample_draws_from_its_generator_alone(name: str) -> None:
+    case = CASES[name]
+    distribution = case.distribution(torch.float32)
+    before = torch.get_rng_state()
+    x = distribution.sample((3, 2), torch.Generator().manual_seed(4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert x.shape == (3, 2, *distribution.mean.shape)
+    assert x.dtype == (torch.int64 if case.emission.symbols else torch.float32)
+    assert torch.equal(x, distribution.sample((3, 2), torch.Generator().manual_seed(4)))
+    assert not torch.equal(x, distribution.sample((3, 2), torch.Generator().manual_seed(5)))
+    u = uniforms(3, 2, ROWS, distribution.num_uniforms, seed=4)
+    assert torch.equal(x, distribution.sample_from_uniforms(u))
+    assert distribution.sample().shape == distribution.mean.shape  # torch's own generator
+    assert not torch.equal(torch.get_rng_state(), before)
+    torch.set_rng_state(before)
+
+
+@each
+def test_samples_have_the_moments(name: str) -> None:
+    distribution, count = CASES[name].distribution()[1], 20_000
+    x = distribution.sample((count,), torch.Generator().manual_seed(0)).double()
+    mean, variance = (np.asarray(m)[1] for m in CASES[name].moments(CASES[name].distribution()))
+    bounded = np.isfinite(variance)
+    error = np.abs(x.mean(0).numpy() - mean)
+    assert (error < 5 * np.sqrt(variance / count))[bounded].all()
+    if "student_t" not in name:  # whose fourth moments need not exist
+        squares = (x.numpy() - mean) ** 2
+        assert (np.abs(squares.mean(0) - variance) < 5 * squares.std(0) / math.sqrt(count)).all()
 
 
 # Marginals
@@ -295,17 +400,17 @@ def test_steps_of_the_cdf_are_the_probabilities(name: str, mixed: bool) -> None:
 
 
 @each
-def test_quantile_inverts_cdf(name: str) -> None:
+def test_icdf_inverts_cdf(name: str) -> None:
     distribution = CASES[name].distribution()
     x = draws(distribution, seed=3).double()
     p = distribution.cdf(x)
     assert p.dtype == torch.float64
     inside = p < 1  # at the top of a finite scale any q above the last step is as good
     torch.testing.assert_close(
-        distribution.quantile(p - 1e-12)[inside], x[inside], rtol=1e-6, atol=1e-6
+        distribution.icdf(p - 1e-12)[inside], x[inside], rtol=1e-6, atol=1e-6
     )
     levels = torch.tensor([0.01, 0.3, 0.5, 0.99]).reshape(-1, *[1] * x.dim())
-    q = distribution.quantile(levels)
+    q = distribution.icdf(levels)
     assert q.shape == (4, *x.shape)
     below = 1 if CASES[name].emission.discrete else 1e-6
     assert (distribution.cdf(q) >= levels.double() - 1e-9).all()
@@ -323,9 +428,9 @@ def brute_crps(distribution: Distribution, x: float, discrete: bool) -> float:
         return (float(distribution.cdf(torch.tensor([y]).double())) - (x <= y)) ** 2
 
     marks = [
-        float(distribution.quantile(torch.tensor([p]))) for p in (1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999)
+        float(distribution.icdf(torch.tensor([p]))) for p in (1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999)
     ]
-    marks = sorted([*marks, float(distribution.quantile(torch.tensor([1 - 1e-5]).double())), x])
+    marks = sorted([*marks, float(distribution.icdf(torch.tensor([1 - 1e-5]).double())), x])
     inner = sum(quad(gap, a, b, epsabs=1e-8)[0] for a, b in pairwise(marks))
     return inner + quad(gap, -np.inf, marks[0])[0] + quad(gap, marks[-1], np.inf)[0]
 
@@ -335,7 +440,7 @@ def single(name: str) -> Distribution:
     emission, columns = CASES[name].emission, {"columns": 1, "rank": 0}
     description = {k: columns.get(k, v) for k, v in emission.to_json().items()}
     emission = emissions.from_json(description)
-    return Case(emission, normal).distribution()
+    return Case(emission, normal, joint_moments).distribution()
 
 
 @each
@@ -616,7 +721,7 @@ def test_mixture_of_matches_by_hand(name: str) -> None:
     torch.testing.assert_close(mixed.cdf(x), cdfs.mean(0))
     assert mixed.batch_shape == (ROWS,)
     assert mixed.discrete == case.emission.discrete
-    q = mixed.quantile(0.7)
+    q = mixed.icdf(0.7)
     assert (mixed.cdf(q) >= 0.7 - 1e-9).all()
     assert (mixed.cdf(q - (1 if mixed.discrete else 1e-6)) < 0.7).all()
     torch.testing.assert_close(mixed[2:4].log_prob(x[2:4]), mixed.log_prob(x)[2:4])
@@ -650,6 +755,35 @@ def test_mixture_of_chooses_one_member_for_the_whole_row() -> None:
     assert 60 < (x[:, 0] > 0).sum() < 140
 
 
+@each
+def test_weighted_mixture_matches_by_hand(name: str) -> None:
+    case, weights = CASES[name], torch.tensor([0.7, 0.1, 0.2], dtype=torch.float64)
+    members, _ = ensemble(case)
+    parts = [members[m] for m in range(3)]
+    mixed = weighted_mixture(parts, weights)
+    assert mixed.batch_shape == (ROWS,)
+    assert mixed.discrete == case.emission.discrete
+    x = draws(parts[1], seed=7)
+    nats = np.stack([case.reference(part._exact(), x.numpy()) for part in parts])
+    expected = logsumexp(nats + weights.log().numpy()[:, None], axis=0)
+    np.testing.assert_allclose(mixed.log_prob(x), expected, rtol=1e-9)
+    means, variances = map(np.stack, zip(*map(case.moments, parts), strict=True))
+    w = weights.numpy().reshape(-1, *[1] * (means.ndim - 1))
+    mean = (w * means).sum(0)
+    np.testing.assert_allclose(mixed.mean, mean, rtol=1e-9, atol=1e-9)
+    variance = (w * (variances + means**2)).sum(0) - mean**2
+    np.testing.assert_allclose(mixed.variance, variance, rtol=1e-9, atol=1e-9)
+    q = mixed.icdf(0.7)
+    assert (mixed.cdf(q) >= 0.7 - 1e-9).all()
+    assert (mixed.cdf(q - (1 if mixed.discrete else 1e-6)) < 0.7).all()
+    one = mixed[3]
+    x = draws(one, 4000)
+    high, low = one.cdf(x), one.cdf(x - 1) if one.discrete else one.cdf(x)
+    found = low + uniforms(*x.shape, seed=5) * (high - low)
+    for column in found.reshape(4000, -1).T:
+        assert st.kstest(column.numpy(), "uniform").pvalue > 1e-3
+
+
 # Symbols
 
 
@@ -665,11 +799,11 @@ def test_tempered_and_nucleus() -> None:
     torch.testing.assert_close(distribution.nucleus(1.0).log_prob(torch.arange(4)).exp(), p)
     assert set(draws(distribution.nucleus(1e-6), 50).tolist()) == {0}
     edges = torch.tensor([[1e-300], [1 - 2**-53]]).double()
-    assert distribution.nucleus(0.7).sample(edges).tolist() == [0, 2]
+    assert distribution.nucleus(0.7).sample_from_uniforms(edges).tolist() == [0, 2]
     # rounding of the cumulated probabilities must not reach a symbol that was dropped
     raw = torch.randn(2000, 50, generator=torch.Generator().manual_seed(0))
     many = Categorical(50).distribution(raw).nucleus(0.9)
-    assert torch.isfinite(many.log_prob(many.sample(edges[1]))).all()
+    assert torch.isfinite(many.log_prob(many.sample_from_uniforms(edges[1]))).all()
     for value in (0.0, -1.0, math.nan, 1.5):
         with pytest.raises(SettingError, match="top_p"):
             distribution.nucleus(value)
@@ -705,6 +839,25 @@ def test_emission_is_a_value(name: str) -> None:
         emission.columns = 9
 
 
+def test_parse_reads_the_string_form_and_takes_emissions() -> None:
+    parse = emissions.parse
+    assert parse("student_t:rank=2", columns=4) == StudentT(4, rank=2)
+    assert parse("student_t: rank=1, min_scale=0.01", columns=3) == StudentT(3, 1, min_scale=0.01)
+    assert parse("mixture:component=normal,num_components=5") == Mixture("normal", 5)
+    assert parse("mixture", columns=2) == Mixture("student_t", 3, 2)
+    assert parse("categorical", num_symbols=7) == Categorical(7)
+    assert parse("discretised_logistic:num_components=4", num_symbols=16) == DiscretisedLogistic(
+        16, 4
+    )
+    assert parse(Normal(2), columns=2) == Normal(2)
+    assert parse(Laplace(), columns=3) == Laplace(3)  # as many columns as the data have
+    assert parse(Categorical(9), num_symbols=4) == Categorical(9)
+    for kind in KINDS:  # each row of the table
+        made = parse(kind, **({"num_symbols": 5} if KINDS[kind].symbols else {"columns": 2}))
+        assert parse(made) is made
+        assert made.kind == kind
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -714,8 +867,26 @@ def test_emission_is_a_value(name: str) -> None:
         (lambda: StudentT(min_scale=0.0), "min_scale must be a finite number above zero"),
         (lambda: Categorical(2.5), "num_symbols"),  # type: ignore[arg-type]
         (lambda: Mixture("cauchy"), "component must be 'normal' or 'student_t'"),
-        (lambda: emissions.from_json({"kind": "zeta"}), "kind 'zeta' is unknown"),
-        (lambda: emissions.from_json({"kind": "poisson", "rank": 1}), "'poisson' cannot be made"),
+        (lambda: emissions.from_json({"kind": "zeta"}), "'zeta' is unknown; it is one of categor"),
+        (
+            lambda: emissions.from_json({"kind": "poisson", "rank": 1}),
+            "'poisson' has no option 'rank'",
+        ),
+        (lambda: emissions.parse("studentt"), "'studentt' is unknown; did you mean 'student_t'?"),
+        (
+            lambda: emissions.parse("student_t:rnk=2"),
+            "'student_t' has no option 'rnk'; did you mean 'rank'?",
+        ),
+        (lambda: emissions.parse("student_t:rank=x"), "write rank=<int>, not 'rank=x'"),
+        (lambda: emissions.parse("student_t:rank"), "write rank=<int>, not 'rank'"),
+        (lambda: emissions.parse("categorical"), "'categorical' cannot be made"),
+        (lambda: emissions.parse("categorical", columns=1), "for symbols; these data are values"),
+        (lambda: emissions.parse(Normal(), num_symbols=3), "for values; these data are symbols"),
+        (
+            lambda: emissions.parse(Categorical(3), num_symbols=4),
+            "3 symbols, but these data have 4",
+        ),
+        (lambda: emissions.parse(Normal(3), columns=2), "3 columns, these data have 2"),
     ],
 )
 def test_nonsense_is_refused(make: Callable[[], Emission], message: str) -> None:
@@ -724,7 +895,7 @@ def test_nonsense_is_refused(make: Callable[[], Emission], message: str) -> None
 
 
 @each
-def test_select_indexes_the_batch(name: str) -> None:
+def test_indexing_takes_batch_entries(name: str) -> None:
     emission = CASES[name].emission
     raw = torch.stack([CASES[name].raw(), CASES[name].raw() + 1])
     distribution = emission.distribution(raw)
@@ -734,7 +905,7 @@ def test_select_indexes_the_batch(name: str) -> None:
         chosen = emission.distribution(raw[index])
         x = draws(chosen[0] if chosen.batch_shape else chosen, 1)[0]
         torch.testing.assert_close(distribution[index].log_prob(x), chosen.log_prob(x))
-        torch.testing.assert_close(distribution.select(index).mean, chosen.mean)
+        torch.testing.assert_close(distribution[index].mean, chosen.mean)
 
 
 def test_import_is_light() -> None:

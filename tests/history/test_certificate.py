@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from support.paths import ROOT
+from support.profiles import examples
 from support.small_runs import write_series
 
 import throughtime as tt
@@ -112,7 +113,7 @@ def test_the_permutation_test_holds_its_level() -> None:
     assert np.mean(np.array(chances) <= 0.05) <= 0.15
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(count=st.integers(2, 60), block=st.integers(1, 30), seed=st.integers(0, 2**31))
 def test_shuffled_blocks_are_a_reordering_that_leaves_none_in_place(
     count: int, block: int, seed: int

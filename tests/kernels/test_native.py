@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.native_cases import (
     IN_TORCH,
@@ -19,6 +19,7 @@ from support.native_cases import (
     random_state,
     same,
 )
+from support.profiles import examples
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -40,7 +41,7 @@ def results(case: Case, backend: str) -> tuple[list[Tensor], list[Tensor]]:
     return outputs, gradients(outputs, case.leaves())
 
 
-@settings(max_examples=250, deadline=None)
+@examples(250)
 @given(case=cases())
 def test_values_and_gradients_equal_the_reference(case: Case) -> None:
     found, expected = results(case, "cpu"), results(case, "reference")
@@ -48,7 +49,7 @@ def test_values_and_gradients_equal_the_reference(case: Case) -> None:
     same(found[1], expected[1])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     kind=st.sampled_from(IN_TORCH),
     sizes=st.tuples(st.integers(1, 12), st.integers(0, 6), st.integers(1, 7), st.integers(1, 19)),
@@ -77,7 +78,7 @@ def test_values_and_gradients_equal_torch(
     compare(ours, theirs, [x, *states.leaves(state)], x, state)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     kind=st.sampled_from(KINDS),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.model_cases import sequences_of, shaken
+from support.profiles import examples
 from torch import Tensor
 
 import throughtime as tt
@@ -48,7 +49,7 @@ def by_hand(
     return x, torch.stack(finals)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     steps=st.integers(1, 20),
     rows=st.integers(1, 3),
@@ -93,7 +94,7 @@ def test_derivatives_against_finite_differences():
     assert torch.autograd.gradgradcheck(outputs, (*inputs, *layer.parameters()))
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(cut=st.integers(1, 29), rows=st.sampled_from([1, 3]), seed=st.integers(0, 9))
 def test_chunks_and_single_steps_are_the_sequence(cut, rows, seed):
     torch.manual_seed(seed)

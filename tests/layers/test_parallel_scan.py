@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 from torch import Tensor
 
 from throughtime.layers import parallel_scan as scans
@@ -32,7 +33,7 @@ def problem(steps: int, shape: tuple[int, ...], seed: int = 0, zeros: float = 0.
     return [one.requires_grad_() for one in made]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     steps=st.integers(1, 70),
     shape=st.sampled_from([(1,), (3,), (2, 5), ()]),
@@ -83,7 +84,7 @@ def test_third_derivatives_go_on():
     torch.testing.assert_close(value, start)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(cut=st.integers(0, 50), width=st.sampled_from([2, 1100]))
 def test_a_sequence_in_two_parts_is_the_same(cut, width):
     a, b, start = problem(50, (width,))

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from support.profiles import examples
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
@@ -114,9 +115,7 @@ def test_rnn_equals_the_hand_unrolled_equations():
 
 
 @pytest.mark.parametrize("backend", ["torch", "reference", "cpu", "auto"])
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(sorted(LAYERS)),
     steps=st.integers(1, 40),

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 from statsmodels.tsa.ar_model import AutoReg
 from support.paths import SHARED
+from support.profiles import examples
 from torch import Tensor
 
 from throughtime.errors import DataError, RunError, SettingError
@@ -264,7 +265,7 @@ def test_scan_with_full_covariance() -> None:
     assert row["nats_in_sample"] == pytest.approx(-model.log_prob(z)[1:].mean().item(), rel=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     scale=st.floats(1e-6, 1e6),
     shift=st.floats(-1e3, 1e3),

@@ -9,10 +9,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 from support.paths import SHARED
+from support.profiles import examples
 from torch import Tensor
 
 from throughtime.errors import DataError, RunError, SettingError, VocabularyError
@@ -117,7 +118,7 @@ def test_all_sequences_of_a_length_sum_to_one(length: int) -> None:
     assert abs(total.item() - 1) < 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     sequences=st.lists(st.lists(st.integers(0, 3), max_size=9), min_size=1, max_size=6),
     order=st.integers(0, 4),

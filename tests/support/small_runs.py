@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from filelock import FileLock
 
 import throughtime as tt
 
@@ -45,20 +46,19 @@ def write_tone(path: Path, seconds: float = 0.05, rate: int = 8000, pitch: float
 
 
 class SmallRuns:
-    """Folders of runs by name, fitted when they are first asked for."""
+    """Folders of runs by name, fitted when a process first asks for them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.done: dict[str, Path] = {}
+        folder.mkdir(exist_ok=True)
 
     def __call__(self, name: str) -> Path:
-        if name not in self.done:
-            torch.manual_seed(0)
-            options = getattr(self, f"_{name}")()
-            self.done[name] = tt.fit(
-                **{**QUICK, "out": self.folder / "runs" / name, **options}
-            ).folder
-        return self.done[name]
+        out = self.folder / "runs" / name
+        with FileLock(self.folder / f"{name}.lock"):
+            if not (out / "model.json").exists():
+                torch.manual_seed(0)
+                tt.fit(**{**QUICK, "out": out, **getattr(self, f"_{name}")()})
+        return out
 
     def _series(self) -> dict[str, Any]:
         """One price, all the models."""

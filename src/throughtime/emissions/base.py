@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -76,11 +76,12 @@ def check_positive(name: str, value: float) -> None:
 
 
 class Distribution(ABC):
-    """The distribution of one step, for a whole batch [...] at once.
+    """The distribution of one step, for a whole batch [...] at once; reads like
+    `torch.distributions`.
 
-    Arguments broadcast against the batch from the front, so `quantile(levels[:, None, None])` of a
-    batch [B] with D columns is [levels, B, D]. Only `log_prob` and `mean` carry gradients; `cdf`,
-    `quantile` and `crps` are of each column by itself, in float64, and NaN where x is NaN.
+    Arguments broadcast against the batch from the front, so `icdf(q[:, None, None])` of a batch [B]
+    with D columns is [len(q), B, D]. Only `log_prob`, `mean` and `variance` carry gradients; `cdf`,
+    `icdf` and `crps` are of each column by itself, in float64, and NaN where x is NaN.
     """
 
     @property
@@ -95,25 +96,50 @@ class Distribution(ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Nats [...] of `x` [..., D] (symbols: [...]). Missing (NaN) columns count nothing."""
+        """Log-density (discrete: log-probability) of whole rows.
+
+        Args:
+            x: ``[..., D]`` (symbols: int64 ``[...]``); missing (NaN) columns count nothing.
+
+        Returns:
+            Nats ``[...]``, in the dtype of the parameters.
+        """
 
     @property
     @abstractmethod
     def mean(self) -> Tensor:
-        """The expectation, [..., D] (symbols: of the level, [...])."""
+        """The expectation, ``[..., D]`` (symbols: of the symbol as a number, ``[...]``)."""
+
+    @property
+    @abstractmethod
+    def variance(self) -> Tensor:
+        """Of each column, ``[..., D]`` (symbols: ``[...]``); inf where it does not exist."""
 
     def cdf(self, x: Tensor | float) -> Tensor:
-        """P(X <= x) of each column, [..., D] (symbols: [...])."""
+        """``P(X <= x)`` of each column, float64 ``[..., D]`` (symbols: ``[...]``)."""
         return self._exact()._cdf(self._argument(x))
 
-    def quantile(self, q: Tensor | float) -> Tensor:
-        """The smallest x with cdf(x) >= q, [..., D] (symbols: [...]), for q in (0, 1)."""
-        return self._exact()._quantile(self._argument(q))
+    def icdf(self, q: Tensor | float) -> Tensor:
+        """The smallest x with ``cdf(x) >= q``, of each column.
+
+        Args:
+            q: probabilities in (0, 1).
+
+        Returns:
+            float64 ``[..., D]`` (symbols: ``[...]``).
+        """
+        return self._exact()._icdf(self._argument(q))
 
     def crps(self, x: Tensor | float) -> Tensor:
         """Continuous ranked probability score of each column, in units of x; 0 is perfect.
 
-        The integral of (cdf(y) - [x <= y])^2 over y (Gneiting & Raftery 2007, JASA 102).
+        The integral of ``(cdf(y) - [x <= y])^2`` over y (Gneiting & Raftery 2007, JASA 102).
+
+        Args:
+            x: what was observed, ``[..., D]`` (symbols: ``[...]``).
+
+        Returns:
+            float64 ``[..., D]`` (symbols: ``[...]``).
         """
         return self._exact()._crps(self._argument(x))
 
@@ -122,22 +148,38 @@ class Distribution(ABC):
     def num_uniforms(self) -> int:
         """How many uniforms one draw takes."""
 
-    def sample(self, u: Tensor) -> Tensor:
-        """The draw that belongs to uniforms `u` [..., num_uniforms] in (0, 1): a fixed map.
+    def sample(self, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        """Independent draws, without gradient.
 
-        Leading dimensions of `u` may go beyond the batch: [paths, *batch, num_uniforms].
+        Args:
+            shape: of the draws, put in front of the batch.
+            generator: source of randomness, on the device of the parameters; torch's global one if
+                None.
+
+        Returns:
+            ``[*shape, ..., D]`` in the dtype of the parameters (symbols: int64 ``[*shape, ...]``).
+        """
+        size = (*shape, *self.batch_shape, self.num_uniforms)
+        device = self.mean.device
+        u = torch.rand(size, generator=generator, dtype=torch.float64, device=device)
+        return self.sample_from_uniforms(u.clamp_min(2.0**-54))  # rand may return 0
+
+    def sample_from_uniforms(self, u: Tensor) -> Tensor:
+        """The draw that belongs to uniforms: a fixed map, for paths that can be repeated.
+
+        Args:
+            u: ``[..., num_uniforms]`` in (0, 1); leading dimensions may go beyond the batch:
+                ``[paths, *batch, num_uniforms]``.
+
+        Returns:
+            The draws, as from `sample`.
         """
         with torch.no_grad():
             return self._sample(torch.as_tensor(u).double())
 
-    def select(self: Same, index: Any) -> Same:
-        """The distribution of some batch entries; `index` is applied to the leading batch
-        dimensions.
-        """
-        return self._map(lambda part: part[index])
-
     def __getitem__(self: Same, index: Any) -> Same:
-        return self.select(index)
+        """The distribution of some batch entries; `index` applies to the leading batch axes."""
+        return self._map(lambda part: part[index])
 
     def marginals(self) -> Distribution:
         """A distribution with the same columns, but independent of each other."""
@@ -147,7 +189,7 @@ class Distribution(ABC):
     def _cdf(self, x: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _quantile(self, q: Tensor) -> Tensor: ...
+    def _icdf(self, q: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _crps(self, x: Tensor) -> Tensor: ...
@@ -201,7 +243,7 @@ class Columns(Distribution):
 
     def _draw(self, *u: Tensor) -> Tensor:
         """The draw, [..., D], from uniforms of that shape: the inverse cdf unless overridden."""
-        return self._exact()._quantile(u[0])
+        return self._exact()._icdf(u[0])
 
     @abstractmethod
     def _log_density(self, x: Tensor) -> Tensor:

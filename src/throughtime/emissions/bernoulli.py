@@ -56,6 +56,10 @@ class BernoulliDistribution(Columns):
     def mean(self) -> Tensor:
         return torch.sigmoid(self.logits)
 
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * (1 - self.mean)
+
     def _log_density(self, x: Tensor) -> Tensor:
         nats = x * self.logits - functional.softplus(self.logits)
         return torch.where((x == 0) | (x == 1), nats, -torch.inf)
@@ -64,7 +68,7 @@ class BernoulliDistribution(Columns):
         inside = torch.where(x < 1, torch.sigmoid(-self.logits), 1.0)
         return torch.where(x.isnan(), x, torch.where(x < 0, 0.0, inside))
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         return (q > torch.sigmoid(-self.logits)).double()
 
     def _crps(self, x: Tensor) -> Tensor:

@@ -56,14 +56,14 @@ def frequencies(values: Tensor, num_symbols: int) -> Tensor:
 
 
 class SymbolDistribution(Distribution):
-    """A distribution of symbols, which count as ordered levels 0 … V - 1 wherever order matters."""
+    """A distribution of symbols, which count as the numbers 0 … V - 1 wherever order matters."""
 
     @abstractmethod
     def log_table(self) -> Tensor:
         """Log-probabilities up to a constant of all symbols, [..., V]."""
 
     def tempered(self, temperature: float) -> CategoricalDistribution:
-        """Probabilities to the power 1 / temperature: bolder below 1, more even above."""
+        """Probabilities to the power 1 / temperature: above 1 flatter, below 1 sharper."""
         check_positive("temperature", temperature)
         return CategoricalDistribution(self.log_table() / temperature)
 
@@ -85,15 +85,20 @@ class SymbolDistribution(Distribution):
     @property
     def mean(self) -> Tensor:
         table = self.log_table()
-        levels = torch.arange(table.shape[-1], dtype=table.dtype, device=table.device)
-        return torch.softmax(table, -1) @ levels
+        return torch.softmax(table, -1) @ _numbers(table)
+
+    @property
+    def variance(self) -> Tensor:
+        table = self.log_table()
+        squares = (_numbers(table) - self.mean[..., None]) ** 2
+        return (torch.softmax(table, -1) * squares).sum(-1)
 
     @property
     def num_uniforms(self) -> int:
         return 1
 
     def _sample(self, u: Tensor) -> Tensor:
-        return self._exact()._quantile(u[..., 0]).long()
+        return self._exact()._icdf(u[..., 0]).long()
 
     def _cumulative(self) -> Tensor:
         """P(X <= k) for all k, [..., V]."""
@@ -106,15 +111,14 @@ class SymbolDistribution(Distribution):
         outside = torch.where(x.isnan(), torch.nan, (x >= top).double())
         return torch.where((x >= 0) & (x < top), inside, outside)
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         cumulative = self._cumulative()
         target = q[..., None] * cumulative[..., -1:]  # whose rounding must not matter
         return (cumulative < target).sum(-1).double()
 
     def _crps(self, x: Tensor) -> Tensor:
         cumulative = self._cumulative()
-        levels = torch.arange(cumulative.shape[-1], dtype=x.dtype, device=x.device)
-        step = (x[..., None] <= levels).double()
+        step = (x[..., None] <= _numbers(cumulative)).double()
         score = ((cumulative - step) ** 2).sum(-1)
         return torch.where(x.isnan(), torch.nan, score)
 
@@ -140,6 +144,11 @@ class CategoricalDistribution(SymbolDistribution):
         rows = self.logits.reshape(-1, self.logits.shape[-1]), x.long().expand(shape).reshape(-1)
         nats = functional.cross_entropy(*rows, ignore_index=_NO_SYMBOL, reduction="none")
         return -nats.reshape(shape)
+
+
+def _numbers(table: Tensor) -> Tensor:
+    """The symbols 0 … V - 1 as numbers, [V]."""
+    return torch.arange(table.shape[-1], dtype=table.dtype, device=table.device)
 
 
 def take(table: Tensor, index: Tensor) -> Tensor:

@@ -12,9 +12,7 @@ from throughtime.emissions import numeric
 from throughtime.emissions.base import Columns, Emission, check_size
 
 RATE_BOUND = 30.0  # rates lie within e^±30
-SIZE_BOUND = (
-    10.0  # sizes within e^±10; beyond e^10 the distribution is Poisson to within sampling error
-)
+SIZE_BOUND = 10.0  # sizes lie within e^±10; beyond it is Poisson to within sampling error
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Count(Columns):
         return self.rate
 
     def _crps(self, x: Tensor) -> Tensor:
-        return numeric.crps_count(self._cdf, self._quantile, x)
+        return numeric.crps_count(self._cdf, self._icdf, x)
 
     def _bracketed(self, q: Tensor, spread: Tensor) -> Tensor:
         """The quantile, from a guess at its upper bound that doubles until it is one."""
@@ -116,6 +114,10 @@ class PoissonDistribution(Count):
 
     rate: Tensor
 
+    @property
+    def variance(self) -> Tensor:
+        return self.rate
+
     def _log_density(self, x: Tensor) -> Tensor:
         x, rate = x.double(), self.rate.double()
         nats = x * torch.log(rate) - rate - torch.lgamma(x.clamp_min(0) + 1)
@@ -125,7 +127,7 @@ class PoissonDistribution(Count):
         inside = numeric.special("pdtr", x.floor().clamp_min(0), self.rate)
         return torch.where(x < 0, 0.0, inside)
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         return self._bracketed(q, self.rate.sqrt())
 
 
@@ -135,6 +137,10 @@ class NegativeBinomialDistribution(Count):
 
     rate: Tensor
     size: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        return self.rate + self.rate**2 / self.size
 
     def _log_density(self, x: Tensor) -> Tensor:
         x, rate, size = x.double(), self.rate.double(), self.size.double()
@@ -149,5 +155,5 @@ class NegativeBinomialDistribution(Count):
         inside = numeric.special("betainc", self.size, x.floor().clamp_min(0) + 1, success)
         return torch.where(x < 0, 0.0, inside)
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         return self._bracketed(q, torch.sqrt(self.rate + self.rate**2 / self.size))

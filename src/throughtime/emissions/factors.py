@@ -76,8 +76,8 @@ class FactorDistribution(Distribution):
     def _cdf(self, x: Tensor) -> Tensor:
         return self.marginals()._cdf(x)
 
-    def _quantile(self, q: Tensor) -> Tensor:
-        return self.marginals()._quantile(q)
+    def _icdf(self, q: Tensor) -> Tensor:
+        return self.marginals()._icdf(q)
 
     def _crps(self, x: Tensor) -> Tensor:
         return self.marginals()._crps(x)

@@ -54,6 +54,10 @@ class LaplaceDistribution(LocationScale):
     location: Tensor
     scale: Tensor
 
+    @property
+    def variance(self) -> Tensor:
+        return 2 * self.scale**2
+
     def _log_density(self, x: Tensor) -> Tensor:
         return -self._standardised(x).abs() - torch.log(2 * self.scale)
 
@@ -62,7 +66,7 @@ class LaplaceDistribution(LocationScale):
         tail = 0.5 * torch.exp(-z.abs())
         return torch.where(z < 0, tail, 1 - tail)
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         z = torch.where(q < 0.5, torch.log(2 * q), -torch.log(2 * (1 - q)))
         return self.location + self.scale * z
 

@@ -1,8 +1,9 @@
-"""Mixtures: of several components within a column, and of the members of an ensemble."""
+"""Mixtures: of components within a column, of the members of an ensemble, of several families."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from throughtime.emissions.base import (
     check_size,
     standardise,
 )
-from throughtime.emissions.categorical import SymbolDistribution
+from throughtime.emissions.categorical import CategoricalDistribution, SymbolDistribution
 from throughtime.emissions.normal import NormalDistribution, absolute_moment
 from throughtime.emissions.student_t import StudentTDistribution, degrees_of_freedom
 from throughtime.errors import SettingError
@@ -33,8 +34,8 @@ class Mixture(Emission):
     """
 
     kind: ClassVar[str] = "mixture"
-    component: str = "normal"
-    num_components: int = 5
+    component: str = "student_t"
+    num_components: int = 3
     columns: int = 1
     min_scale: float = field(default=1e-4, kw_only=True)
 
@@ -109,6 +110,11 @@ class MixtureDistribution(Distribution):
         return (self.log_weights.exp() * self.components.mean).sum(-2)
 
     @property
+    def variance(self) -> Tensor:
+        spread = self.components.variance + (self.components.mean - self.mean.unsqueeze(-2)) ** 2
+        return (self.log_weights.exp() * spread).sum(-2)
+
+    @property
     def num_uniforms(self) -> int:
         return self.log_weights.shape[-1] + self.components.num_uniforms
 
@@ -127,19 +133,19 @@ class MixtureDistribution(Distribution):
     def _cdf(self, x: Tensor) -> Tensor:
         return (self.log_weights.exp() * self.components._cdf(_across(x))).sum(-2)
 
-    def _quantile(self, q: Tensor) -> Tensor:
-        each = self.components._quantile(_across(q))  # the mixture's lies between these
+    def _icdf(self, q: Tensor) -> Tensor:
+        each = self.components._icdf(_across(q))  # the mixture's lies between these
         low, high = each.amin(-2), each.amax(-2)
         solve = numeric.bisect_integer if self.discrete else numeric.bisect
         return solve(self._cdf, q, low, high)
 
     def _crps(self, x: Tensor) -> Tensor:
         if self.discrete:
-            return numeric.crps_count(self._cdf, self._quantile, x)
+            return numeric.crps_count(self._cdf, self._icdf, x)
         components = self.components.marginals()
         if isinstance(components, NormalDistribution):
             return _normal_mixture_crps(components, self.log_weights.exp(), x)
-        return numeric.crps_continuous(self._cdf, self._quantile, x)
+        return numeric.crps_continuous(self._cdf, self._icdf, x)
 
 
 def _across(x: Tensor) -> Tensor:
@@ -191,3 +197,99 @@ class SymbolMixture(SymbolDistribution):
 
     def _cumulative(self) -> Tensor:
         return self.components._cumulative().mean(-2)
+
+
+def weighted_mixture(distributions: Sequence[Distribution], weights: Tensor) -> Distribution:
+    """Of any families: the distribution that is ``distributions[i]`` with ``weights[i]``.
+
+    Args:
+        distributions: K of one batch shape, all of symbols or all of columns.
+        weights: ``[K]``, positive, sum 1.
+
+    Returns:
+        Of symbols again one table of probabilities; of columns a mixture whose `log_prob` is that
+        of whole rows, as in `MixtureOf`.
+    """
+    if all(isinstance(distribution, SymbolDistribution) for distribution in distributions):
+        tables = [torch.log_softmax(d.log_table().double(), -1) for d in distributions]  # type: ignore[attr-defined]
+        stacked = torch.stack(tables) + weights.double().log().view(-1, *(1,) * tables[0].dim())
+        return CategoricalDistribution(torch.logsumexp(stacked, 0))
+    return WeightedMixture(tuple(distributions), weights)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedMixture(Distribution):
+    """Weighted distributions of real or count columns (see `weighted_mixture`)."""
+
+    distributions: tuple[Distribution, ...]
+    weights: Tensor
+
+    @property
+    def discrete(self) -> bool:
+        return self.distributions[0].discrete
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.distributions[0].batch_shape
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        nats = torch.stack(
+            [distribution.log_prob(x).double() for distribution in self.distributions]
+        )
+        return torch.logsumexp(nats + self._along(self.weights.double().log(), nats), 0)
+
+    @property
+    def mean(self) -> Tensor:
+        means = torch.stack([distribution.mean.double() for distribution in self.distributions])
+        return (means * self._along(self.weights, means)).sum(0)
+
+    @property
+    def variance(self) -> Tensor:
+        means = torch.stack([distribution.mean.double() for distribution in self.distributions])
+        each = torch.stack([distribution.variance.double() for distribution in self.distributions])
+        total = each + (means - self.mean) ** 2
+        return (total * self._along(self.weights, total)).sum(0)
+
+    @property
+    def num_uniforms(self) -> int:
+        return 1 + max(distribution.num_uniforms for distribution in self.distributions)
+
+    def _sample(self, u: Tensor) -> Tensor:
+        drawn = torch.stack(
+            [
+                distribution.sample_from_uniforms(u[..., 1 : 1 + distribution.num_uniforms])
+                for distribution in self.distributions
+            ]
+        )
+        choice = (self.weights.double().cumsum(0)[:-1] < u[..., :1]).sum(-1)
+        where = choice.expand(drawn.shape[1:-1])[None, ..., None].expand(1, *drawn.shape[1:])
+        return drawn.gather(0, where)[0]
+
+    def marginals(self) -> Distribution:
+        return WeightedMixture(
+            tuple(distribution.marginals() for distribution in self.distributions), self.weights
+        )
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> WeightedMixture:
+        return WeightedMixture(
+            tuple(distribution._map(function) for distribution in self.distributions), self.weights
+        )
+
+    def _cdf(self, x: Tensor) -> Tensor:
+        each = torch.stack([distribution.cdf(x) for distribution in self.distributions])
+        return (each * self._along(self.weights, each)).sum(0)
+
+    def _icdf(self, q: Tensor) -> Tensor:
+        each = torch.stack(
+            [distribution.icdf(q) for distribution in self.distributions]
+        )  # the mixture's lies between these
+        solve = numeric.bisect_integer if self.discrete else numeric.bisect
+        return solve(self._cdf, q, each.amin(0), each.amax(0))
+
+    def _crps(self, x: Tensor) -> Tensor:
+        score = numeric.crps_count if self.discrete else numeric.crps_continuous
+        return score(self._cdf, self._icdf, x)
+
+    @staticmethod
+    def _along(weights: Tensor, stacked: Tensor) -> Tensor:
+        return weights.double().view(-1, *(1,) * (stacked.dim() - 1))

@@ -55,13 +55,17 @@ class NormalDistribution(LocationScale):
     location: Tensor
     scale: Tensor
 
+    @property
+    def variance(self) -> Tensor:
+        return self.scale**2
+
     def _log_density(self, x: Tensor) -> Tensor:
         return -0.5 * self._standardised(x) ** 2 - torch.log(self.scale) - HALF_LOG_2PI
 
     def _cdf(self, x: Tensor) -> Tensor:
         return torch.special.ndtr(self._standardised(x))
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         return self.location + self.scale * torch.special.ndtri(q)
 
     def _crps(self, x: Tensor) -> Tensor:
@@ -87,6 +91,10 @@ class FactorNormal(factors.FactorDistribution):
     def log_prob(self, x: Tensor) -> Tensor:
         distance, log_volume, count = self._quadratic(x)
         return -0.5 * distance - log_volume - HALF_LOG_2PI * count
+
+    @property
+    def variance(self) -> Tensor:
+        return self.marginal_scale**2
 
     def marginals(self) -> NormalDistribution:
         return NormalDistribution(self.location, self.marginal_scale)

@@ -17,8 +17,8 @@ EXACT_WIDTH = 1_000  # sums over more counts than this are integrated
 Cdf = Callable[[Tensor], Tensor]
 
 
-class Law(Protocol):
-    """Anything with the log-likelihood of values [N, D]."""
+class Likelihood(Protocol):
+    """Anything that gives the log-likelihood of values [N, D]."""
 
     def log_prob(self, x: Tensor) -> Tensor: ...
 
@@ -93,13 +93,13 @@ _HALF = [1e-9, 1e-7, 1e-5, 1e-3, 0.02, 0.1, 0.3]
 _LEVELS = [*_HALF, 0.5, *(1 - p for p in _HALF[::-1])]
 
 
-def crps_continuous(cdf: Cdf, quantile: Cdf, x: Tensor) -> Tensor:
+def crps_continuous(cdf: Cdf, icdf: Cdf, x: Tensor) -> Tensor:
     """CRPS, to about six digits, by Gauss-Legendre quadrature between quantiles and x.
 
     Between neighbouring quantiles the cdf changes little, however spiky or heavy-tailed the
     distribution.
     """
-    cuts = _cuts(quantile, x)
+    cuts = _cuts(icdf, x)
     x = x.expand(cuts.shape[1:])
     nodes, weights = _gauss_legendre(16, x)
     total = torch.zeros_like(x)
@@ -109,10 +109,10 @@ def crps_continuous(cdf: Cdf, quantile: Cdf, x: Tensor) -> Tensor:
     return total
 
 
-def _cuts(quantile: Cdf, x: Tensor) -> Tensor:
+def _cuts(icdf: Cdf, x: Tensor) -> Tensor:
     """Quantiles at _LEVELS and x itself, in order: [16, …]."""
     levels = torch.tensor(_LEVELS, dtype=x.dtype, device=x.device)
-    cuts = quantile(levels.reshape(-1, *[1] * x.dim()))
+    cuts = icdf(levels.reshape(-1, *[1] * x.dim()))
     return torch.cat([cuts, x.expand(cuts.shape[1:])[None]]).sort(0).values
 
 
@@ -125,12 +125,12 @@ def _gauss_legendre(count: int, x: Tensor) -> tuple[Tensor, Tensor]:
     return (nodes + 1) / 2, weights / 2
 
 
-def crps_count(cdf: Cdf, quantile: Cdf, x: Tensor) -> Tensor:
+def crps_count(cdf: Cdf, icdf: Cdf, x: Tensor) -> Tensor:
     """CRPS of a distribution on 0, 1, 2, …: the sum of (cdf(k) - [x <= k])^2 over k.
 
     Exact to 1e-9 of the mass; to about five digits where counts reach over EXACT_WIDTH numbers.
     """
-    cuts = _cuts(quantile, x)
+    cuts = _cuts(icdf, x)
     x = x.expand(cuts.shape[1:])
     width = int((cuts[-1] - cuts[0]).nan_to_num().max()) + 1
     if width > EXACT_WIDTH:
@@ -162,7 +162,7 @@ def _crps_wide_count(cdf: Cdf, cuts: Tensor, x: Tensor) -> Tensor:
 # Constant fits
 
 
-def maximise(distribution: Callable[[Tensor], Law], values: Tensor, start: Tensor) -> Tensor:
+def maximise(distribution: Callable[[Tensor], Likelihood], values: Tensor, start: Tensor) -> Tensor:
     """The raw parameters, near `start`, that make the standardised `values` [N, D] likeliest.
 
     Two more values, -1 and 1, keep the scale of a handful of values away from zero.

@@ -25,6 +25,10 @@ def degrees_of_freedom_raw(df: Tensor) -> Tensor:
     return numeric.exponential_raw(df - 1, DF_BOUND)
 
 
+def _variance(scale: Tensor, df: Tensor) -> Tensor:
+    return torch.where(df > 2, scale**2 * df / (df - 2).clamp_min(1e-30), torch.inf)
+
+
 @dataclass(frozen=True)
 class StudentT(factors.FactorEmission):
     """Real columns, each Student t; with `rank` > 0 jointly (one multivariate t).
@@ -76,6 +80,10 @@ class StudentTDistribution(LocationScale):
     scale: Tensor
     df: Tensor
 
+    @property
+    def variance(self) -> Tensor:
+        return _variance(self.scale, self.df)
+
     def _log_density(self, x: Tensor) -> Tensor:
         df = self.df
         tail = 0.5 * (df + 1) * torch.log1p(self._standardised(x) ** 2 / df)
@@ -85,7 +93,7 @@ class StudentTDistribution(LocationScale):
     def _cdf(self, x: Tensor) -> Tensor:
         return numeric.special("stdtr", self.df, self._standardised(x))
 
-    def _quantile(self, q: Tensor) -> Tensor:
+    def _icdf(self, q: Tensor) -> Tensor:
         return self.location + self.scale * numeric.special("stdtrit", self.df, q)
 
     def _crps(self, x: Tensor) -> Tensor:
@@ -120,6 +128,10 @@ class FactorStudentT(factors.FactorDistribution):
         tail = 0.5 * (self.df + count) * torch.log1p(distance / self.df)
         norm = numeric.log_gamma_ratio(self.df / 2, count / 2)
         return norm - 0.5 * count * torch.log(math.pi * self.df) - log_volume - tail
+
+    @property
+    def variance(self) -> Tensor:
+        return _variance(self.marginal_scale, self.df[..., None])
 
     def marginals(self) -> StudentTDistribution:
         df = self.df[..., None].expand_as(self.location)

@@ -12,8 +12,7 @@ from torch import Tensor
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Flat, LinearQuantise, MuLaw, Transforms
 from throughtime.emissions import Distribution
-from throughtime.emissions.blend import BlendDistribution
-from throughtime.emissions.mixture import MixtureDistribution
+from throughtime.emissions.mixture import MixtureDistribution, WeightedMixture
 from throughtime.models.base import SequenceModel
 from throughtime.predict.fitted import FittedModel
 
@@ -87,14 +86,14 @@ def quantiles_of(distribution: Distribution, levels: Sequence[float]) -> Tensor:
     axes = 1 if len(distribution.mean.shape) == len(distribution.batch_shape) else 2
     p = rising.reshape(-1, *[1] * axes)
     if (
-        isinstance(distribution, (MixtureDistribution, BlendDistribution))
+        isinstance(distribution, (MixtureDistribution, WeightedMixture))
         and not distribution.discrete
     ):
         return _mixture_quantiles(distribution, p)
-    return distribution.quantile(p)
+    return distribution.icdf(p)
 
 
-def _mixture_quantiles(distribution: MixtureDistribution | BlendDistribution, p: Tensor) -> Tensor:
+def _mixture_quantiles(distribution: MixtureDistribution | WeightedMixture, p: Tensor) -> Tensor:
     """The quantiles at p [L, 1, 1], rising, of a mixture with batch [n]: [L, n, D]."""
     rough = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=p.dtype).reshape(-1, 1, 1)
     places = _leaf_quantiles(distribution, torch.cat([p[:1], rough, p[-1:]]))
@@ -128,14 +127,14 @@ def _secant(left: Tensor, right: Tensor, below: Tensor, above: Tensor) -> Tensor
 
 def _leaf_quantiles(distribution: Distribution, p: Tensor) -> Tensor:
     """The quantiles [L, *batch, K, D] of all components, those of nested mixtures included."""
-    if isinstance(distribution, BlendDistribution):
+    if isinstance(distribution, WeightedMixture):
         return torch.cat([_leaf_quantiles(part, p) for part in distribution.distributions], dim=-2)
     if not isinstance(distribution, MixtureDistribution):
-        return distribution.quantile(p).unsqueeze(-2)
+        return distribution.icdf(p).unsqueeze(-2)
     inner = distribution.components
     if isinstance(inner, MixtureDistribution):
         return _leaf_quantiles(inner, p.unsqueeze(-1)).flatten(-3, -2)
-    return inner.quantile(p.unsqueeze(-1))
+    return inner.icdf(p.unsqueeze(-1))
 
 
 def raw_quantiles(

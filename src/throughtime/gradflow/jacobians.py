@@ -100,7 +100,7 @@ def step_radius(
 
 
 def spectral_radius(params: Mapping[str, Tensor]) -> dict[str, float]:
-    """The largest |eigenvalue| of each recurrent weight matrix (weight_hh…), by name.
+    """The largest modulus of an eigenvalue of each recurrent weight matrix (weight_hh…), by name.
 
     Those of a GRU and an LSTM are one for each gate: ``rnn.weight_hh_l0.z``.
     """

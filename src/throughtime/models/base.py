@@ -366,7 +366,9 @@ class SequenceModel(nn.Module, ABC):
             self.train(training)
             if start.temperature != 1.0 or start.top_p != 1.0:
                 distribution = _shaped(distribution, start.temperature, start.top_p)
-            previous = distribution.sample(rng.uniforms(streams, step, distribution.num_uniforms))
+            previous = distribution.sample_from_uniforms(
+                rng.uniforms(streams, step, distribution.num_uniforms)
+            )
             if previous.is_floating_point():
                 previous = previous.to(self._dtype())
             yield previous.unsqueeze(1)

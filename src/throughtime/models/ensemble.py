@@ -11,8 +11,7 @@ from torch import Tensor
 
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
-from throughtime.emissions import Distribution
-from throughtime.emissions.blend import BlendOf
+from throughtime.emissions import Distribution, weighted_mixture
 from throughtime.errors import SettingError
 from throughtime.models.base import SequenceModel
 from throughtime.state import State
@@ -108,7 +107,7 @@ class Blend(SequenceModel):
 
     def _blend(self, found: list[tuple[Distribution, State]]) -> tuple[Distribution, State]:
         weights: Tensor = self.weights  # type: ignore[assignment]
-        return BlendOf([distribution for distribution, _ in found], weights), tuple(
+        return weighted_mixture([distribution for distribution, _ in found], weights), tuple(
             state for _, state in found
         )
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from throughtime.data.frequency import future_stamps
-from throughtime.data.readers.files import nearest
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
-from throughtime.errors import SettingError
+from throughtime.errors import SettingError, nearest
 from throughtime.models.base import SequenceModel
 from throughtime.predict.end import End
 from throughtime.predict.future import Future

@@ -10,9 +10,8 @@ import throughtime
 from throughtime import bptt as methods
 from throughtime import emissions, files, report
 from throughtime.data.loading import label_of, load, plain_options, seconds
-from throughtime.data.readers.files import nearest
 from throughtime.data.sequences import Sequences
-from throughtime.errors import SettingError
+from throughtime.errors import SettingError, nearest
 from throughtime.files import finite
 from throughtime.runs import run as runs
 from throughtime.runs.assessment import assess

@@ -20,9 +20,8 @@ from typing import Any
 from torch import Tensor
 
 from throughtime import files, report
-from throughtime.data.readers.files import nearest
 from throughtime.data.sequences import Sequences
-from throughtime.errors import RunError, SettingError
+from throughtime.errors import RunError, SettingError, nearest
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.stamps import stamp
 from throughtime.predict.fitted import END, MODEL, FittedModel

@@ -15,7 +15,7 @@ from throughtime import emissions
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transform, Transforms, transform_from_json
 from throughtime.emissions import Emission
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError
 from throughtime.models import linear_ar
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
@@ -52,10 +52,10 @@ def natural_view(train: Sequences, valid: Sequences, settings: RunSettings) -> V
     if kind == "sound":
         quantised = settings.transforms or [{"kind": "mulaw", "bits": 8}]
         levels = _num_symbols(fitted(quantised, train))
-        return View(tuple(quantised), _named(settings.emission, 1, levels, "categorical"))
+        return View(tuple(quantised), _named(settings.emission, None, levels, "categorical"))
     if kind == "symbols":
         count = _num_symbols(Transforms((), train.domain))
-        return View((), _named(settings.emission, 1, count, "categorical"))
+        return View((), _named(settings.emission, None, count, "categorical"))
     columns = train.values.shape[1]
     if kind in ("binary", "count"):
         natural = "bernoulli" if kind == "binary" else "negative_binomial"
@@ -70,7 +70,7 @@ def natural_view(train: Sequences, valid: Sequences, settings: RunSettings) -> V
     if settings.emission in ("categorical", "discretised_logistic"):
         num_symbols = int(values.max()) + 1
         view = ({"kind": "symbols", "num_symbols": num_symbols},)
-        return View(view, _named(settings.emission, 1, num_symbols, ""))
+        return View(view, _named(settings.emission, None, num_symbols, ""))
     emission = _named(settings.emission, columns, None, "mixture")
     transforms = _best_view(train, valid, settings)
     return View((*transforms, {"kind": "standardise"}), emission, season(train))
@@ -108,26 +108,10 @@ def _best_view(
     return tuple({"kind": name} for name in min(scores, key=lambda view: scores[view]))
 
 
-def _named(name: str, columns: int, num_symbols: int | None, natural: str) -> Emission:
-    """An emission by name, with options behind a colon: "student_t:rank=2"."""
-    kind, _, rest = (natural if name == "auto" else name).partition(":")
-    if kind not in emissions.KINDS:
-        raise SettingError(f"emission '{kind}' is not one of: {', '.join(emissions.KINDS)}")
-    options: dict[str, Any] = {"kind": kind}
-    if kind in ("categorical", "discretised_logistic"):
-        if num_symbols is None:
-            raise SettingError(f"emission '{kind}' is for symbols; these data are values")
-        options["num_symbols"] = num_symbols
-    else:
-        if num_symbols is not None:
-            raise SettingError(f"emission '{kind}' is for values; these data are symbols")
-        options["columns"] = columns
-    if kind == "mixture":
-        options |= {"component": "student_t", "num_components": 3}
-    for part in filter(None, rest.split(",")):
-        key, _, value = part.partition("=")
-        options[key.strip()] = int(value) if value.strip().isdigit() else value.strip()
-    return emissions.from_json(options)
+def _named(name: str, columns: int | None, num_symbols: int | None, natural: str) -> Emission:
+    """The emission that was asked for, or the natural one, for data of this size."""
+    asked = natural if name == "auto" else name
+    return emissions.parse(asked, columns=columns, num_symbols=num_symbols)
 
 
 def _num_symbols(chain: Transforms) -> int:

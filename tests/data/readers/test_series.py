@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 
 from throughtime.data.readers.demo import read_demo
 from throughtime.data.readers.files import locate
@@ -491,7 +492,7 @@ def test_fill_puts_in_the_missing_rows(stamps: list[str], filled: list[str]) -> 
     assert got.steps == len(stamps)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.sets(st.integers(0, 40), min_size=1), min_size=1, max_size=4))
 def test_fill_keeps_every_row_of_every_series(series: list[set[int]]) -> None:
     import polars as pl
@@ -716,7 +717,7 @@ def test_options_that_say_nothing_here() -> None:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.binary(max_size=60), st.sampled_from([".csv", ".tsv", ".npy", ".parquet", ".csv.gz"]))
 def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory: Any, data: bytes, end: str) -> None:
     path = tmp_path_factory.mktemp("fuzz") / f"x{end}"

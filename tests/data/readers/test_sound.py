@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
@@ -182,7 +183,7 @@ def test_options_that_say_nothing_here() -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.binary(max_size=80), end=st.sampled_from([".wav", ".flac", ".ogg", ".mp3"]))
 def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory: Any, data: bytes, end: str) -> None:
     path = tmp_path_factory.mktemp("fuzz") / f"x{end}"
@@ -193,7 +194,7 @@ def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory: Any, data: bytes
         assert "\n" not in str(error)  # noqa: PT017 - most drawn files are errors, some are not
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(place=st.integers(0, 59), byte=st.integers(0, 255))
 def test_no_damage_to_a_wav_header_ends_in_a_traceback(
     tmp_path_factory: Any, place: int, byte: int

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
@@ -74,7 +75,7 @@ def test_lines_keep_their_ends_and_their_numbers() -> None:
     assert words(read(write("one.txt", "emma"), lines=True)) == ["emma"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(text=st.text(st.sampled_from("a\nü\r\u2028"), min_size=1, max_size=20))
 def test_lines_one_after_the_other_are_the_file(tmp_path_factory: Any, text: str) -> None:
     path = tmp_path_factory.mktemp("lines") / "a.txt"
@@ -164,7 +165,7 @@ def test_options_that_say_nothing_here() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.binary(max_size=40), end=st.sampled_from([".txt", ".jsonl", ".txt.gz"]))
 def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory: Any, data: bytes, end: str) -> None:
     path = tmp_path_factory.mktemp("fuzz") / f"x{end}"

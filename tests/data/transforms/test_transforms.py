@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 from torch import Tensor
 
 from throughtime.data.sequences import Domain, Sequences
@@ -110,7 +111,7 @@ def test_a_likelihood_does_not_depend_on_the_units() -> None:
 # Inverses
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from(range(len(CHAINS))),
     st.integers(0, 2**31),
@@ -345,7 +346,7 @@ def test_texts_with_pasts_change_lengths_exactly() -> None:
     assert Bytes().forward(Flat.of(raw)).values.tolist() == list((text + "plain").encode())
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_bytes_and_tokens_lose_nothing(texts: list[str]) -> None:
     kept = [text for text in texts if text] or ["x"]

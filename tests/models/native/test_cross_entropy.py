@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.profiles import examples
 
 import throughtime as tt
 from throughtime.errors import BackendError
@@ -31,7 +32,7 @@ def of_torch(inputs, target, scale):
 
 
 @needs_library
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     rows=st.integers(0, 200),
     hidden=st.integers(1, 70),

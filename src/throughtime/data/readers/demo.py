@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from throughtime.data.readers.files import nearest, quoted
+from throughtime.data.readers.files import quoted
 from throughtime.data.readers.series import Columns, read_series
 from throughtime.data.readers.sound import sound_sequences
 from throughtime.data.readers.text import code_points, text_sequences
 from throughtime.data.sequences import Sequences
-from throughtime.errors import DataError, MissingExtra
+from throughtime.errors import DataError, MissingExtra, nearest
 
 RATE = 8000  # Hz, of the plucked strings
 SECONDS = 0.5

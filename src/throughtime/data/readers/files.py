@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError, nearest
 
 
 def quoted(names: Iterable[str]) -> str:
     """The names in quotes, separated by commas: `'a', 'b'`."""
     return ", ".join(f"'{name}'" for name in names)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the name closest to `name`, or an empty string."""
-    lowered: dict[str, str] = {}
-    for known in names:
-        lowered.setdefault(known.lower(), known)
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    return f"; did you mean '{lowered[found[0]]}'?" if found else ""
 
 
 def locate(source: str | Path) -> Path:

@@ -10,14 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from throughtime.data.readers.demo import read_demo
-from throughtime.data.readers.files import (
-    counts_by_suffix,
-    files_below,
-    locate,
-    nearest,
-    quoted,
-    suffix,
-)
+from throughtime.data.readers.files import counts_by_suffix, files_below, locate, quoted, suffix
 from throughtime.data.readers.series import (
     TABLES,
     Columns,
@@ -31,7 +24,7 @@ from throughtime.data.readers.series import (
 from throughtime.data.readers.sound import SOUNDS, check_rate, read_sound, read_sound_folder
 from throughtime.data.readers.text import TEXTS, read_jsonl, read_text, read_text_folder
 from throughtime.data.sequences import Sequences
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError, nearest
 
 KINDS = {"series": (*TABLES, ".npy"), "text": (*TEXTS, ".jsonl"), "sound": SOUNDS}
 FOLDERS = {"series": TABLES, "text": (".txt",), "sound": SOUNDS}  # what is read from a folder

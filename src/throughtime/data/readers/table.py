@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from throughtime.data.readers.files import decode, nearest, quoted, read_bytes, reason, suffix
-from throughtime.errors import DataError
+from throughtime.data.readers.files import decode, quoted, read_bytes, reason, suffix
+from throughtime.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import polars as pl

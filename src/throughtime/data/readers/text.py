@@ -13,7 +13,6 @@ import torch
 from throughtime.data.readers.files import (
     decode,
     files_below,
-    nearest,
     quoted,
     read_bytes,
     stem,
@@ -21,7 +20,7 @@ from throughtime.data.readers.files import (
     suffix,
 )
 from throughtime.data.sequences import Domain, Sequences
-from throughtime.errors import DataError
+from throughtime.errors import DataError, nearest
 
 TEXTS = (".txt", ".text", ".md")
 NEWLINE = 10
