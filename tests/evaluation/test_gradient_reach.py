@@ -21,14 +21,20 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.errors import NonFiniteError, RunError, SettingError
 from throughtime.evaluation import gradient_reach
+from throughtime.predict.fitted import FittedModel
 from throughtime.report.picture import gradient
-from throughtime.search.search import Fitted
+from throughtime.runs.assessment import best_network
+from throughtime.search.search import FittedCandidate
 from throughtime.training.config import Candidate, TrainSettings
 
 
-def network(model: Any, settings: TrainSettings, name: str = "gru", valid: float = 1.0) -> Fitted:
-    candidate = Candidate(name=name, family="latent", model=model.settings(), train=settings)
-    return Fitted(candidate, model, Transforms(), valid, torch.zeros(1), 0.0, 0.0)
+def network(model: Any, settings: TrainSettings, name: str = "gru") -> FittedModel:
+    return FittedModel(name, model, Transforms(), training=settings)
+
+
+def candidate(model: Any, name: str, valid: float) -> FittedCandidate:
+    about = Candidate(name=name, family="latent", model=model.settings())
+    return FittedCandidate(about, network(model, TrainSettings()), valid, torch.zeros(1), 0.0, 0.0)
 
 
 # ------------------------------------------------------------------------------------ the window
@@ -138,12 +144,11 @@ def test_what_has_been_learned_is_not_called_nothing() -> None:
 
 
 def test_the_network_is_the_chosen_one_or_the_best() -> None:
-    settings = TrainSettings()
-    a, b = network(small_model(), settings, "a", 1.0), network(small_model(), settings, "b", 2.0)
-    ar = replace(a, model=tt.Autoregressive(1, emission=small_model().emission))
-    assert gradient_reach.best_network([ar, a, b], "b") is b
-    assert gradient_reach.best_network([ar, b, a], "blend") is a
-    assert gradient_reach.best_network([ar], "ar(1)") is None
+    a, b = candidate(small_model(), "a", 1.0), candidate(small_model(), "b", 2.0)
+    ar = candidate(tt.Autoregressive(1, emission=small_model().emission), "ar(1)", 0.5)
+    assert best_network([ar, a, b], "b") is b
+    assert best_network([ar, b, a], "blend") is a
+    assert best_network([ar], "ar(1)") is None
 
 
 # -------------------------------------------------------------------------------------- the run
@@ -187,8 +192,8 @@ def test_a_gradient_that_is_not_finite_does_not_end_a_fit(
 def test_a_run_without_a_network_says_what_it_sees(small_runs: SmallRuns) -> None:
     run = tt.load(small_runs("sales"))
     assert run.scores["gradients"] is None
-    if run.best != "ar(1)":
-        pytest.fail(f"the run of sales chose {run.best}")
+    if run.best.name != "ar(1)":
+        pytest.fail(f"the run of sales chose {run.best.name}")
     with pytest.raises(
         RunError, match=r"has no recurrent network; its ar\(1\) sees exactly 1 step$"
     ):

@@ -58,8 +58,8 @@ class Run:
         found = {one.name: one for one in self.fitted}
         if self.folder is not None and not found:
             for row in self.scores["models"]:
-                path = place_of(self.folder, row["name"]) / "result.safetensors"
-                if path.exists():
+                if row["family"] != "blend" and row["family"] != "peer":
+                    path = place_of(self.folder, row["name"]) / "result.safetensors"
                     found[row["name"]] = load_fitted(path).fitted
         return {**found, self.best.name: self.best}
 

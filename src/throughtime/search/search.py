@@ -344,7 +344,7 @@ class Workshop:
         place: Path | None,
     ) -> TrainSettings:
         """The training settings, with the steps that fit the time; decided once per run."""
-        path = None if place is None else place / "views.json"
+        path = None if place is None else place / "plan.json"
         if path is not None and path.exists():
             return TrainSettings(**files.read_json(path))
         if seconds is not None and self.settings.steps is None:
