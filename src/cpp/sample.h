@@ -211,9 +211,9 @@ struct Sampling : Packed<T, C> {
     }
 
     void draw(idx t, idx r) const {
-      const T* level = begins(t) ? static_cast<const T*>(s.level) : nullptr;
+      const T* initial = begins(t) ? static_cast<const T*>(s.initial) : nullptr;
       for (idx m = 0; m < q.members; m++) {
-        const T* raw = level ? level : w.raw + (m * rows + r) * q.raw_apart;
+        const T* raw = initial ? initial : w.raw + (m * rows + r) * q.raw_apart;
         for (idx p = 0; p < q.P; p++) w.distribution[m * q.raw_apart + p] = double(raw[p]);
       }
       const Uniforms u(s.root, first + r, s.step + t);

@@ -89,7 +89,7 @@ typedef struct {
   const void* const* weights; /* w_ih, w_hh, b_ih, b_hh of each layer of each member */
   const void* codes;          /* [symbols + 1, coded], the last one before the first symbol */
   const void *head_w, *head_b; /* [members, parameters, H], [members, parameters] */
-  const void* level;          /* [parameters], optional: of the first step instead of the head's */
+  const void* initial;        /* [parameters], optional: of the first step instead of the head's */
   void* packed;               /* tt_sampler_size() bytes */
 
   int64_t begin, end;         /* paths to go on with */

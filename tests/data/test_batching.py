@@ -208,16 +208,16 @@ def test_covariates_series_and_levels() -> None:
     plain = Lanes(s, 2, cut=False)[:]
     assert plain.covariates is None
     assert plain.series is None
-    assert plain.level is None
+    assert plain.initial is None
     s = dataclasses.replace(s, covariates=torch.arange(14).double().reshape(7, 2))
     s = s.with_identity(["b"]).transform(["difference"])
     batch = Lanes(s, 2, cut=False)[:]
     assert batch.series is not None
     assert batch.covariates is not None
-    assert batch.level is not None
+    assert batch.initial is not None
     assert batch.series.T.tolist() == [[-1] * 4, [0, 0, 0, -1]]
     assert batch.covariates[:, 1].tolist() == [[8, 9], [10, 11], [12, 13], [0, 0]]
-    assert batch.level.T.int().tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
+    assert batch.initial.T.int().tolist() == [[1, 0, 0, 0], [1, 0, 0, 0]]
 
 
 def test_a_generator_shuffles_sequences_and_cuts_but_not_their_insides() -> None:

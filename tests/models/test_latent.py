@@ -246,7 +246,7 @@ def test_members_stay_apart_in_training() -> None:
 
 def test_latent_models_take_one_level() -> None:
     with pytest.raises(SettingError, match="differenced once, at lag 1"):
-        LatentAutoregressive(emission=tt.emissions.Normal(), levels=2)
+        LatentAutoregressive(emission=tt.emissions.Normal(), num_differencing=2)
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -205,7 +205,7 @@ def test_validation_nats_by_hand(past: int | None) -> None:
 def test_nats_are_in_the_units_of_the_data() -> None:
     prices = (0.1 * torch.randn(50, 1, dtype=torch.float64, generator=generator(0))).exp()
     shown = Sequences.of([100 * prices]).transform(["log", "difference", "standardise"])
-    model = LatentAutoregressive("gru", 3, emission=tt.emissions.Normal(), levels=1)
+    model = LatentAutoregressive("gru", 3, emission=tt.emissions.Normal(), num_differencing=1)
     model.begin(shown)
     found = validation_nats(model, shown, None)
     assert found == pytest.approx(-float(model.log_prob(shown)) / 50, rel=1e-5)

@@ -26,8 +26,8 @@ class Batch:
     [T, B]: begin afresh before step t, the carried state belongs elsewhere (true at every start
     and at every cut). `weight` float32 [T, B]: 1 scored, 0 padding, past or missing.
     `covariates` [T, B, C] or None. `series` int64 [T, B] or None: index in the training set, -1
-    unknown. `index` int64 [T, B]: the step in ``sequences.values``, -1 padding. `level` bool
-    [T, B] or None: X_t is an undifferenced level (None where no step is one).
+    unknown. `index` int64 [T, B]: the step in ``sequences.values``, -1 padding. `initial` bool
+    [T, B] or None: X_t is an initial value, which is not differenced (None where no step is one).
     """
 
     x: Tensor
@@ -38,7 +38,7 @@ class Batch:
     covariates: Tensor | None
     series: Tensor | None
     index: Tensor
-    level: Tensor | None = None
+    initial: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -131,7 +131,7 @@ class Lanes:
         counts = ((self._code >= 0) & (self._code & 4 > 0)).sum(1)
         self._scored = [0, *counts.cumsum(0).tolist()]
         self._known = bool((self.sequences.identity >= 0).any())
-        self._has_levels = bool(self.sequences.level.any())
+        self._has_initial = bool(self.sequences.initial.any())
 
     def __len__(self) -> int:
         return self._code.shape[0]
@@ -172,15 +172,15 @@ class Lanes:
         index = code >> 3
         flags = code.clamp(min=0)
         start = (flags & 1).bool()
-        covariates = series = level = None
+        covariates = series = initial = None
         at = index.clamp(min=0)
         if s.covariates is not None:
             covariates = self._values(s.covariates, at, padding)
         if self._known:
             rows = torch.searchsorted(s.offsets, at, right=True) - 1
             series = s.identity[rows].masked_fill_(padding, -1)
-        if self._has_levels:
-            level = (s.depth[at] > 0).masked_fill_(padding, False)
+        if self._has_initial:
+            initial = (s.differencing[at] > 0).masked_fill_(padding, False)
         batch = Batch(
             x=self._values(s.values, at, padding),
             previous=self._values(s.values, (at - 1).clamp_(min=0), padding | start),
@@ -190,7 +190,7 @@ class Lanes:
             covariates=covariates,
             series=series,
             index=index,
-            level=level,
+            initial=initial,
         )
         return batch if self.device is None else batch.to(self.device)
 

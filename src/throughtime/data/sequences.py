@@ -37,7 +37,7 @@ class Sequences:
     `times` [total] datetime64[us] or numbers, or None; `covariates` float64 [total, C] or None,
     known at time t before X_t. `chain` holds the transforms already applied and `log_det`
     float64 [total] what they add to the log-likelihood of each step in nats: 0 for raw data.
-    `depth` uint8 [total]: 0, or k where the k-th differencing kept a level (see `level`).
+    `differencing` uint8 [total]: 0, or k where the k-th differencing kept the value as it was.
     `identity` int64 [N]: index of the series in the training set, -1 unknown.
     Raises DataError or SettingError where the parts do not fit together.
     """
@@ -52,7 +52,7 @@ class Sequences:
     chain: Transforms = field(default_factory=Transforms)
     log_det: Tensor = _UNSET
     notes: tuple[str, ...] = ()
-    depth: Tensor = _UNSET
+    differencing: Tensor = _UNSET
     identity: Tensor = _UNSET
     text_sizes: dict[str, Tensor] | None = None  # read them as `sizes`
 
@@ -63,7 +63,7 @@ class Sequences:
             "domain": lambda: _domain_of(self.values),
             "names": lambda: tuple(str(i) for i in range(count)),
             "log_det": lambda: torch.zeros(total, dtype=torch.float64),
-            "depth": lambda: torch.zeros(total, dtype=torch.uint8),
+            "differencing": lambda: torch.zeros(total, dtype=torch.uint8),
             "identity": lambda: torch.full((count,), -1, dtype=torch.int64),
         }
         for name, make in filled.items():
@@ -133,9 +133,9 @@ class Sequences:
         return self.values.isnan().any(1)
 
     @property
-    def level(self) -> Tensor:
-        """True where a value is still an undifferenced level, bool [total]."""
-        return self.depth > 0
+    def initial(self) -> Tensor:
+        """True where a value is an initial value, which is not differenced, bool [total]."""
+        return self.differencing > 0
 
     def scored(self) -> Tensor:
         """True where a step counts in the likelihood: not past, not missing; bool [total]."""
@@ -282,7 +282,7 @@ class Sequences:
             starts=flat.starts,
             domain=flat.domain,
             log_det=flat.log_det,
-            depth=flat.depth,
+            differencing=flat.differencing,
             notes=flat.notes,
             times=None if moved else self.times,
             chain=whole,
@@ -384,7 +384,7 @@ class Sequences:
             times=None if self.times is None else self.times[at],
             covariates=None if self.covariates is None else self.covariates[steps],
             log_det=self.log_det[steps],
-            depth=self.depth[steps],
+            differencing=self.differencing[steps],
             identity=self.identity[which],
             text_sizes=None if sizes is None else {k: v[which] for k, v in sizes.items()},
         )

@@ -51,10 +51,10 @@ class Unwinding:
         """Raw values [K, n, D] of transformed ones [K, n, D] ([K, n] symbols) at steps `index`."""
         for transform, before, after in reversed(self.stages):
             if isinstance(transform, Difference):
-                # What was taken off: the earlier value, or nothing from a level.
+                # What was taken off: the earlier value, or nothing from an initial value.
                 values = values + (before.values - after.values)[index]
             else:
-                values = transform.inverse(values, before.values[:0], before.depth[index])
+                values = transform.inverse(values, before.values[:0], before.differencing[index])
         return values
 
 

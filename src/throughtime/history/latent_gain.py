@@ -190,9 +190,13 @@ def _entrant(network: networks.Network, choose: Part, judge: Part) -> Entrant:
     )
 
 
-def memoryless(emission: Emission, levels: int, learn: Sequences, shown: Spans) -> networks.Network:
+def memoryless(
+    emission: Emission, num_differencing: int, learn: Sequences, shown: Spans
+) -> networks.Network:
     """The i.i.d. baseline with the emission of a network. shown: validation and test data."""
-    model = Autoregressive(0, emission=emission, predictor="constant", levels=levels)
+    model = Autoregressive(
+        0, emission=emission, predictor="constant", num_differencing=num_differencing
+    )
     model.begin(learn)
     return networks.Network("constant distribution", model, shown, 0.0, 1.0)
 
@@ -215,7 +219,7 @@ def memory_of(
     """
     part, spans = Part.of(judge), (judge, judge)
     entrant = _entrant(networks.Network(name, model, spans, 1.0, 1.0), part, part)
-    constant = memoryless(model.emission, model.levels, learn, spans).nats(1, part)
+    constant = memoryless(model.emission, model.num_differencing, learn, spans).nats(1, part)
     return restarted(entrant, constant, seed, tick, math.inf)
 
 

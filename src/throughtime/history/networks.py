@@ -101,7 +101,7 @@ def over_window(study: Study, lags: int, seed: int, seconds: float) -> Network:
         "emission": study.view.emission.to_json(),
         "predictor": "mlp",
         "covariates": 0 if train.covariates is None else train.covariates.shape[1],
-        "levels": study.view.differenced,
+        "num_differencing": study.view.differenced,
     }
     training = defaults.window_training(study.raw[0], study.view.emission, settings_of(seed))
     steps = min(training.steps, WINDOW_UPDATES)
@@ -151,7 +151,7 @@ def _stretch(data: Sequences, begin: Tensor, count: int, first: Tensor, restart:
         covariates=None if data.covariates is None else data.covariates[at].nan_to_num().float(),
         series=data.identity[rows] if known else None,
         index=at,
-        level=data.level[at] if bool(data.level.any()) else None,
+        initial=data.initial[at] if bool(data.initial.any()) else None,
     )
 
 

@@ -37,9 +37,9 @@ class Part:
         data = shown if past is None else shown.limit_past(past)
         offsets = data.offsets.numpy()
         values = data.values.numpy()
-        if values.dtype.kind == "f" and bool(data.level.any()):
-            values = np.where(data.level.numpy()[:, None], np.nan, values)
-        rows = np.flatnonzero((data.scored() & ~data.level).numpy())
+        if values.dtype.kind == "f" and bool(data.initial.any()):
+            values = np.where(data.initial.numpy()[:, None], np.nan, values)
+        rows = np.flatnonzero((data.scored() & ~data.initial).numpy())
         first = np.repeat(offsets[:-1], np.diff(offsets))
         return cls(values, data.log_det.numpy(), offsets, first, rows, rows)
 

@@ -74,7 +74,7 @@ class Sampler(ctypes.Structure):
         ),
         *((name, ctypes.c_int64) for name in ("threads", "paths")),
         *((name, ctypes.c_double) for name in ("min_scale", "temperature", "top_p")),
-        *((name, ctypes.c_void_p) for name in ("weights", "codes", "head_w", "head_b", "level")),
+        *((name, ctypes.c_void_p) for name in ("weights", "codes", "head_w", "head_b", "initial")),
         ("packed", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("begin", "end", "step", "steps", "fresh", "root")),
         ("covariate", ctypes.c_void_p),

@@ -33,23 +33,23 @@ class Autoregressive(SequenceModel):
         emission: Emission,
         predictor: str = "auto",
         covariates: int = 0,
-        levels: int = 0,
+        num_differencing: int = 0,
         **options: Any,
     ) -> None:
         if order < 0:
             raise SettingError(f"order must be 0 or more, got {order}")
-        super().__init__(emission, levels)
+        super().__init__(emission, num_differencing)
         if predictor == "auto":
             predictor = natural_predictor(emission)
         if predictor not in PREDICTORS:
             raise SettingError(f"predictor '{predictor}' is not one of: {', '.join(PREDICTORS)}")
         self.order, self.kind, self.covariates, self.options = order, predictor, covariates, options
         self.predictor: Predictor = PREDICTORS[predictor](
-            order, emission, covariates, levels, **options
+            order, emission, covariates, num_differencing, **options
         )
         self.closed_form = self.predictor.closed_form
         if self.closed_form:
-            self.level_raw = self.level_raw.double()
+            self.initial_raw = self.initial_raw.double()
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -58,7 +58,7 @@ class Autoregressive(SequenceModel):
             "emission": self.emission.to_json(),
             "predictor": self.kind,
             "covariates": self.covariates,
-            "levels": self.levels,
+            "num_differencing": self.num_differencing,
             **self.options,
         }
 
@@ -74,9 +74,9 @@ class Autoregressive(SequenceModel):
 
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         distribution, state = self.predictor.distribution(batch, state)
-        if self.levels and batch.level is not None:
+        if self.num_differencing and batch.initial is not None:
             distribution = choose(
-                batch.level, self.emission.distribution(self.level_raw), distribution
+                batch.initial, self.emission.distribution(self.initial_raw), distribution
             )
         return distribution, state
 
@@ -88,10 +88,12 @@ class Autoregressive(SequenceModel):
         series: Tensor | None,
     ) -> tuple[Distribution, State]:
         distribution, state = self.predictor.step(previous, state, covariates)
-        if self.levels:
+        if self.num_differencing:
             known = state[1][0]
             distribution = choose(
-                known < self.levels, self.emission.distribution(self.level_raw), distribution
+                known < self.num_differencing,
+                self.emission.distribution(self.initial_raw),
+                distribution,
             )
         return distribution, state
 

@@ -57,13 +57,13 @@ class SequenceModel(nn.Module, ABC):
     covariates: int = 0  # known columns that it looks at
     identities: tuple[str, ...] = ()  # training series that it tells apart by name
     closed_form: bool = False  # whether `begin` is all the training there is
-    level_raw: Tensor
+    initial_raw: Tensor
 
-    def __init__(self, emission: Emission, levels: int = 0) -> None:
+    def __init__(self, emission: Emission, num_differencing: int = 0) -> None:
         super().__init__()
         self.emission = emission
-        self.levels = levels
-        self.register_buffer("level_raw", torch.zeros(emission.num_parameters))
+        self.num_differencing = num_differencing
+        self.register_buffer("initial_raw", torch.zeros(emission.num_parameters))
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -90,10 +90,10 @@ class SequenceModel(nn.Module, ABC):
         """What rebuilds the model, as JSON values."""
 
     def begin(self, train: Sequences) -> None:
-        """Fits the distribution of a differenced sequence's first values to the training levels."""
-        level = _columns(train.values)[train.level] if self.levels else None
-        if level is not None and len(level):
-            self.level_raw.copy_(self.emission.initial(level))
+        """Fits the distribution of a differenced sequence's initial values."""
+        values = _columns(train.values)[train.initial] if self.num_differencing else None
+        if values is not None and len(values):
+            self.initial_raw.copy_(self.emission.initial(values))
 
     def forward(self, batch: Batch, state: State = None) -> tuple[Distribution, State]:
         """The predictive distribution of each x in a batch ``[T, B]`` and the state after it."""
@@ -336,7 +336,7 @@ class SequenceModel(nn.Module, ABC):
                 "take it from model.condition(data)"
             )
         if temperature != 1.0 or top_p != 1.0:  # refused before the first step
-            _shaped(self.emission.distribution(self.level_raw), temperature, top_p)
+            _shaped(self.emission.distribution(self.initial_raw), temperature, top_p)
         wide = None if context is None else context.widened(num_paths)
         if series is None and wide is not None:
             series = wide.series

@@ -59,14 +59,14 @@ class LatentAutoregressive(SequenceModel):
         time_scale: float | None = None,
         covariates: int = 0,
         identities: tuple[str, ...] = (),
-        levels: int = 0,
+        num_differencing: int = 0,
         backend: str = "auto",
     ) -> None:
         if cell not in CELLS:
             raise SettingError(f"cell '{cell}' is not one of: {', '.join(CELLS)}")
-        if levels > 1:
+        if num_differencing > 1:
             raise SettingError("a latent model takes values differenced once, at lag 1")
-        super().__init__(emission, levels)
+        super().__init__(emission, num_differencing)
         self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
         self.members, self.dropout, self.time_scale = members, dropout, time_scale
         self.input_dropout, self.recurrent_dropout = input_dropout, recurrent_dropout
@@ -112,7 +112,7 @@ class LatentAutoregressive(SequenceModel):
             "time_scale": self.time_scale,
             "covariates": self.covariates,
             "identities": list(self.identities),
-            "levels": self.levels,
+            "num_differencing": self.num_differencing,
         }
 
     def begin(self, train: Sequences) -> None:
@@ -129,14 +129,14 @@ class LatentAutoregressive(SequenceModel):
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         y, state = self._outputs(batch, state)
         raw = self._head(y)
-        if self.levels and batch.level is not None:
-            level = batch.level[(..., *(None,) * (raw.dim() - 2))]
-            raw = torch.where(level, self.level_raw, raw)
+        if self.num_differencing and batch.initial is not None:
+            initial = batch.initial[(..., *(None,) * (raw.dim() - 2))]
+            raw = torch.where(initial, self.initial_raw, raw)
         return self.emission.distribution(raw), state
 
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, State]:
         """As in the base class; symbols of small alphabets have head and loss in one pass."""
-        if not isinstance(self.emission, Categorical) or self.levels or not self._fused():
+        if not isinstance(self.emission, Categorical) or self.num_differencing or not self._fused():
             return super().loss(batch, state)
         y, state = self._outputs(batch, state)
         if not categorical.fits(y, self.head_weight[0]):
@@ -172,8 +172,8 @@ class LatentAutoregressive(SequenceModel):
         x = self._inputs(previous, start, covariates, series)
         y, state = self._recur_step(x, state)
         raw = self._head(y)
-        if self.levels and bool(start.any()):
-            raw = self.level_raw.expand_as(raw)
+        if self.num_differencing and bool(start.any()):
+            raw = self.initial_raw.expand_as(raw)
         return self.emission.distribution(raw), state
 
     def _draw(self, start: Start, length: int | None) -> Iterator[Tensor]:

@@ -65,10 +65,12 @@ class Predictor(nn.Module, ABC):
 class Windowed(Predictor):
     """Predictors of real values or symbols that look at a window of the last τ elements."""
 
-    def __init__(self, order: int, emission: Emission, covariates: int, levels: int) -> None:
+    def __init__(
+        self, order: int, emission: Emission, covariates: int, num_differencing: int
+    ) -> None:
         super().__init__()
         self.order, self.emission, self.covariates = order, emission, covariates
-        self.levels = levels  # leading values that are not differenced, and so tell nothing
+        self.num_differencing = num_differencing  # leading values of another scale: not used
         self.register_buffer("_dtype_of", torch.empty(0), persistent=False)
 
     def initial_state(self, batch_size: int) -> State:
@@ -111,7 +113,7 @@ class Windowed(Predictor):
         return distribution, (window, known)
 
     def _usable(self, count: Tensor) -> Tensor:
-        return (count - self.levels).clamp(min=0, max=self.order)
+        return (count - self.num_differencing).clamp(min=0, max=self.order)
 
     def _dtype(self) -> torch.dtype:
         found: Tensor = self._dtype_of  # type: ignore[assignment]
@@ -123,10 +125,12 @@ class ConstantPredictor(Windowed):
     whatever the past.
     """
 
-    def __init__(self, order: int, emission: Emission, covariates: int, levels: int) -> None:
+    def __init__(
+        self, order: int, emission: Emission, covariates: int, num_differencing: int
+    ) -> None:
         if order:
             raise SettingError(f"a constant distribution looks at no lags; got order {order}")
-        super().__init__(order, emission, covariates, levels)
+        super().__init__(order, emission, covariates, num_differencing)
         self.register_buffer("raw", torch.zeros(emission.num_parameters, dtype=torch.float64))
         self.double()
 
@@ -146,20 +150,22 @@ class LinearPredictor(Windowed):
     A step with fewer than τ observed predecessors uses the shorter regression fitted beside it.
     """
 
-    def __init__(self, order: int, emission: Emission, covariates: int, levels: int) -> None:
+    def __init__(
+        self, order: int, emission: Emission, covariates: int, num_differencing: int
+    ) -> None:
         if not isinstance(emission, (Normal, StudentT)) or emission.rank:
             raise SettingError(
                 "a linear autoregression has Normal or StudentT noise with rank=0; "
                 f"use predictor='mlp' for {emission}"
             )
-        super().__init__(order, emission, covariates, levels)
+        super().__init__(order, emission, covariates, num_differencing)
         self.core: LinearAR | None = None
         self.double()
 
     def fit(self, train: Sequences) -> None:
         lengths = train.lengths.tolist()
         # Undifferenced first values obey another distribution: to the regression they are missing.
-        values = torch.where(train.level.unsqueeze(1), torch.nan, train.values)
+        values = torch.where(train.initial.unsqueeze(1), torch.nan, train.values)
         covariates = None
         if self.covariates and train.covariates is not None:
             covariates = train.covariates.split(lengths)
@@ -204,11 +210,11 @@ class NetworkPredictor(Windowed):
         order: int,
         emission: Emission,
         covariates: int,
-        levels: int,
+        num_differencing: int,
         hidden_size: int = 128,
         embedding_size: int = 16,
     ) -> None:
-        super().__init__(order, emission, covariates, levels)
+        super().__init__(order, emission, covariates, num_differencing)
         self.encoder = encoder(emission, embedding_size)
         self.hidden_size = hidden_size
         self.inner = nn.Linear(max(1, order) * self.encoder.size + covariates, hidden_size)
@@ -237,7 +243,9 @@ class NetworkPredictor(Windowed):
 class CountPredictor(Predictor):
     """Symbols by an interpolated n-gram with modified Kneser-Ney smoothing (see `NGram`)."""
 
-    def __init__(self, order: int, emission: Emission, covariates: int, levels: int) -> None:
+    def __init__(
+        self, order: int, emission: Emission, covariates: int, num_differencing: int
+    ) -> None:
         super().__init__()
         if not isinstance(emission, Categorical):
             raise SettingError(f"an n-gram counts symbols; it cannot emit {emission}")
@@ -289,10 +297,10 @@ class CountPredictor(Predictor):
 
 
 def marginal_values(train: Sequences) -> Tensor:
-    """The values whose marginal distribution a model starts from: levels of differenced series left
-    out.
+    """The values whose marginal distribution a model starts from: without the initial values of
+    differenced series.
     """
-    return train.values if train.domain.integer else train.values[~train.level]
+    return train.values if train.domain.integer else train.values[~train.initial]
 
 
 PREDICTORS: dict[str, Any] = {

@@ -186,7 +186,7 @@ def after(history: Sequences, rows: Sequences, places: list[int]) -> tuple[Seque
         times=rows.times[keep],
         covariates=None if rows.covariates is None else rows.covariates[steps],
         log_det=rows.log_det[steps],
-        depth=rows.depth[steps],
+        differencing=rows.differencing[steps],
     )
     return found, int((~keep).sum())
 

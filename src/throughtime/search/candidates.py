@@ -47,7 +47,9 @@ def _constant(name: str, transforms: list[dict[str, Any]], emission: Emission) -
         "order": 0,
         "emission": emission.to_json(),
         "predictor": "constant",
-        "levels": sum(int(t.get("lag", 1)) for t in transforms if t["kind"] == "difference"),
+        "num_differencing": sum(
+            int(t.get("lag", 1)) for t in transforms if t["kind"] == "difference"
+        ),
     }
     return Candidate(name=name, family="reference", transforms=transforms, model=model)
 
@@ -126,7 +128,7 @@ def latent_candidates(
             "time_scale": chosen.time_scale,
             "covariates": covariates,
             "identities": identities,
-            "levels": view.differenced,
+            "num_differencing": view.differenced,
         }
         found.append(
             Candidate(

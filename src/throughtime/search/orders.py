@@ -15,11 +15,15 @@ from throughtime.search import views
 
 
 def real_orders(
-    train: Sequences, valid: Sequences, distribution: Emission, ladder: list[int], levels: int
+    train: Sequences,
+    valid: Sequences,
+    distribution: Emission,
+    ladder: list[int],
+    num_differencing: int,
 ) -> list[dict[str, Any]]:
     """Held-out nats, AIC and BIC of linear autoregressions of several orders."""
     offset = validation_offset(train)
-    values = torch.where(train.level.unsqueeze(1), torch.nan, train.values)
+    values = torch.where(train.initial.unsqueeze(1), torch.nan, train.values)
     covariates = (
         None if train.covariates is None else train.covariates.split(train.lengths.tolist())
     )
@@ -30,7 +34,9 @@ def real_orders(
     rows = []
     for row in scanned:
         count = 0 if train.covariates is None else train.covariates.shape[1]
-        model = Autoregressive(row["order"], emission=distribution, levels=levels, covariates=count)
+        model = Autoregressive(
+            row["order"], emission=distribution, num_differencing=num_differencing, covariates=count
+        )
         model.begin(train)
         rows.append(
             {

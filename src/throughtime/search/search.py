@@ -404,7 +404,7 @@ class Workshop:
             "emission": emission.to_json(),
             "predictor": predictor,
             "covariates": 0 if train.covariates is None or counts else train.covariates.shape[1],
-            "levels": self.view.differenced,
+            "num_differencing": self.view.differenced,
         }
         return Candidate(
             name=name,

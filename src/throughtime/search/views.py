@@ -157,8 +157,10 @@ def fit_closed(
     """An autoregression in closed form on a view of the data."""
     chain = fitted(specs, train)
     shown = train.transform(chain)
-    levels = sum(int(spec.get("lag", 1)) for spec in specs if spec["kind"] == "difference")
-    model = Autoregressive(order, emission=emission, levels=levels)
+    num_differencing = sum(
+        int(spec.get("lag", 1)) for spec in specs if spec["kind"] == "difference"
+    )
+    model = Autoregressive(order, emission=emission, num_differencing=num_differencing)
     model.begin(shown)
     return model, chain
 
@@ -174,5 +176,5 @@ def highest_order(train: Sequences, specs: list[dict[str, Any]], most: int) -> i
     """
     shown = train.transform(fitted([s for s in specs if s["kind"] != "standardise"], train))
     count = 0 if shown.covariates is None else shown.covariates.shape[1]
-    z = torch.where(shown.level.unsqueeze(1), torch.nan, shown.values)
+    z = torch.where(shown.initial.unsqueeze(1), torch.nan, shown.values)
     return linear_ar.highest_order(z, shown.offsets, count, most)

@@ -164,11 +164,11 @@ def test_levels_are_marked_and_on_their_own_scale() -> None:
     train = series(3, 300, 200, 250)
     done = train.transform(["difference", Difference(5), "standardise"])
     for part in done:
-        assert part.depth[:7].tolist() == [1, 2, 2, 2, 2, 2, 0]
-        assert part.level.tolist() == [True] * 6 + [False] * (len(part.values) - 6)
-    assert train.level.sum() == 0
-    for depth in range(3):
-        values = done.values[done.depth == depth]
+        assert part.differencing[:7].tolist() == [1, 2, 2, 2, 2, 2, 0]
+        assert part.initial.tolist() == [True] * 6 + [False] * (len(part.values) - 6)
+    assert train.initial.sum() == 0
+    for differencing in range(3):
+        values = done.values[done.differencing == differencing]
         torch.testing.assert_close(values.mean(0), torch.zeros(2).double(), atol=1e-9, rtol=0)
         torch.testing.assert_close(values.std(0, correction=0), torch.ones(2).double())
 
@@ -191,9 +191,9 @@ def test_a_single_level_is_scaled_by_its_size() -> None:
 def test_too_short_for_a_difference() -> None:
     with pytest.raises(DataError, match=r"lag 24 leaves no differences.* 10 steps"):
         series(0, 10, 4).transform([Difference(24), "standardise"])
-    # A short series beside a long one is all levels.
+    # A short series beside a long one is all initial values.
     done = series(0, 10, 2).transform([Difference(3), Difference(2), "standardise"])
-    assert done[1].depth.tolist() == [1, 1]
+    assert done[1].differencing.tolist() == [1, 1]
 
 
 # Pasts, gaps, bad values

@@ -153,8 +153,8 @@ def test_going_on_from_a_past(head: str, members: int):
 
 
 def test_the_first_step_of_differenced_values():
-    made = model(emissions.StudentT(), levels=1)
-    made.level_raw.copy_(torch.tensor([100.0, 0.5, 1.0]))
+    made = model(emissions.StudentT(), num_differencing=1)
+    made.initial_raw.copy_(torch.tensor([100.0, 0.5, 1.0]))
     found, expected = both(made, 10, num_paths=50)
     same(found, expected)
     assert (found[:, 0] > 50).float().mean() > 0.9

@@ -29,7 +29,7 @@ class Ragged(Protocol):
     @property
     def names(self) -> tuple[str, ...]: ...
     @property
-    def depth(self) -> Tensor: ...
+    def differencing(self) -> Tensor: ...
     @property
     def log_det(self) -> Tensor: ...
     @property
@@ -41,7 +41,7 @@ class Flat:
     """Ragged sequences between two transforms.
 
     `values` int64 [total] or float64 [total, D]; `offsets` int64 [N+1]; `starts` int64 [N];
-    `depth` uint8 [total]: 0, or k where the k-th differencing kept the value as it was;
+    `differencing` uint8 [total]: 0, or k where the k-th differencing kept the value as it was;
     `log_det` float64 [total], nats.
     """
 
@@ -50,7 +50,7 @@ class Flat:
     starts: Tensor
     domain: Domain
     names: tuple[str, ...]
-    depth: Tensor
+    differencing: Tensor
     log_det: Tensor
     notes: tuple[str, ...] = ()
 
@@ -63,7 +63,7 @@ class Flat:
             ragged.starts,
             ragged.domain,
             ragged.names,
-            ragged.depth,
+            ragged.differencing,
             ragged.log_det,
             ragged.notes,
         )
@@ -122,15 +122,15 @@ class Transform(ABC):
         """The transformed sequences."""
 
     @abstractmethod
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         """Values [..., T, D] before this transform, continuing `past` [T0, D] (also before it).
 
-        `depth` [T0 + T] is that of the input; symbols have no D.
+        `differencing` [T0 + T] is that of the input; symbols have no D.
         """
 
-    def depths(self, depth: Tensor) -> Tensor:
-        """The depth [T] of one whole sequence after this transform, from the depth before."""
-        return depth
+    def differencing_after(self, differencing: Tensor) -> Tensor:
+        """`differencing` [T] of one whole sequence after this transform, from that before."""
+        return differencing
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `transform_from_json` reads back to an equal value."""

@@ -37,7 +37,7 @@ class Counts(Transform):
         _refuse(flat, (x < 0) | (~x.isnan() & (x != x.round())), "counts are whole and >= 0")
         return replace(flat, domain=domain)
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         return values
 
 
@@ -57,7 +57,7 @@ class Binary(Transform):
         _refuse(flat, ~x.isnan() & (x != 0) & (x != 1), "binary values are 0 or 1")
         return replace(flat, domain=domain)
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         return values
 
 
@@ -104,5 +104,5 @@ class Symbols(Transform):
             )
         return replace(flat, values=x[:, 0].long(), domain=domain)
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         return values.to(torch.float64)[..., None]

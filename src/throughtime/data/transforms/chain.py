@@ -116,12 +116,12 @@ class Transforms:
         flat = Flat.single(past_raw, self.domain)
         # Depth depends on positions alone, so it is followed for the past and the future together.
         length = past_raw.shape[0] + (values.shape[-1] if self.output.integer else values.shape[-2])
-        depth = torch.zeros(length, dtype=torch.uint8)
+        differencing = torch.zeros(length, dtype=torch.uint8)
         stages = []
         for transform in self.transforms:
-            stages.append((transform, flat.values, depth))
+            stages.append((transform, flat.values, differencing))
             flat = transform.forward(flat)
-            depth = transform.depths(depth)
+            differencing = transform.differencing_after(differencing)
         for transform, past, before in reversed(stages):
             values = transform.inverse(values, past, before)
         return values

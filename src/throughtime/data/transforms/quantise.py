@@ -61,7 +61,7 @@ class _Quantise(Transform):
             flat = flat.with_note(f"Clipped to [-1, 1] before {self.kind}: {samples}.")
         return replace(flat, values=self.encode(x.clamp(-1, 1)), domain=domain)
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         return self.decode(values)[..., None]
 
 

@@ -50,7 +50,7 @@ class Log(Transform):
         log_det = flat.log_det - values.nan_to_num(nan=0.0).sum(1)
         return replace(flat, values=values, domain=domain, log_det=log_det)
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         return values.exp()
 
 
@@ -78,7 +78,7 @@ class Scale(Transform):
             log_det=flat.log_det + present * math.log(abs(self.factor)),
         )
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         return values / self.factor
 
 
@@ -87,8 +87,8 @@ class Difference(Transform):
     """``x_t - x_{t-lag}``; the first `lag` values of each sequence are kept as they are.
 
     The map is triangular with ones on the diagonal, so log_det is 0. The kept values are marked
-    in `depth`: they are levels, on another scale than the differences. A second differencing
-    leaves the levels of the first alone and marks its own after them. A difference from or to a
+    in `differencing`: they are on another scale than the differences. A second differencing
+    leaves those of the first alone and marks its own after them. A difference from or to a
     missing value is missing.
     """
 
@@ -102,7 +102,7 @@ class Difference(Transform):
     def fit(self, train: Ragged) -> Difference:
         self.output(train.domain)
         after = self.forward(Flat.of(train))
-        if not bool((after.depth == 0).any()):
+        if not bool((after.differencing == 0).any()):
             lengths = train.offsets[1:] - train.offsets[:-1]
             longest = int(lengths.max()) if len(lengths) else 0
             raise DataError(
@@ -118,38 +118,40 @@ class Difference(Transform):
     def forward(self, flat: Flat) -> Flat:
         domain = self.output(flat.domain)
         steps = torch.arange(flat.values.shape[0])
-        levels = torch.cat([torch.zeros(1, dtype=torch.int64), (flat.depth > 0).long().cumsum(0)])
-        skip = levels[flat.offsets[1:]] - levels[flat.offsets[:-1]]
+        before = torch.cat(
+            [torch.zeros(1, dtype=torch.int64), (flat.differencing > 0).long().cumsum(0)]
+        )
+        skip = before[flat.offsets[1:]] - before[flat.offsets[:-1]]
         rows = rows_of(flat.offsets)
         place = steps - (flat.offsets[:-1] + skip)[rows]
         before = flat.values[(steps - self.lag).clamp(min=0)]
         values = torch.where((place >= self.lag)[:, None], flat.values - before, flat.values)
         kept = (place >= 0) & (place < self.lag)
-        depth = flat.depth.masked_fill(kept, _next_depth(flat.depth))
-        return replace(flat, values=values, domain=domain, depth=depth)
+        differencing = flat.differencing.masked_fill(kept, _next_differencing(flat.differencing))
+        return replace(flat, values=values, domain=domain, differencing=differencing)
 
-    def depths(self, depth: Tensor) -> Tensor:
-        skip = int((depth > 0).sum())
-        after = depth.clone()
-        after[skip : skip + self.lag] = _next_depth(depth)
+    def differencing_after(self, differencing: Tensor) -> Tensor:
+        skip = int((differencing > 0).sum())
+        after = differencing.clone()
+        after[skip : skip + self.lag] = _next_differencing(differencing)
         return after
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
-        skip = int((depth > 0).sum())
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
+        skip = int((differencing > 0).sum())
         kept = max(0, min(skip + self.lag - past.shape[0], values.shape[-2]))
         if kept == values.shape[-2]:
             return values
-        levels = values[..., :kept, :]
+        initial = values[..., :kept, :]
         if kept:
             known = past.expand(*values.shape[:-2], *past.shape)
-            base = torch.cat([known, levels], -2)[..., skip:, :]
+            base = torch.cat([known, initial], -2)[..., skip:, :]
         else:
             base = _last_observed(past[skip:], self.lag)
-        return torch.cat([levels, _accumulated(values[..., kept:, :], base, self.lag)], -2)
+        return torch.cat([initial, _accumulated(values[..., kept:, :], base, self.lag)], -2)
 
 
-def _next_depth(depth: Tensor) -> int:
-    return int(depth.max()) + 1 if len(depth) else 1
+def _next_differencing(differencing: Tensor) -> int:
+    return int(differencing.max()) + 1 if len(differencing) else 1
 
 
 def _last_observed(past: Tensor, lag: int) -> Tensor:
@@ -179,9 +181,9 @@ def _accumulated(changes: Tensor, base: Tensor, lag: int) -> Tensor:
 class Standardise(Transform):
     """``(x - mean) / std`` per column, over the training steps; log_det is ``-Σ log std``.
 
-    `mean` and `std` hold one row for the ordinary values and one for each kind of level that a
-    differencing kept, because levels are on another scale. A constant column is centred and left
-    unscaled (std 1), which `constant` and a note record. Levels that are all the same (one
+    `mean` and `std` hold one row for the ordinary values and one for the initial values that each
+    differencing kept, because these are on another scale. A constant column is centred and left
+    unscaled (std 1), which `constant` and a note record. Initial values that are all the same (one
     series has only one) are scaled by their size. The standard deviation divides by n.
     """
 
@@ -196,8 +198,8 @@ class Standardise(Transform):
 
     def fit(self, train: Ragged) -> Standardise:
         self.output(train.domain)
-        deepest = int(train.depth.max()) if len(train.depth) else 0
-        rows = [self._moments(train, depth) for depth in range(deepest + 1)]
+        most = int(train.differencing.max()) if len(train.differencing) else 0
+        rows = [self._moments(train, differencing) for differencing in range(most + 1)]
         constant = tuple(_column(train.domain, d) for d, (_, _, same) in enumerate(rows[0]) if same)
         return Standardise(
             tuple(tuple(mean for mean, _, _ in row) for row in rows),
@@ -205,14 +207,14 @@ class Standardise(Transform):
             constant,
         )
 
-    def _moments(self, train: Ragged, depth: int) -> list[tuple[float, float, bool]]:
+    def _moments(self, train: Ragged, differencing: int) -> list[tuple[float, float, bool]]:
         """Per column the mean, the scale, and whether all values are the same."""
-        values = train.values[train.depth == depth]
+        values = train.values[train.differencing == differencing]
         moments = []
         for d in range(values.shape[1]):
             column = values[:, d]
             column = column[~column.isnan()]
-            if len(column) == 0 and depth == 0:
+            if len(column) == 0 and differencing == 0:
                 raise DataError(f"{_column(train.domain, d)} has no values in the training part")
             if len(column) == 0:
                 moments.append((0.0, 1.0, True))
@@ -220,7 +222,7 @@ class Standardise(Transform):
             mean, std = float(column.mean()), float(column.std(correction=0))
             same = bool(column.min() == column.max()) or std == 0.0
             if same:
-                std = (abs(mean) or 1.0) if depth else 1.0
+                std = (abs(mean) or 1.0) if differencing else 1.0
             if not math.isfinite(std):
                 raise DataError(f"{_column(train.domain, d)} is too large to standardise: scale it")
             moments.append((mean, std, same))
@@ -230,19 +232,19 @@ class Standardise(Transform):
         self._need(domain, NUMBERS)
         return _real(domain)
 
-    def _rows(self, depth: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and std of each step, [T, D]; a depth never seen in training is ordinary."""
+    def _rows(self, differencing: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and std of each step, [T, D]; those of ordinary values if none were fitted."""
         self._need_fitted()
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
         if len(mean) == 1:
             return mean, std
-        row = torch.where(depth < len(mean), depth, 0).long()
+        row = torch.where(differencing < len(mean), differencing, 0).long()
         return mean[row], std[row]
 
     def forward(self, flat: Flat) -> Flat:
         domain = self.output(flat.domain)
-        mean, std = self._rows(flat.depth)
+        mean, std = self._rows(flat.differencing)
         if mean.shape[1] != flat.values.shape[1]:
             raise SettingError(
                 f"standardise was fitted on {mean.shape[1]} columns, not {flat.values.shape[1]}"
@@ -255,6 +257,6 @@ class Standardise(Transform):
             flat = flat.with_note(f"Constant in the training part, left unscaled: {name}.")
         return flat
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
-        mean, std = self._rows(depth[past.shape[0] :])
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
+        mean, std = self._rows(differencing[past.shape[0] :])
         return values * std + mean

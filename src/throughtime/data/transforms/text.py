@@ -89,7 +89,7 @@ class Characters(Transform):
             log_det=flat.log_det - unknown.double() * spread,
         )
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         self._need_fitted()
         return torch.tensor([*(self.codes or ()), REPLACEMENT])[values]
 
@@ -113,7 +113,7 @@ class Bytes(Transform):
         values = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).astype(np.int64))
         return _resized(flat, values, offsets, starts, domain)
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         _need_single(self, values)
         raw = values.cpu().numpy().astype(np.uint8).tobytes()
         return encode_text(raw.decode("utf-8", errors="replace"))
@@ -171,7 +171,7 @@ class Tokens(Transform):
         offsets = torch.cat([zero, lengths.sum(1).cumsum(0)])
         return _resized(flat, values, offsets, lengths[:, 0], domain)
 
-    def inverse(self, values: Tensor, past: Tensor, depth: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         self._need_fitted()
         _need_single(self, values)
         text = _tokenizer(self.model or "").decode(values.tolist(), skip_special_tokens=False)
@@ -185,7 +185,7 @@ def _resized(flat: Flat, values: Tensor, offsets: Tensor, starts: Tensor, domain
         offsets=offsets,
         starts=starts,
         domain=domain,
-        depth=torch.zeros(len(values), dtype=torch.uint8),
+        differencing=torch.zeros(len(values), dtype=torch.uint8),
         log_det=torch.zeros(len(values), dtype=torch.float64),
     )
 

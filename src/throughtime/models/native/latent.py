@@ -53,7 +53,7 @@ def sampler(model: LatentAutoregressive, start: Start) -> Sampler | None:
         return None
     network = Network(
         recurrent.kind, layers(model), codes(model), model.head_weight, model.head_bias,
-        model.level_raw if model.levels and start.previous is None else None,
+        model.initial_raw if model.num_differencing and start.previous is None else None,
     )  # fmt: skip
     if not sampling.runs(network):
         return None

@@ -56,7 +56,7 @@ class Network:
 
     kind: the cell. layers: w_ih, w_hh, b_ih, b_hh of each layer of each member. codes: what the
     encoder gives for each symbol, the last row for "before the first"; [0, size] for values.
-    head_weight ``[members, parameters, H]``, head_bias ``[members, parameters]``. level: the raw
+    head_weight ``[members, parameters, H]``, head_bias ``[members, parameters]``. initial: the raw
     parameters of the first step if the head does not give them.
     """
 
@@ -65,10 +65,10 @@ class Network:
     codes: Tensor
     head_weight: Tensor
     head_bias: Tensor
-    level: Tensor | None = None
+    initial: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        more = [] if self.level is None else [self.level]
+        more = [] if self.initial is None else [self.initial]
         return [*self.layers, self.codes, self.head_weight, self.head_bias, *more]
 
 
@@ -118,7 +118,7 @@ class Sampler:
         self.kept = [t.detach().contiguous() for t in network.tensors()]
         weights = self.kept[: len(network.layers)]
         self.table = (ctypes.c_uint64 * len(weights))(*(w.data_ptr() for w in weights))
-        codes, head_w, head_b, *level = (t.data_ptr() for t in self.kept[len(weights) :])
+        codes, head_w, head_b, *initial = (t.data_ptr() for t in self.kept[len(weights) :])
         self._take(paths, distribution)
         self.call = native.Sampler(
             KINDS[network.kind], TYPES[dtype], len(weights) // 4 // members, members, hidden,
@@ -127,7 +127,7 @@ class Sampler:
             0 if self.identities is None else self.identities.shape[-1],
             LAWS[distribution.kind], distribution.columns, distribution.components, parameters,
             torch.get_num_threads(), count, distribution.min_scale, temperature, top_p,
-            ctypes.addressof(self.table), codes, head_w, head_b, level[0] if level else None,
+            ctypes.addressof(self.table), codes, head_w, head_b, initial[0] if initial else None,
         )  # fmt: skip
         self.library, self.place = native.library(), ctypes.byref(self.call)
         self.packed = torch.empty(self.library.tt_sampler_size(self.place) + 256, dtype=torch.uint8)
