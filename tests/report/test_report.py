@@ -206,9 +206,9 @@ ODD: list[dict[str, Any]] = [
     {"samples": [{"kind": "sound"}, {"kind": "text"}], "data": {"steps": {"train": 0}}},
     {"data": [], "orders": None, "forecast": [], "calibration": 3, "surprisal": "", "samples": {}},
     {"gradients": {"norms": [0.0, 0.0]}, "history": {"lags": {"curve": [{"lags": 0, "lost": 1}]}}},
-    {"gradients": {"norms": [1.0, None, 0.0], "truncation": -3, "beyond": "x", "reach": []}},
+    {"gradients": {"norms": [1.0, None, 0.0], "k2": -3, "beyond": "x", "reach": []}},
     {"gradients": {"norms": [1e-300, 1e300], "share": [0.1], "truncation": 10**12, "beyond": 0.2}},
-    {"gradients": {"norms": [1, 2], "share": [None] * 2, "reach": {"0.95": None}, "truncation": 1}},
+    {"gradients": {"norms": [1, 2], "share": [None] * 2, "reach": {"0.95": None}, "k2": 1}},
     {
         "gradients": {
             "norms": [1.0] * 4,
@@ -437,7 +437,7 @@ def test_memory_reach_and_truncation_are_on_one_axis(pages: dict[str, Path]) -> 
     page = Page(pages["prices"].read_text(encoding="utf-8"))
     labels = [area["aria-label"] or "" for area in page.all("div", "area")]
     reach = runs.gradients(0.95, 80, 200)["reach"]["0.95"]
-    rows = f"data: 26; gradient: {reach + 1}; training: 80"
+    rows = f"data: 26; gradient: {reach}; training: 80"
     assert labels.count(f"{rows}, in days back.") == 1
     logged = [significant(event["reach"], 3) for event in runs.reaches("gru", 42.9, (6.0, 57.0))]
     told = f"that of gru went from {logged[0]} to {logged[-1]} days."

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.data.batching import Batch, Lanes
+from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission
 from throughtime.errors import SettingError
@@ -23,7 +23,6 @@ from throughtime.state import State
 from throughtime.types import Counted, uncounted
 
 _NUMBERS = 2**22  # of states, or of probabilities, held at once
-_LANES, _CHUNK = 4096, 512
 
 
 class ClosedForm(SequenceModel):
@@ -53,26 +52,17 @@ class ClosedForm(SequenceModel):
     def predictive(self, state: State) -> Distribution:
         """The distributions ``[T, B]`` of the next elements in states ``[T, B, …]``."""
 
+    @abstractmethod
     def predict(self, data: Sequences, rows: Tensor) -> Distribution:
         """The distribution of some steps, each given all that comes before it in its sequence.
 
-        rows: int64 ``[n]``, scored steps of ``data.values``. Returns a distribution ``[n]``.
+        Args:
+            data: as the model sees them.
+            rows: int64 ``[n]``, which steps of ``data.values``; scored ones.
+
+        Returns:
+            A distribution ``[n]``, the same as step by step.
         """
-        wanted = torch.zeros(len(data.values), dtype=torch.bool)
-        wanted[rows] = True
-        lanes = Lanes(data, min(_LANES, max(1, len(data))), cut=False, dtype=torch.float64)
-        state, found, places = self.initial_state(lanes.num_lanes), [], []
-        for batch in lanes.chunks(_CHUNK):
-            held, state = self._states(batch, state)
-            for t, each in enumerate(held):
-                here = ((batch.index[t] >= 0) & wanted[batch.index[t]]).nonzero().flatten()
-                if len(here):
-                    found.append(each if len(here) == lanes.num_lanes else states.index(each, here))
-                    places.append(batch.index[t, here])
-        order = torch.empty(len(wanted), dtype=torch.int64)
-        order[torch.cat(places)] = torch.arange(sum(map(len, places)))
-        distribution = self.predictive(states.concatenate(found))[0][order[rows]]
-        return self._initial_apart(data.initial[rows], distribution)
 
     def log_prob_at(self, data: Sequences, rows: Tensor) -> Tensor:
         """Nats of some steps as the model sees them, float64 ``[n]``; arguments as `predict`."""

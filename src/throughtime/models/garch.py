@@ -14,6 +14,7 @@ the training data; residuals that nobody knows count as expected.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +130,48 @@ class Garch(ClosedForm):
         self.units = torch.tensor([scale, backcast, own.mean(), own.var()], dtype=torch.float64)
         self.converged = result.convergence_flag == 0
 
+    def predict(self, data: Sequences, rows: Tensor) -> Distribution:
+        x = torch.where(data.initial, torch.nan, data.values[:, 0]) / self.units[0]
+        found = self._coefficients()
+        last = torch.cat([x.new_full((1,), torch.nan), x[:-1]])
+        last[data.offsets[:-1][data.lengths > 0]] = torch.nan
+        residual = x - found[0] - found[1] * last
+        variance = torch.empty_like(x)
+        for begin, end in itertools.pairwise(data.offsets.tolist()):
+            variance[begin:end] = x.new_tensor(self._path(residual[begin:end].tolist()))
+        distribution = self._distribution(last[rows], variance[rows])
+        return self._initial_apart(data.initial[rows], distribution)
+
+    def _path(self, residuals: list[float]) -> list[float]:
+        """The variance of every step of a sequence: `advance` in plain numbers, which is quick."""
+        spec, weights = self.spec, self._coefficients()[2:].tolist()
+        terms: list[float] = self.memory(1)[1][0, 0].tolist()
+        p, o, q = (slice(0, spec.p), slice(spec.p, spec.p + spec.o), slice(spec.p + spec.o, None))
+        low, high = _WIDE
+        found = []
+        for t, residual in enumerate(residuals):
+            variance = sum((w * x for w, x in zip(weights[1:], terms, strict=False)), weights[0])
+            variance = math.exp(min(variance, 700.0)) if spec.logarithmic else variance
+            if not low <= variance <= high:
+                variance = low if variance < low else high + math.log(variance / high)
+            found.append(variance)
+            known = not math.isnan(residual)
+            if not known and t <= self.num_differencing:
+                continue
+            if spec.logarithmic:
+                z = residual / math.sqrt(variance) if known else 0.0
+                new = (abs(z) - _EXPECTED if known else 0.0, z, math.log(variance))
+            else:
+                size = residual**2 if known else variance
+                signed = size * (residual < 0) if known else 0.5 * size
+                new = (size, signed, variance)
+            terms = [
+                value
+                for part, one in zip((p, o, q), new, strict=True)
+                for value in ([one, *terms[part]][: len(terms[part])])
+            ]
+        return found
+
     def memory(self, rows: int, cut: bool = False) -> State:
         """The value before ``[1, B]``, and the terms of the variance ``[1, B, p + o + q]``."""
         spec, backcast = self.spec, float(self.units[1])
@@ -155,7 +198,7 @@ class Garch(ClosedForm):
         new += [torch.where(unknown, 0.5 * expected, signed)] * spec.o
         new += [persistent] * spec.q
         # A first value leaves what was taken for granted about the time before it.
-        fresh = last.isnan() & (state[0] == 0)
+        fresh = last.isnan() & (state[0] <= self.num_differencing)
         parts = zip(terms.split([spec.p, *[1] * (spec.o + spec.q)], -1), new, strict=True)
         after = torch.cat(
             [torch.cat([one.unsqueeze(-1), part[..., :-1]], -1) for part, one in parts], -1
@@ -164,14 +207,7 @@ class Garch(ClosedForm):
 
     def predictive(self, state: State) -> Distribution:
         last, terms = state[1]
-        found, (scale, _, mean, spread) = self._coefficients(), self.units
-        centre = torch.where(last.isnan(), mean, found[0] + found[1] * last)
-        variance = torch.where(last.isnan(), spread, self._variance(terms))
-        centre, variance = (scale * centre).unsqueeze(-1), (scale**2 * variance).unsqueeze(-1)
-        df = found[-2 if self.spec.skewed else -1].expand(centre.shape)
-        if self.spec.skewed:
-            return standardised_skew_student_t(centre, variance, df, found[-1].expand(df.shape))
-        return StudentTDistribution(centre, (variance * (df - 2) / df).sqrt(), df)
+        return self._distribution(last, self._variance(terms))
 
     def extra_tensors(self) -> dict[str, Tensor]:
         return {} if self.fitted is None else {"fitted": self.fitted, "units": self.units}
@@ -182,6 +218,17 @@ class Garch(ClosedForm):
 
     def num_parameters(self) -> int:
         return 0 if self.fitted is None else len(self.fitted)
+
+    def _distribution(self, last: Tensor, variance: Tensor) -> Distribution:
+        """Given the value before, in units of the scale, and the variance, ``[...]`` each."""
+        found, (scale, _, mean, spread) = self._coefficients(), self.units
+        centre = torch.where(last.isnan(), mean, found[0] + found[1] * last)
+        variance = torch.where(last.isnan(), spread, variance)
+        centre, variance = (scale * centre).unsqueeze(-1), (scale**2 * variance).unsqueeze(-1)
+        df = found[-2 if self.spec.skewed else -1].expand(centre.shape)
+        if self.spec.skewed:
+            return standardised_skew_student_t(centre, variance, df, found[-1].expand(df.shape))
+        return StudentTDistribution(centre, (variance * (df - 2) / df).sqrt(), df)
 
     def _variance(self, terms: Tensor) -> Tensor:
         found, count = self._coefficients(), terms.shape[-1]

@@ -100,6 +100,20 @@ class HiddenMarkov(ClosedForm):
             before = nats
         self.parameters_ = found
 
+    def predict(self, data: Sequences, rows: Tensor) -> CategoricalDistribution:
+        fitted, x = self._fitted(), data.values.numpy()
+        lengths = data.lengths.numpy()
+        order = np.argsort(-lengths, kind="stable")
+        begin = data.offsets[:-1].numpy()[order]
+        state = np.tile(fitted.first, (len(order), 1))
+        before = np.empty((len(x), self.num_states))
+        for t in range(int(lengths.max(initial=0))):  # all sequences that are so long at once
+            now = begin[: int((lengths > t).sum()) if len(order) > 1 else 1] + t
+            before[now] = state[: len(now)]
+            joint = state[: len(now)] * fitted.emit.T[x[now]]
+            state[: len(now)] = joint / joint.sum(1, keepdims=True) @ fitted.move
+        return CategoricalDistribution(torch.from_numpy(before[rows.numpy()] @ fitted.emit).log())
+
     def memory(self, rows: int, cut: bool = False) -> State:
         """The filter: P(H_t | X_1 … X_{t-1}), ``[1, B, K]``."""
         return torch.from_numpy(self._fitted().first).expand(1, rows, -1)

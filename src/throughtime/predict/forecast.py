@@ -19,6 +19,7 @@ from throughtime.models.base import SequenceModel
 from throughtime.predict.end import End
 from throughtime.predict.future import Future
 from throughtime.types import Progress
+from throughtime.wording import stamp
 
 if TYPE_CHECKING:
     import polars as pl
@@ -223,7 +224,7 @@ class Forecast:
                 if paths:
                     entry["paths"] = drawn[..., d].tolist()
                 columns.append(entry)
-            stamps = [_stamp(stamp) for stamp in times] if self.stamped else None
+            stamps = [stamp(moment) for moment in times] if self.stamped else None
             series.append({"name": name, "times": stamps, "columns": columns})
         return {
             "horizon": self.horizon,
@@ -343,11 +344,6 @@ def places(names: tuple[str, ...], asked: Sequence[str] | None) -> list[int]:
             near = nearest(name, names) or ";"
             raise SettingError(f"no series '{name}' in this run{near} it has {_few(names)}")
     return [names.index(name) for name in asked or names]
-
-
-def _stamp(value: Any) -> str:
-    """A time stamp as text, without a clock time of zero."""
-    return str(value).removesuffix(".000000").removesuffix("T00:00:00").replace("T", " ")
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -88,6 +88,12 @@ def assess(
     return scores
 
 
+def best_network(fitted: list[FittedCandidate], selected: str) -> FittedCandidate | None:
+    """The selected model, or where that is no network the best one by validation, if any is."""
+    networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
+    return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
+
+
 def _history(
     fitted: list[FittedCandidate], best: str, workshop: Workshop, on_event: Event
 ) -> dict[str, Any] | None:
@@ -119,7 +125,7 @@ def _gradients(
     try:
         return gradient_reach.examine(
             network.fitted, data, learned, work=work, seed=workshop.settings.seed
-        )
+        ).to_json()
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
         return None
@@ -160,12 +166,6 @@ def _limited(test: Sequences) -> Sequences:
         return replace(test, starts=torch.maximum(test.starts, test.lengths - _MOST_LAWS))
     upto = int((test.scored().cumsum(0)[test.offsets[1:] - 1] <= _MOST_LAWS).sum())
     return test[: max(1, upto)]
-
-
-def best_network(fitted: list[FittedCandidate], chosen: str) -> FittedCandidate | None:
-    """The chosen model, or where that is no network the best one by validation, if there is any."""
-    networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
-    return min(networks, key=lambda one: (one.name != chosen, one.valid), default=None)
 
 
 def describe(fitted: FittedCandidate) -> str:

@@ -23,13 +23,14 @@ from throughtime import files, report
 from throughtime.data.sequences import Sequences
 from throughtime.errors import RunError, SettingError, nearest
 from throughtime.evaluation import gradient_reach
-from throughtime.evaluation.stamps import stamp
+from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.predict.fitted import END, MODEL, FittedModel
 from throughtime.predict.forecast import Forecast
 from throughtime.predict.scoring import SequenceScores
 from throughtime.runtime import threads
 from throughtime.search.search import load_fitted, place_of
 from throughtime.types import Progress, silent
+from throughtime.wording import stamp
 
 SCHEMA = 2
 
@@ -121,7 +122,7 @@ class Run:
 
     def gradients(
         self, *, max_lag: int | None = None, on_progress: Progress = silent
-    ) -> dict[str, Any]:
+    ) -> GradientReach:
         """How far back the gradient of the run's network reaches, and what truncation leaves out.
 
         Of the chosen model, or where that is no network (or a blend) of the best network by
@@ -135,10 +136,9 @@ class Run:
         Raises:
             RunError: for a run without a network.
         """
-        about = {"run": self._label}
         kept = self.scores.get("gradients")
         if max_lag is None and kept:
-            return {**about, **kept}
+            return GradientReach.from_json(kept)
         rows = [row for row in self.scores["models"] if row["family"] == "latent"]
         if not rows:
             order = int(self.best.model.settings().get("order", 0))
@@ -155,10 +155,9 @@ class Run:
         if tested < 0.9:  # of long data only the end is kept
             data = data.split(valid=0.0, test=tested)[0]
         with threads(network.training.threads):
-            found = gradient_reach.examine(
+            return gradient_reach.examine(
                 network, data, gradient_reach.has_learned(row), max_lag, on_progress=on_progress
             )
-        return {**about, **found}
 
     def report(self) -> Path:
         """Writes report.html again and returns its path.

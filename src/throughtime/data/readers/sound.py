@@ -109,7 +109,6 @@ def _assemble(recordings: list[Recording], names: list[str], label: str) -> Sequ
 
 def _recording(path: Path, rate: int | None) -> Recording:
     """One file, decoded, mixed to one channel, checked and resampled."""
-    import soundfile
 
     try:
         if path.stat().st_size == 0:
