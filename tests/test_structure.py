@@ -56,7 +56,7 @@ ONLY: dict[str, set[str]] = {
     "data": {"errors", "types"},
     "gradflow": {"errors", "state"},
     "bptt": {"errors", "state", "gradflow"},
-    "bench": {"errors", "runtime", "kernels", "layers", "emissions", "models"},
+    "bench": {"errors", "state", "runtime", "kernels", "layers", "emissions", "models"},
     "report": {"errors"},  # reports read values, they never load models
 }
 WITHOUT_TORCH = {"_version", "errors", "types", "report"}
@@ -71,7 +71,7 @@ PENDING = {
 }
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
-KERNELS = ("native", "stack", "reference", "aten", "cpu")
+KERNELS = ("cells", "native", "stack", "reference", "aten", "cpu")
 
 PUBLIC = [
     "Autoregressive",
