@@ -1,7 +1,8 @@
 """The history certificate on processes whose memory is known: does it find what is there?
 
-Per family of `families.py`: in how many seeds the lags needed are within 20 % of the truth, order
-is judged rightly, and the decision for or against a latent state is right; and what it took.
+Per family of `throughtime.data.synthetic`: in how many seeds the lags needed are within 20 % of the
+truth, order is judged rightly, and the decision for or against a latent state is right; and what it
+took.
 With --copy: a network on an echo beyond the default truncation, trained as usual and as advised.
 """
 
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from common import arguments, finish
-from families import FAMILIES, Sample
 
 import throughtime as tt
 from throughtime.data.domain import Domain
+from throughtime.data.synthetic import FAMILIES, Sample
 from throughtime.training.config import TrainSettings
 from throughtime.training.trainer import Trainer
 

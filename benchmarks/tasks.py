@@ -17,7 +17,7 @@ import torch
 from common import Timed, arguments, finish
 
 import throughtime as tt
-from throughtime.data.domain import Domain
+from throughtime.data.synthetic import adding, copying
 
 Row = dict[str, Any]
 Parts = tuple[tt.Sequences, tt.Sequences, tt.Sequences]  # train, valid, test
@@ -28,36 +28,6 @@ PUBLISHED = {
 }
 SYMBOLS = 8  # differ; one more is a blank, and one asks for the copy
 KEPT = 10  # of them are to be remembered
-
-
-def adding(count: int, length: int, seed: int) -> tt.Sequences:
-    """Sequences of one observed value, the last; numbers and markers are known beforehand."""
-    source = torch.Generator().manual_seed(seed)
-    value = torch.rand(count, length, generator=source, dtype=torch.float64)
-    marker = torch.zeros(count, length, dtype=torch.float64)
-    half, each = length // 2, torch.arange(count)
-    marker[each, torch.randint(0, half, (count,), generator=source)] = 1
-    marker[each, torch.randint(half, length, (count,), generator=source)] = 1
-    asked = torch.full((count, length), math.nan, dtype=torch.float64)
-    asked[:, -1] = (value * marker).sum(1)
-    return tt.Sequences(
-        asked.reshape(-1, 1),
-        torch.arange(count + 1) * length,
-        starts=torch.zeros(count, dtype=torch.long),
-        domain=Domain("real", columns=("sum",), covariate_columns=("value", "marker")),
-        names=tuple(f"{seed}.{i}" for i in range(count)),
-        covariates=torch.stack([value, marker], -1).flatten(0, 1),
-    )
-
-
-def copying(count: int, length: int, seed: int, kept: int = KEPT) -> tt.Sequences:
-    """Sequences of some symbols, blanks, a sign, and the same symbols again."""
-    source = torch.Generator().manual_seed(seed)
-    symbols = torch.randint(SYMBOLS, (count, kept), generator=source)
-    blanks = torch.full((count, length - 1), SYMBOLS)
-    sign = torch.full((count, 1), SYMBOLS + 1)
-    rows = torch.cat([symbols, blanks, sign, symbols], 1)
-    return tt.Sequences.of(list(rows), Domain("symbols", num_symbols=SYMBOLS + 2))
 
 
 @torch.no_grad()

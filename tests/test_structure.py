@@ -23,6 +23,7 @@ ORDER = (
     "rng",
     "runtime",
     "files",
+    "wording",
     "kernels",
     "layers",
     "emissions",
@@ -48,6 +49,7 @@ ONLY: dict[str, set[str]] = {
     "types": set(),
     "state": {"errors"},
     "rng": set(),
+    "wording": set(),
     "runtime": set(),
     "files": {"errors"},
     "kernels": {"errors", "state"},
@@ -56,10 +58,10 @@ ONLY: dict[str, set[str]] = {
     "data": {"errors", "types"},
     "gradflow": {"errors", "state"},
     "bptt": {"errors", "state", "gradflow"},
-    "bench": {"errors", "state", "runtime", "kernels", "layers", "emissions", "models"},
-    "report": {"errors"},  # reports read values, they never load models
+    "bench": {"errors", "state", "runtime", "wording", "kernels", "layers", "emissions", "models"},
+    "report": {"errors", "files", "wording"},  # reports read values, they never load models
 }
-WITHOUT_TORCH = {"_version", "errors", "types", "report"}
+WITHOUT_TORCH = {"_version", "errors", "types", "wording", "report"}
 
 # Imports that still point the wrong way while the tree is being moved: none may be left over.
 PENDING = {

@@ -405,20 +405,6 @@ def test_cases_that_lose_are_not_hidden() -> None:
     assert shown[-1] == said
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (1.5, "1.50 s"),
-        (0.0254, "25.4 ms"),
-        (0.262, "262 ms"),
-        (9.996e-6, "10.0 µs"),
-        (4e-7, "0.40 µs"),
-    ],
-)
-def test_durations(seconds: float, said: str) -> None:
-    assert table.duration(seconds) == said
-
-
 def test_threads_are_put_back_after_a_failure() -> None:
     def fail() -> None:
         with machine.threads(2):

@@ -383,9 +383,6 @@ def test_progress_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
             now[0] += 4
             working(done, 10, "scoring")
     assert console.export_text().splitlines() == ["scoring: 30%, 28 s left"]
-    assert [display.clock(s) for s in (0.04, 9.96, 61, 3599.7, 7260)] == [
-        "0.0 s", "10 s", "1:01 min", "1:00 h", "2:01 h"
-    ]  # fmt: skip
 
 
 def test_live_views_of_fitting_and_working(monkeypatch: pytest.MonkeyPatch) -> None:

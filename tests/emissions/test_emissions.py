@@ -17,7 +17,7 @@ import scipy.stats as st
 import scoringrules
 import torch
 from scipy.integrate import quad
-from scipy.special import log_softmax, logsumexp
+from scipy.special import gammaln, log_softmax, logsumexp
 from torch import Tensor
 
 from throughtime import emissions
@@ -34,6 +34,7 @@ from throughtime.emissions import (
     NegativeBinomial,
     Normal,
     Poisson,
+    SkewStudentT,
     StudentT,
     weighted_mixture,
 )
@@ -48,6 +49,13 @@ def normal(d: Any, x: np.ndarray) -> np.ndarray:
 
 def student_t(d: Any, x: np.ndarray) -> np.ndarray:
     return st.t(d.df, d.location, d.scale).logpdf(x).sum(-1)
+
+
+def skew_student_t(d: Any, x: np.ndarray) -> np.ndarray:
+    """Hansen (1994), equation 10, of mode 0 and unit scale before it is shifted and stretched."""
+    z = (x - d.location.numpy()) / d.scale.numpy()
+    width = 1 + np.sign(z) * d.skew.numpy()
+    return (st.t(d.df).logpdf(z / width) - np.log(d.scale.numpy())).sum(-1)
 
 
 def covariance(d: Any, row: int) -> np.ndarray:
@@ -124,6 +132,16 @@ def joint_moments(d: Any) -> Moments:
     return column_moments(st.norm(d.location.numpy(), scale))
 
 
+def skew_moments(d: Any) -> Moments:
+    """From the absolute moments of each half, by their gamma functions."""
+    df, skew, scale = d.df.numpy(), d.skew.numpy(), d.scale.numpy()
+    first = np.sqrt(df / np.pi) * np.exp(gammaln((df - 1) / 2) - gammaln(df / 2))
+    mean = ((1 + skew) ** 2 - (1 - skew) ** 2) / 2 * first
+    with np.errstate(divide="ignore", invalid="ignore"):
+        second = ((1 + skew) ** 3 + (1 - skew) ** 3) / 2 * np.where(df > 2, df / (df - 2), np.inf)
+    return d.location.numpy() + scale * mean, scale**2 * (second - mean**2)
+
+
 def mixture_moments(d: Any) -> Moments:
     c, weights = d.components, d.log_weights.exp().numpy()
     distribution = (
@@ -173,6 +191,7 @@ CASES = {
         StudentT(2), student_t, independent(lambda d: st.t(d.df, d.location, d.scale))
     ),
     "student_t-rank": Case(StudentT(4, rank=1), joint_student_t, joint_moments),
+    "skew_student_t": Case(SkewStudentT(2), skew_student_t, skew_moments),
     "laplace": Case(Laplace(2), laplace, independent(lambda d: st.laplace(d.location, d.scale))),
     "mixture-normal": Case(Mixture("normal", 3, columns=2), mixture, mixture_moments),
     "mixture-student_t": Case(Mixture("student_t", 4), mixture, mixture_moments),
@@ -217,7 +236,7 @@ def ensemble(case: Case, members: int = 3) -> tuple[Any, Any]:
 
 def test_cases_cover_every_kind() -> None:
     assert {case.emission.kind for case in CASES.values()} == set(KINDS)
-    assert len(CASES) == 12
+    assert len(CASES) == 13
 
 
 @each

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from support.paths import ROOT
 from support.profiles import examples
 from support.small_runs import write_series
 
 import throughtime as tt
 from throughtime.cli import main
+from throughtime.data import synthetic
 from throughtime.data.domain import Domain
 from throughtime.history import hidden, lag_scan, leaky
 from throughtime.history.lag_selection import Point, Pool, curve, explore, sufficient
@@ -32,20 +30,6 @@ from throughtime.history.symbols import Symbols, ngram_distribution
 from throughtime.history.values import Values
 
 Capture = pytest.CaptureFixture[str]
-
-
-def load_families() -> Any:
-    """`benchmarks/families.py`, which is no part of the package."""
-    spec = importlib.util.spec_from_file_location("families", ROOT / "benchmarks/families.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["families"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-families = load_families()
 
 
 def targets(data: tt.Sequences) -> tuple[Part, Part, Part]:
@@ -74,7 +58,7 @@ def pool_of(data: tt.Sequences) -> Pool:
 @pytest.mark.parametrize("seed", [0, 5])
 @pytest.mark.parametrize("family", ["ar", "markov", "copy", "seasonal", "chaotic"])
 def test_the_lags_needed_are_found(family: str, seed: int) -> None:
-    sample = families.FAMILIES[family](seed)
+    sample = synthetic.FAMILIES[family](seed)
     points, needed = curve(pool_of(sample.data), seed)
     assert abs(needed - sample.lags) <= 0.2 * sample.lags, sample.about
     assert [point.lags for point in points] == sorted({point.lags for point in points})
@@ -84,8 +68,8 @@ def test_the_lags_needed_are_found(family: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("family", ["iid", "shuffled", "ar", "copy", "hmm", "garch"])
 def test_order_is_judged_rightly(family: str, seed: int) -> None:
-    length = families.LONGER if family in ("hmm", "garch") else families.LENGTH
-    sample = families.FAMILIES[family](seed, length=length)
+    length = synthetic.LONGER if family in ("hmm", "garch") else synthetic.LENGTH
+    sample = synthetic.FAMILIES[family](seed, length=length)
     window = pool_of(sample.data).best(least=1)
     found = order_matters(
         window.distribution(), window.family.fit(0), window.reach, window.held[1], "", seed, 60
@@ -129,8 +113,8 @@ def test_shuffled_blocks_are_a_reordering_that_leaves_none_in_place(
 
 @pytest.mark.parametrize(("family", "wins"), [("hmm", True), ("garch", True), ("ar", False)])
 def test_the_decision_for_a_latent_state(family: str, wins: bool) -> None:
-    length = families.LENGTH if family == "ar" else families.LONGER
-    sample = families.FAMILIES[family](1, length=length)
+    length = synthetic.LENGTH if family == "ar" else synthetic.LONGER
+    sample = synthetic.FAMILIES[family](1, length=length)
     found = tt.history.certificate(sample.data, time_limit=60, seed=0)
     assert found.order_matters
     assert found.latent_gain.wins == wins, found.verdict
@@ -167,7 +151,7 @@ def test_a_hidden_chain_is_the_exact_filter() -> None:
 
 
 def test_em_finds_the_chain_and_never_gets_worse() -> None:
-    sample = families.hidden_markov(0, length=3000)
+    sample = synthetic.hidden_markov(0, length=3000)
     part = Part.of(sample.data)
     chain = hidden.fitted(part, 6, 3, seed=0)
     for distribution in (chain.begin, chain.move, chain.emit):
@@ -226,7 +210,7 @@ def test_distribution_of_values_are_most_likely(shape: str) -> None:
 
 
 def test_distribution_of_symbols_sum_to_one_and_agree_with_the_ngram() -> None:
-    sample = families.copy(3, length=1500)
+    sample = synthetic.copy(3, length=1500)
     part = Part.of(sample.data)
     family = Symbols(part, 6, 4)
     plain, far = family.fit(2), family.fit(1, (sample.lags,))
@@ -347,14 +331,14 @@ def test_the_test_part_of_a_fit_is_never_seen() -> None:
         def test(self) -> tt.Sequences:
             raise AssertionError("the test part was looked at")
 
-    train, valid, _ = families.autoregression(0).data.split()
+    train, valid, _ = synthetic.autoregression(0).data.split()
     found = tt.history.certificate_of(Parts(train, valid), time_limit=8, seed=0)
     assert found.lags.needed == 8
     assert found.steps[2] == valid.steps
 
 
 def test_the_same_seed_gives_the_same_answers() -> None:
-    data = families.iid(0).data
+    data = synthetic.iid(0).data
     a, b = (tt.history.certificate(data, time_limit=30, seed=3).to_json() for _ in range(2))
     a.pop("seconds"), b.pop("seconds")
     assert a == b
@@ -364,7 +348,7 @@ def test_the_same_seed_gives_the_same_answers() -> None:
 
 
 def test_history_prints_a_picture_and_a_verdict(here: Path, capsys: Capture) -> None:
-    x = families.autoregression(1, length=1200).data.values[:, 0].numpy()
+    x = synthetic.autoregression(1, length=1200).data.values[:, 0].numpy()
     write_series(Path("sales.csv"), x.round(4))
     main(["history", "sales.csv", "--value", "price", "--time-limit", "20"])
     printed = capsys.readouterr()

@@ -6,7 +6,8 @@ import copy
 import os
 import threading
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import contextmanager
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -14,13 +15,16 @@ import torch
 from support.native_cases import (
     IN_TORCH,
     KINDS,
+    compare,
     flat,
     gradients,
+    half,
     instruction_sets,
     layer,
     pair,
     random_state,
     run_python,
+    running,
     same,
 )
 from torch import Tensor
@@ -38,6 +42,16 @@ def _threads_put_back() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Workspaces begin as NaN."""
+    native.library().tt_poison(1)
+    try:
+        yield
+    finally:
+        native.library().tt_poison(0)
+
+
 def everything(module: Any, x: Tensor, state: Any, **more: Any) -> tuple[list[Tensor], ...]:
     """Outputs, gradients of what goes in, gradients of the weights."""
     inputs = [x, *states.leaves(state)]
@@ -48,25 +62,21 @@ def everything(module: Any, x: Tensor, state: Any, **more: Any) -> tuple[list[Te
 
 # ---------------------------------------------------------------------------- instruction sets
 
-EVERY_KIND = """
-import torch
-from support.native_cases import *
-from throughtime import state as states
-from throughtime.kernels import native
 
-torch.set_num_threads(2)
-native.library().tt_poison(1)
-for kind in KINDS:
-    for both in (False, True):
-        for steps, batch, inputs, hidden in ((5, 3, 7, 9), (9, 21, 5, 33), (3, 1, 64, 70)):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["avx512", "avx2", "neon", "baseline"])
+def test_each_instruction_set(name: str, kind: str) -> None:
+    torch.set_num_threads(2)
+    sizes = ((5, 3, 7, 9), (9, 21, 5, 33), (3, 1, 64, 70))
+    with running(name), poisoned():
+        for both, (steps, batch, inputs, hidden) in product((False, True), sizes):
             ours = layer(kind, inputs, hidden, 2, bidirectional=both, backend="cpu")
             theirs = layer(kind, inputs, hidden, 2, bidirectional=both, backend="reference")
             x = torch.randn(steps, batch, inputs, dtype=torch.float64, requires_grad=True)
             state, reset = random_state(ours, batch), torch.rand(steps, batch) < 0.2
-            inputs_ = [x, *states.leaves(state)]
-            compare(ours, theirs, inputs_, x, state, reset)
+            compare(ours, theirs, [x, *states.leaves(state)], x, state, reset)
             found, expected = flat(ours(x, state)), flat(ours.float()(x.float(), half(state)))
-            for one, other in zip(expected, found):
+            for one, other in zip(expected, found, strict=True):
                 assert (one - other).norm() < 1e-5 * (1 + other.norm())
             if not both:
                 stepped, now = [], half(state)
@@ -75,33 +85,28 @@ for kind in KINDS:
                         y_t, now = ours.step(x_t, now)
                         stepped.append(y_t)
                 same([torch.stack(stepped)], [expected[0].detach()], rtol=1e-5, atol=1e-6)
-print(native.instructions())
-"""
-
-
-@pytest.mark.parametrize("name", ["avx512", "avx2", "neon", "baseline"])
-def test_each_instruction_set(name: str) -> None:
-    if name not in instruction_sets():
-        pytest.skip(f"this machine does not run {name}")
-    assert run_python(EVERY_KIND, THROUGHTIME_INSTRUCTIONS=name).split() == [name]
 
 
 def test_the_best_instruction_set_is_chosen_and_an_unknown_one_refused() -> None:
-    code = "from throughtime.kernels import native; print(native.instructions())"
-    assert run_python(code).split() == [instruction_sets()[0]]
     code = """
+import os, torch
 import throughtime as tt
 from throughtime.errors import BackendError
-for backend in ("cpu", "auto"):
-    try:
-        tt.GRU(2, 3, backend=backend)(__import__("torch").zeros(1, 1, 2))
-    except BackendError as error:
-        print(error)
+from throughtime.kernels import native
+for wanted in ("", "baseline", "mmx"):
+    if wanted:
+        os.environ[native.FORCE] = wanted
+        native.load()
+    for backend in ("cpu", "auto"):
+        try:
+            tt.GRU(2, 3, backend=backend)(torch.zeros(1, 1, 2))
+            print(native.instructions())
+        except BackendError as error:
+            print(error)
 """
-    said = run_python(code, THROUGHTIME_INSTRUCTIONS="mmx").splitlines()
-    assert (
-        said == ["THROUGHTIME_INSTRUCTIONS=mmx: this machine does not run these instructions"] * 2
-    )
+    refused = "THROUGHTIME_INSTRUCTIONS=mmx: this machine does not run these instructions"
+    said = run_python(code).splitlines()
+    assert said == [instruction_sets()[0]] * 2 + ["baseline"] * 2 + [refused] * 2
 
 
 # ------------------------------------------------------------------------------------- threads
@@ -288,13 +293,12 @@ def test_workspaces_full_of_nan_change_nothing(kind: str, dtype: torch.dtype) ->
     state, reset = random_state(module, 7), torch.rand(40, 7) < 0.1
     clean = everything(module, x, state, reset=reset)
     torch.use_deterministic_algorithms(True)  # tensors of torch begin as NaN, too
-    native.library().tt_poison(1)
     try:
-        poisoned = everything(module, x, state, reset=reset)
+        with poisoned():
+            found = everything(module, x, state, reset=reset)
     finally:
-        native.library().tt_poison(0)
         torch.use_deterministic_algorithms(False)
-    for one, other in zip(clean, poisoned, strict=True):
+    for one, other in zip(clean, found, strict=True):
         assert all(map(torch.equal, one, other))
         assert all(part.isfinite().all() for part in other)
 

@@ -16,6 +16,7 @@ from statsmodels.tsa.ar_model import AutoReg
 from support.model_cases import (
     CASES,
     EMISSIONS,
+    GARCH,
     SYMBOLS,
     Case,
     case_of,
@@ -40,6 +41,7 @@ from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.search.search import model_tensors, restore_model
 
+GARCH_FITTED = [name for name in GARCH if name in CASES]
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
 
 
@@ -142,7 +144,8 @@ def gradients(model: SequenceModel, total: Tensor) -> dict[str, Tensor]:
     }
 
 
-TRAINED = [name for name in CASES if not name.startswith(("ngram", "linear", "constant"))]
+AT_ONCE = ("ngram", "linear", "constant", "hmm", "sparse", "lag-", "smoothing", *GARCH)
+TRAINED = [name for name in CASES if not name.startswith(AT_ONCE)]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -181,7 +184,8 @@ def distributions_by_step_of_members(model: SequenceModel, one: Sequences) -> An
 
 
 @pytest.mark.parametrize(
-    "name", ["ngram-2", "ngram-5", "linear-3-normal", "linear-differenced", "constant"]
+    "name",
+    [name for name in CASES if name.startswith(AT_ONCE) and not name.endswith("-covariates")],
 )
 def test_closed_forms_say_the_same_lane_by_lane(name: str) -> None:
     case = case_of(name)
@@ -275,7 +279,9 @@ def test_the_linear_autoregression_is_the_one_of_statsmodels(order: int) -> None
 # Sampling
 
 
-@pytest.mark.parametrize("name", ["ngram-2", "mlp-3", "gru-2x3-1", "lstm-1x5-1"])
+@pytest.mark.parametrize(
+    "name", ["ngram-2", "mlp-3", "gru-2x3-1", "lstm-1x5-1", "hmm-3", "sparse-ngram"]
+)
 def test_samples_of_symbols_follow_the_distribution(name: str) -> None:
     model = case_of(name).model
     paths = model.sample(3, num_paths=4000, seed=1)
@@ -292,7 +298,16 @@ def test_samples_of_symbols_follow_the_distribution(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gru-2-normal", "mlp-mixture", "linear-1-student_t", "gru-1-laplace"]
+    "name",
+    [
+        "gru-2-normal",
+        "mlp-mixture",
+        "linear-1-student_t",
+        "gru-1-laplace",
+        "lag-regression",
+        "smoothing",
+        *GARCH_FITTED,
+    ],
 )
 def test_samples_of_values_follow_the_distribution(name: str) -> None:
     model = case_of(name).model
@@ -308,7 +323,8 @@ def test_samples_of_values_follow_the_distribution(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ngram-2", "gru-2x3-1", "gru-2-mixture", "linear-1-student_t", "mlp-poisson"]
+    "name",
+    ["ngram-2", "gru-2x3-1", "gru-2-mixture", "linear-1-student_t", "mlp-poisson", "smoothing"],
 )
 def test_a_path_is_tied_to_its_index(name: str) -> None:
     model = case_of(name).model
@@ -341,8 +357,13 @@ def test_covariates_that_end_before_the_sample_are_an_error() -> None:
 # State goes in and comes out
 
 
+def _holds(value: object) -> bool:
+    return isinstance(value, Tensor | tuple)
+
+
 def test_two_streams_do_not_disturb_each_other(case: Case) -> None:
     one, other = case.data[0], case.data[2]
+    held = {name: value for name, value in vars(case.model).items() if _holds(value)}
     alone = [
         distribution.log_prob(x) for _, distribution, x in distributions_by_step(case.model, one)
     ]
@@ -354,8 +375,9 @@ def test_two_streams_do_not_disturb_each_other(case: Case) -> None:
     mixed = [distribution.log_prob(x) for (_, distribution, x), _ in both]
     assert len(mixed) == len(alone)
     assert torch.equal(torch.cat(mixed), torch.cat(alone))
-    kept = [name for name, value in vars(case.model).items() if isinstance(value, Tensor | tuple)]
-    assert set(kept) <= {"identities"}
+    kept = {name: value for name, value in vars(case.model).items() if _holds(value)}
+    assert set(kept) == set(held)
+    assert all(kept[name] is held[name] for name in kept)
 
 
 def test_condition_and_step_go_on_exactly(case: Case) -> None:
@@ -453,10 +475,12 @@ def test_counts_may_be_given_as_integers() -> None:
     assert torch.equal(given, model.log_prob([torch.tensor([[3.0], [0.0], [1.0]])]))
 
 
-@pytest.mark.parametrize("name", ["linear-1-normal", "ngram-1"])
+@pytest.mark.parametrize(
+    "name", ["linear-1-normal", "ngram-1", "hmm-3", "smoothing", "sparse-ngram"]
+)
 def test_an_unfitted_closed_form_says_so(name: str) -> None:
     emission = case_of(name).model.emission
-    model = tt.Autoregressive(1, emission=emission)
+    model = registry.build(case_of(name).model.settings())
     with pytest.raises((SettingError, DataError), match=r"has not been fitted; call fit\(train\)"):
         model.log_prob(sequences_of(emission))
 

@@ -105,7 +105,7 @@ def test_the_table_has_every_model_best_first(pages: dict[str, Path]) -> None:
     assert "3.305" in row
     assert "−0.025" in row
     assert "−0.037 to −0.011" in row
-    assert "42.9 s" in row
+    assert "43 s" in row
     assert "3,411" in row
     assert "Perplexity" not in table
     assert "Bits" not in table  # of prices nobody asks for bits
@@ -289,7 +289,7 @@ def test_a_failed_write_leaves_the_old_report(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("throughtime.report.os.fsync", full)
+    monkeypatch.setattr("throughtime.files.os.fsync", full)
     with pytest.raises(RunError, match="cannot be written: No space left"):
         write(folder)
     assert (folder / "report.html").read_bytes() == old
@@ -319,12 +319,10 @@ def test_no_model_is_loaded() -> None:
 
 
 def test_escaping_is_by_construction() -> None:
-    assert escape("<a> & \"b\" 'c'") == "&lt;a&gt; &amp; &quot;b&quot; &#x27;c&#x27;"
+    assert escape("<a> & \"b\" 'c'") == "&lt;a&gt; &amp; &#34;b&#34; &#39;c&#39;"
     assert escape(escape("<")) == "&lt;"
     assert escape("a\r\nb\rc\x00\x1b\ud800") == "a\nb\u240dc\u2400\u241b\ufffd"
-    assert (
-        el("p", "<", el("b", ">"), class_='"x"') == '<p class="&quot;x&quot;">&lt;<b>&gt;</b></p>'
-    )
+    assert el("p", "<", el("b", ">"), class_='"x"') == '<p class="&#34;x&#34;">&lt;<b>&gt;</b></p>'
     assert join("<", None, by=" & ") == "&lt;"
     block = markup.data_block({"a": "</script><!--&\u2028"})
     assert block == (
@@ -343,9 +341,6 @@ NUMBERS = [
     (significant(0.000123456), "0.0001235"),
     (significant(123456.7), "123,457"),
     (significant(1.5e-9, 2), "1.5e−09"),
-    (markup.duration(0.123), "0.12 s"),
-    (markup.duration(200.4), "3 min 20 s"),
-    (markup.duration(3900), "1 h 05 min"),
     (markup.megabytes(1536.0), "1.5 GB"),
 ]
 

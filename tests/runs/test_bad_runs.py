@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from support.small_runs import Fails, SmallRuns, days, walk, write_series, write_tone
 
 import throughtime as tt
@@ -66,14 +66,11 @@ def test_data_that_changed_since(fails: Fails, capsys: pytest.CaptureFixture[str
 
 
 def test_two_processes_in_one_folder(fails: Fails) -> None:
-    fcntl = pytest.importorskip("fcntl")
     Path("run").mkdir()
-    handle = os.open("run", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert fails("fit", prices(), *QUICK, "-o", "run") == (
-        "another process is fitting in run; wait for it, or end it"
-    )
-    os.close(handle)
+    with FileLock("run/.lock"):
+        assert fails("fit", prices(), *QUICK, "-o", "run") == (
+            "another process is fitting in run; wait for it, or end it"
+        )
 
 
 def test_a_disk_that_may_not_be_written(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:

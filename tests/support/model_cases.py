@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,12 @@ from throughtime.emissions import Distribution, Emission
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
 from throughtime.models.ensemble import Blend
+from throughtime.models.exponential_smoothing import ExponentialSmoothing
+from throughtime.models.garch import VOLATILITIES, Garch
+from throughtime.models.hmm import HiddenMarkov
+from throughtime.models.lag_regression import LagRegression
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.models.sparse_ngram import SparseNGram
 
 LENGTHS = (9, 1, 14, 4, 7)
 EMISSIONS: dict[str, Emission] = {
@@ -26,6 +32,7 @@ EMISSIONS: dict[str, Emission] = {
     "negative_binomial": emissions.NegativeBinomial(1),
     "normal": emissions.Normal(2),
     "student_t": emissions.StudentT(2, 1),
+    "skew_student_t": emissions.SkewStudentT(2),
     "laplace": emissions.Laplace(1),
     "mixture": emissions.Mixture("student_t", 3, 2),
 }
@@ -118,24 +125,46 @@ def _plain(kind: str, options: dict[str, object], emission: Emission) -> Callabl
     return make
 
 
-def differenced(*kinds: str) -> Sequences:
+def differenced(*kinds: str, lengths: tuple[int, ...] = LENGTHS) -> Sequences:
     """Positive series with a trend, differenced; two columns, a gap in one."""
     parts = []
-    for i, length in enumerate(LENGTHS):
+    for i, length in enumerate(lengths):
         steps = torch.randn(length, 2, dtype=torch.float64, generator=generator(20 + i))
         parts.append((0.1 * steps.cumsum(0) + 1.0 + i).exp())
     parts[2][6, 1] = torch.nan
     return Sequences.of(parts, names=list("abcde")).transform(kinds)
 
 
-def _differenced(model: Callable[[], SequenceModel], *kinds: str) -> Callable[[], Case]:
-    return lambda: made(model(), differenced(*kinds))
+def _differenced(
+    model: Callable[[], SequenceModel], *kinds: str, lengths: tuple[int, ...] = LENGTHS
+) -> Callable[[], Case]:
+    return lambda: made(model(), differenced(*kinds, lengths=lengths))
 
 
 def _known(model: Callable[[], SequenceModel], missing: bool = True) -> Callable[[], Case]:
     def make() -> Case:
         data = sequences_of(emissions.Normal(2), covariates=3, missing=missing)
         return made(model(), data.with_identity(["c", "a", "d"]))
+
+    return make
+
+
+def _garch(volatility: str, *kinds: str) -> Callable[[], Case]:
+    """Of the third of five series of one column, the others short; fitted by arch."""
+
+    def make() -> Case:
+        noise = torch.randn(420, dtype=torch.float64, generator=generator(5))
+        size = (0.3 * noise.roll(1) + 0.2).exp()
+        path = (0.02 * (noise * size).cumsum(0)).exp() if kinds else noise * size
+        parts = [path[10 * i : 10 * i + length] for i, length in enumerate(LENGTHS)]
+        data = Sequences.of([*parts[:2], path, *parts[3:]], names=list("abcde"))
+        train = data[2].transform(kinds)
+        model = Garch(volatility, num_differencing=kinds.count("difference"))
+        model.begin(train)
+        data = data.transform(train.chain)
+        values = data.values.clone()
+        values[-3] = torch.nan  # a gap, which it goes over
+        return Case(model.eval(), replace(data, values=values))
 
     return make
 
@@ -154,6 +183,8 @@ def _blend(emission: Emission, *predictors: str) -> Callable[[], Case]:
 
 _NORMAL, _STUDENT = emissions.Normal(2), emissions.StudentT(2)
 _CHANGES = ("log", "difference", "standardise")
+_THREE = emissions.Categorical(3)
+_LONGER = (29, 1, 34, 14, 17)
 SYMBOLS: dict[str, Callable[[], Case]] = {
     f"{cell}-{members}x{size}-{layers}": _plain(
         "latent",
@@ -177,6 +208,16 @@ SYMBOLS |= {
 SYMBOLS |= {
     f"mlp-{order}": _plain("ar", {"order": order, "predictor": "mlp"}, emissions.Categorical(3))
     for order in (0, 1, 3)
+}
+SYMBOLS |= {
+    "hmm-3": lambda: made(HiddenMarkov(3, emission=_THREE), sequences_of(_THREE, _LONGER)),
+    "hmm-1": lambda: made(HiddenMarkov(1, emission=_THREE), sequences_of(_THREE, _LONGER)),
+    "sparse-ngram": lambda: made(
+        SparseNGram(2, (4, 6), emission=_THREE), sequences_of(_THREE, _LONGER)
+    ),
+    "sparse-ngram-0": lambda: made(
+        SparseNGram(0, (3,), emission=_THREE), sequences_of(_THREE, _LONGER)
+    ),
 }
 CASES: dict[str, Callable[[], Case]] = dict(SYMBOLS)
 for _name, _emission in EMISSIONS.items():
@@ -227,8 +268,39 @@ CASES |= {
     "blend": _blend(_NORMAL, "linear", "mlp"),
     "blend-symbols": _blend(emissions.Categorical(3), "ngram"),
     "blend-counts": _blend(EMISSIONS["poisson"], "mlp"),
+    "lag-regression-linear": lambda: made(
+        LagRegression((1, 2, 5), emission=_STUDENT, shape="linear"), sequences_of(_STUDENT, _LONGER)
+    ),
+    "lag-regression": lambda: made(
+        LagRegression((1, 2, 3, 4, 7), emission=_STUDENT), sequences_of(_STUDENT, _LONGER)
+    ),
+    "lag-regression-many": lambda: made(
+        LagRegression((2,), emission=emissions.StudentT(9)),
+        sequences_of(emissions.StudentT(9), _LONGER),
+    ),
+    "lag-regression-differenced": _differenced(
+        lambda: LagRegression((1, 3), emission=_STUDENT, num_differencing=1),
+        *_CHANGES,
+        lengths=_LONGER,
+    ),
+    "smoothing": lambda: made(
+        ExponentialSmoothing((1, 2, 6), emission=_STUDENT), sequences_of(_STUDENT, _LONGER)
+    ),
+    "smoothing-alone": lambda: made(
+        ExponentialSmoothing((), emission=_STUDENT, shape="linear"), sequences_of(_STUDENT, _LONGER)
+    ),
+    "smoothing-differenced": _differenced(
+        lambda: ExponentialSmoothing((1,), emission=_STUDENT, num_differencing=1),
+        *_CHANGES,
+        lengths=_LONGER,
+    ),
     "linear-covariates": _known(lambda: Autoregressive(2, emission=_NORMAL, covariates=3)),
 }
+
+GARCH = {name: _garch(name) for name in VOLATILITIES}
+GARCH["garch-differenced"] = _garch("gjr-garch(1,1)-skew-t", *_CHANGES)
+if importlib.util.find_spec("arch"):
+    CASES |= GARCH
 
 
 def distributions_by_step(

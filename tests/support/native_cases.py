@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -192,6 +194,19 @@ def instruction_sets() -> list[str]:
     found = [name for name in names if library.tt_instructions(name.encode()) is not None]
     assert library.tt_instructions(used.encode()) is not None
     return found
+
+
+@contextmanager
+def running(name: str) -> Iterator[None]:
+    """The kernels on this instruction set for a while; a test is skipped where it does not run."""
+    library, used = native.library(), native.instructions()
+    if library.tt_instructions(name.encode()) is None:
+        pytest.skip(f"this machine does not run {name}")
+    try:
+        assert native.instructions() == name
+        yield
+    finally:
+        library.tt_instructions(used.encode())
 
 
 def run_python(code: str, **environment: str) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from throughtime.bench.words import times
+from throughtime.wording import measured
 
 _TITLES = {
     "training": "{cell}, forward and backward",
@@ -18,7 +19,6 @@ _TITLES = {
     "sample": "{cell}, sampling symbols (B texts of T)",
     "forecast": "{cell}, forecasting with a Student-t distribution (B paths of T steps)",
 }
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 def page(found: dict[str, Any]) -> Group:
@@ -76,7 +76,7 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
 
 def _cells(row: dict[str, Any], names: list[str]) -> Iterator[Text]:
     yield Text(", ".join(str(row[key]) for key in ("batch", "steps", "inputs", "hidden")))
-    yield Text(duration(row["seconds"]))
+    yield Text(measured(row["seconds"]))
     if row["limit"] is not None:
         yield Text(f"{100 * row['limit']:.{1 if row['limit'] < 0.0995 else 0}f} %")
     by_name = {peer["name"]: peer for peer in row["peers"]}
@@ -88,10 +88,3 @@ def _ratio(peer: dict[str, Any]) -> Text:
     half = (peer["high"] - peer["low"]) / 2 / peer["ratio"]
     said = f"{times(peer['ratio'])} ±{100 * half:.0f} %"
     return Text(said, "bold red" if peer["ratio"] < 1 else "")
-
-
-def duration(seconds: float) -> str:
-    """Three digits and a unit: 1.42 ms."""
-    size, unit = next((one for one in _UNITS if seconds >= one[0]), _UNITS[-1])
-    value = seconds / size
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"

@@ -14,6 +14,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from throughtime.wording import duration
+
 _QUIET_SECONDS = 10.0  # between two lines about progress where nothing can be animated
 _BAR = 20
 
@@ -66,7 +68,7 @@ class Working:
     def _words(self) -> str:
         share = f": {self.done / self.total:.0%}" if self.total else ""
         left = self._left()
-        return f"{self.about}{share}" + (f", {clock(left)} left" if left is not None else "")
+        return f"{self.about}{share}" + (f", {duration(left)} left" if left is not None else "")
 
     def _view(self) -> Table:
         left = self._left()
@@ -74,8 +76,8 @@ class Working:
         cells: list[Any] = [Spinner("dots"), Text(self.about)]
         if self.total:
             cells.append(ProgressBar(total=self.total, completed=self.done, width=_BAR))
-        elapsed = clock(time.monotonic() - self.begun)
-        cells.append(Text(elapsed if left is None else f"{clock(left)} left", "dim"))
+        elapsed = duration(time.monotonic() - self.begun)
+        cells.append(Text(elapsed if left is None else f"{duration(left)} left", "dim"))
         row.add_row(*cells)
         return row
 
@@ -171,7 +173,7 @@ class FitDisplay:
     def _on_end(self, event: dict[str, Any]) -> None:
         row = self.rows.setdefault(event["model"], {})
         row.update(end=event["valid"], took=event.get("seconds"))
-        took = "kept" if event.get("kept") else clock(event["seconds"])
+        took = "kept" if event.get("kept") else duration(event["seconds"])
         self._say_plainly(
             f"{event['model']:<22} {number(event['valid'], 4)} {self.unit} on validation, {took}"
         )
@@ -202,23 +204,23 @@ class FitDisplay:
             for name, row in self.rows.items():
                 table.add_row(Text(name), *self._cells(row))
             parts.append(table)
-        elapsed = clock(time.monotonic() - self.begun)
+        elapsed = duration(time.monotonic() - self.begun)
         parts.append(Text(f"{self.status} … {elapsed} so far", style="dim"))
         return Group(*parts)
 
     def _cells(self, row: dict[str, Any]) -> tuple[Any, ...]:
         far = f"{row['reach']:.0f}" if "reach" in row else ""
         if "end" in row:
-            took = "kept" if row.get("took") is None else clock(row["took"])
+            took = "kept" if row.get("took") is None else duration(row["took"])
             return number(row["end"], 4), far, Text("done", "green"), "", Text(took, "dim")
         valid = row.get("best", row.get("valid"))
         if "step" not in row:
-            return "", far, Spinner("dots"), "", clock(time.monotonic() - row["begun"])
+            return "", far, Spinner("dots"), "", duration(time.monotonic() - row["begun"])
         total, rate = row["steps"], max(row["rate"], 1e-9)
         # Between two reports the bar goes on at the speed of the last one.
         done = min(total, row["step"] + rate * (time.monotonic() - row["told"]))
         bar = ProgressBar(total=total, completed=done, width=_BAR)
-        return number(valid, 4), far, bar, f"{rate:.1f}", clock((total - done) / rate)
+        return number(valid, 4), far, bar, f"{rate:.1f}", duration((total - done) / rate)
 
 
 def describe_data(data: dict[str, Any]) -> str:
@@ -258,7 +260,7 @@ def comparison(scores: dict[str, Any]) -> Table:
             cells.append(difference(row.get("difference")))
         seconds = row.get("seconds")
         name = ("▸ " if row["selected"] else "  ") + row["name"]
-        shown = [Text(cell) for cell in (name, *cells, clock(seconds) if seconds else "")]
+        shown = [Text(cell) for cell in (name, *cells, duration(seconds) if seconds else "")]
         table.add_row(*shown, style="bold" if row["selected"] else None)
     return table
 
@@ -333,13 +335,3 @@ def _alike(values: list[float]) -> Any:
     if large >= 1e9 or decimals > 6:
         return lambda value: f"{value:.4g}"
     return lambda value: f"{value:,.{max(0, decimals)}f}"
-
-
-def clock(seconds: float) -> str:
-    """A duration for people: 0.3 s, 42 s, 3:05 min, 2:10 h."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"

@@ -14,6 +14,7 @@ from throughtime.emissions.discretised import DiscretisedLogistic
 from throughtime.emissions.laplace import Laplace
 from throughtime.emissions.mixture import Mixture, MixtureOf, weighted_mixture
 from throughtime.emissions.normal import Normal
+from throughtime.emissions.skew_student_t import SkewStudentT
 from throughtime.emissions.student_t import StudentT
 from throughtime.errors import SettingError, nearest
 
@@ -30,6 +31,7 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "Poisson",
+    "SkewStudentT",
     "StudentT",
     "from_json",
     "parse",
@@ -41,6 +43,7 @@ _FAMILIES: tuple[type[Emission], ...] = (
     Bernoulli,
     Normal,
     StudentT,
+    SkewStudentT,
     Laplace,
     NegativeBinomial,
     Poisson,

@@ -9,20 +9,44 @@ from throughtime.errors import SettingError
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
 from throughtime.models.ensemble import Blend
+from throughtime.models.exponential_smoothing import ExponentialSmoothing
+from throughtime.models.garch import Garch
+from throughtime.models.hmm import HiddenMarkov
+from throughtime.models.lag_regression import LagRegression
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.models.sparse_ngram import SparseNGram
+
+KINDS: dict[str, Any] = {
+    "latent": LatentAutoregressive,
+    "autoregressive": Autoregressive,
+    "lag_regression": LagRegression,
+    "sparse_ngram": SparseNGram,
+    "exponential_smoothing": ExponentialSmoothing,
+    "hmm": HiddenMarkov,
+    "garch": Garch,
+}
 
 
 def build(description: dict[str, Any]) -> SequenceModel:
-    """A model from its settings as JSON values; kinds come from a fixed table."""
+    """A model from its settings.
+
+    Args:
+        description: JSON values, as `SequenceModel.settings` gives them.
+
+    Returns:
+        The model, not fitted.
+
+    Raises:
+        SettingError: for a kind that is not in the table.
+    """
     options = dict(description)
     kind = options.pop("kind", None)
     if kind == "blend":
         return Blend([build(part) for part in options["models"]], options["weights"])
-    known: dict[str, Any] = {"latent": LatentAutoregressive, "autoregressive": Autoregressive}
-    if kind not in known:
-        raise SettingError(f"model kind '{kind}' is not one of: {', '.join(known)}, blend")
+    if kind not in KINDS:
+        raise SettingError(f"model kind '{kind}' is not one of: {', '.join(KINDS)}, blend")
     options["emission"] = emissions.from_json(options["emission"])
     if "identities" in options:
         options["identities"] = tuple(options["identities"])
-    model: SequenceModel = known[kind](**options)
+    model: SequenceModel = KINDS[kind](**options)
     return model

@@ -18,14 +18,13 @@ request, and every script but this one.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from throughtime import files
 from throughtime.errors import RunError
 from throughtime.report import background, memory, sections
 from throughtime.report.comparison import figures
@@ -64,16 +63,9 @@ def write(run_folder: Path) -> Path:
 
 def save(content: str, path: Path) -> None:
     """Writes a page whole or not at all. Raises RunError where it cannot."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        files.write_text(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

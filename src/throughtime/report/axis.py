@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
 from throughtime.report.html import MINUS, number
+from throughtime.wording import stamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _DAY = 86400.0
@@ -152,12 +153,9 @@ def places(times: object, length: int) -> tuple[list[float], bool] | None:
     return known, clock
 
 
-def moment_label(seconds: float) -> str:
-    """A moment written out, without a midnight nobody asked for."""
-    moment = _EPOCH + timedelta(seconds=seconds)
-    if moment.hour == moment.minute == moment.second == 0:
-        return f"{moment:%Y-%m-%d}"
-    return f"{moment:%Y-%m-%d %H:%M}" + (f":{moment:%S}" if moment.second else "")
+def moment_label(seconds: float) -> str | float:
+    """A moment (seconds since 1970) written out."""
+    return stamp(_EPOCH + timedelta(seconds=round(seconds)))
 
 
 def clock(low: float, high: float, count: int = 7) -> Axis:

@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 from throughtime.report import charts
-from throughtime.report.html import Markup, count, duration, el, fixed, join, number, shorten
+from throughtime.report.html import Markup, count, el, fixed, join, number, shorten
 from throughtime.report.plot import legend
 from throughtime.report.read import Run, items, mapping, text, texts
 from throughtime.report.sections import details, lead
+from throughtime.wording import duration
 
 TEXT_LIMIT = 20_000
 SOUND_LIMIT = 24_000_000  # bytes of sound in one page

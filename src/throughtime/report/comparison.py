@@ -9,9 +9,9 @@ from typing import Any
 
 from throughtime.report.axis import nice_step
 from throughtime.report.html import (
+    NONE,
     Markup,
     count,
-    duration,
     el,
     fixed,
     join,
@@ -21,6 +21,7 @@ from throughtime.report.html import (
     significant,
 )
 from throughtime.report.read import Run, mapping, text
+from throughtime.wording import duration
 
 FAMILIES = {
     "reference": "simple reference",
@@ -193,10 +194,15 @@ def columns(run: Run) -> list[Column]:
     if has("parameters"):
         found.append(Column("Parameters", "", lambda m: count(m.get("parameters"))))
     if has("seconds"):
-        found.append(Column("Time", "to fit", lambda m: duration(m.get("seconds"))))
+        found.append(Column("Time", "to fit", _took))
     if has("peak_memory_mb"):
         found.append(Column("Memory", "at most", lambda m: megabytes(m.get("peak_memory_mb"))))
     return found
+
+
+def _took(model: dict[str, Any]) -> str:
+    seconds = number(model.get("seconds"))
+    return NONE if seconds is None else duration(seconds)
 
 
 def table(run: Run) -> Markup | None:

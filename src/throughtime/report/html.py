@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from typing import Any
+
+import markupsafe
+from markupsafe import Markup
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
@@ -18,18 +20,11 @@ _CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 _VOID = frozenset({"br", "hr", "link", "meta"})
 
 
-class Markup(str):
-    """A string that is HTML already and is not escaped again."""
-
-    __slots__ = ()
-
-
 def escape(text: str) -> Markup:
     """HTML in which `text` reads as it is, inside an element or a quoted attribute."""
     if isinstance(text, Markup):
         return text
-    clean = text.replace("\r\n", "\n").translate(_CONTROLS)
-    return Markup(html.escape(clean, quote=True))
+    return markupsafe.escape(text.replace("\r\n", "\n").translate(_CONTROLS))
 
 
 def join(*parts: str | None, by: str = "") -> Markup:
@@ -105,19 +100,6 @@ def significant(value: object, digits: int = 4) -> str:
 def count(value: object) -> str:
     """A whole number with thousands apart."""
     return fixed(value, 0)
-
-
-def duration(value: object) -> str:
-    """Seconds as people say them: 0.42 s, 12.3 s, 3 min 20 s, 1 h 05 min."""
-    seconds = number(value)
-    if seconds is None:
-        return NONE
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
 def megabytes(value: object) -> str:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from throughtime.types import Event
-
 import base64
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from throughtime import evaluation
-from throughtime.evaluation import gradient_reach, arch_baselines
-from throughtime.data.sequences import Sequences
-from throughtime.runtime import version
-from throughtime.errors import NonFiniteError, SettingError
-from throughtime.evaluation import Entry, StepScores
-from throughtime.evaluation.forecasts import conditioned
-from throughtime.evaluation.comparison import shown
-from throughtime.search.search import Fitted, Workshop
-from throughtime.history import with_network
 from throughtime.data.readers.sound import wav_bytes
+from throughtime.data.sequences import Sequences
+from throughtime.errors import NonFiniteError, SettingError
+from throughtime.evaluation import Entry, StepScores, arch_baselines, gradient_reach
+from throughtime.evaluation.comparison import shown
+from throughtime.evaluation.forecasts import conditioned
+from throughtime.history import with_network
+from throughtime.runtime import version
+from throughtime.search.search import Fitted, Workshop
+from throughtime.types import Event
 
 SCHEMA = 1
 _PATHS = 200
@@ -121,7 +118,9 @@ def _gradients(
     row = next(row for row in scores["models"] if row["name"] == network.name)
     learned = gradient_reach.has_learned(row)
     try:
-        return gradient_reach.examine(network, data, learned, work=work, seed=workshop.settings.seed)
+        return gradient_reach.examine(
+            network, data, learned, work=work, seed=workshop.settings.seed
+        )
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
         return None

@@ -8,20 +8,20 @@ from typing import Any
 
 import throughtime
 from throughtime import bptt as methods
-from throughtime import files, emissions, report
-from throughtime.search import candidates
-from throughtime.runs import run as runs
-from throughtime.runs.assessment import assess
-from throughtime.training.config import DataSettings, RunSettings, validated
+from throughtime import emissions, files, report
+from throughtime.data.loading import label_of, load, plain_options, seconds
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError, nearest
-from throughtime.search.search import Parts, Workshop
-from throughtime.types import Event
-from throughtime.runs.store import Log, making, tidy
-from throughtime.data.loading import label_of, load, plain_options, seconds
 from throughtime.files import finite
+from throughtime.runs import run as runs
+from throughtime.runs.assessment import assess
 from throughtime.runs.run import Run
+from throughtime.runs.store import Log, making, tidy
 from throughtime.runtime import threads
+from throughtime.search import candidates
+from throughtime.search.search import Parts, Workshop
+from throughtime.training.config import DataSettings, RunSettings, validated
+from throughtime.types import Event
 
 SYMBOLS = ("characters", "bytes", "tokens")
 

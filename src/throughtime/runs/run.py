@@ -21,21 +21,21 @@ import torch
 from torch import Tensor
 
 from throughtime import files, report
-from throughtime.predict import forecast as forecasting
-from throughtime.evaluation import gradient_reach
-from throughtime.predict.context import Future, futures, load_context, save_context
 from throughtime.data.readers.files import quoted, suffix
 from throughtime.data.readers.read import KINDS, read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError, nearest
+from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.comparison import shown
-from throughtime.search.search import Fitted, load_fitted, model_tensors, place_of, restore_model
-from throughtime.predict.forecast import QUANTILES, Question, places
 from throughtime.models.base import SequenceModel
+from throughtime.predict import forecast as forecasting
+from throughtime.predict.context import Future, futures, load_context, save_context
+from throughtime.predict.forecast import QUANTILES, Question, places
 from throughtime.predict.scoring import Judged, check_known, step_log_prob
-from throughtime.types import Progress, silent
 from throughtime.runtime import threads
+from throughtime.search.search import Fitted, load_fitted, model_tensors, place_of, restore_model
+from throughtime.types import Progress, silent
 
 SCHEMA = 1
 _UNFINISHED = "\ufffd"  # how text ends whose last bytes are not a character yet

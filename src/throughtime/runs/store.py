@@ -6,26 +6,26 @@ that was made for data or settings that turn out to be unusable is gone again af
 
 from __future__ import annotations
 
-from throughtime.types import Event
-
 import contextlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
+from filelock import FileLock, Timeout
 
 import throughtime
 from throughtime import files
-from throughtime.training.config import RunSettings
 from throughtime.errors import DataError, MissingExtra, RunError, SettingError
 from throughtime.files import finite
+from throughtime.training.config import RunSettings
+from throughtime.types import Event
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,6 +35,7 @@ else:
 _ELSEWHERE = "give another folder with out=, or delete it"
 # What atomic writes call a file before it has its name: `.model.json.k3x_9qa1`.
 _PARTIAL = re.compile(r"\.[a-z]+\.(toml|json|jsonl|safetensors|html)\.[a-z0-9_]+")
+_LOCK = ".lock"
 _LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors", "clock.json")
 
 
@@ -51,7 +52,7 @@ def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
     with _alone(folder):
         try:
             sweep(folder)
-            fresh = not any(folder.iterdir())
+            fresh = {path.name for path in folder.iterdir()} <= {_LOCK}
             _prepare(folder, settings, fresh)
             yield (folder / "model.json").exists()
         except (DataError, SettingError, MissingExtra):
@@ -101,22 +102,18 @@ class Log:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps other processes out; the system lets go of the lock when this one ends or is killed."""
+    lock = FileLock(folder / _LOCK, blocking=False)
     try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+        lock.acquire()
+    except Timeout:
+        message = f"another process is fitting in {folder}; wait for it, or end it"
+        raise RunError(message) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is fitting in {folder}; wait for it, or end it") from (
-                None
-            )
         yield
     finally:
-        os.close(handle)
+        with contextlib.suppress(OSError):  # Windows deletes no file that is open
+            (folder / _LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def _prepare(folder: Path, settings: RunSettings, fresh: bool) -> None:

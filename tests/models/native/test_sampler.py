@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import scipy.stats
 import torch
-from support.paths import TESTS
+from support.native_cases import running
 from support.sampling_cases import CELLS, HEADS, both, model, same, starting
 
 import throughtime as tt
@@ -237,27 +233,17 @@ def test_workspaces_full_of_nan_change_nothing(paths: int):
     assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.parametrize("size", [5, 40])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("name", ["avx512", "avx2", "neon", "baseline"])
-def test_every_set_of_instructions(name: str):
+def test_every_set_of_instructions(name: str, cell: str, size: int):
     """Values agree to rounding, which a chaotic network would soon blow up: few steps."""
-    code = """
-import sys, torch
-from support.sampling_cases import HEADS, both, emissions, model, same
-for size in (5, 40):
-    for cell in ("rnn", "gru", "lstm"):
+    with running(name):
         same(*both(model(HEADS["students"], cell, size), 30, num_paths=20))
         same(*both(model(HEADS["categorical"], cell, size, num_layers=2), 30, num_paths=1))
-single = model(HEADS["student_t"], "gru", 40, torch.float32)
-same(*both(single, 3, num_paths=20), 1e-4)
-print("drawn")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=TESTS,
-        env={**os.environ, native.FORCE: name},
-    )  # fmt: skip
-    if "does not run these instructions" in done.stderr:
-        pytest.skip(f"this machine does not run {name}")
-    assert done.stdout == "drawn\n", done.stderr
+        if cell == "gru":
+            single = model(HEADS["student_t"], cell, size, torch.float32)
+            same(*both(single, 3, num_paths=20), 1e-4)
 
 
 # ---------------------------------------------------------------------------- equal in distribution

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
 from throughtime.data.readers.files import files_below, reason, stem, stems, suffix
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.errors import DataError, SettingError
-
-if TYPE_CHECKING:
-    import io
-
-import soundfile
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 LOUDEST = 1.5  # decoders and resamplers overshoot a little; beyond this it is another scale
@@ -113,7 +109,6 @@ def _assemble(recordings: list[Recording], names: list[str], label: str) -> Sequ
 
 def _recording(path: Path, rate: int | None) -> Recording:
     """One file, decoded, mixed to one channel, checked and resampled."""
-    import soundfile
 
     try:
         if path.stat().st_size == 0:

@@ -1,18 +1,20 @@
-"""Processes whose memory is known: what the history certificate is measured against.
+"""Made-up data whose memory is known: to try a certificate, a model or a gradient on.
 
-Each function gives one sequence of `length` steps drawn with `seed`, and what is true of it.
+Each process draws one sequence of `length` steps with `seed`, and says what is true of it; `adding`
+and `copying` are the classic tasks of long memory.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-import throughtime as tt
 from throughtime.data.domain import Domain
+from throughtime.data.sequences import Sequences
 
 LENGTH = 4000
 LONGER = 10_000  # where what is to be told apart is a hundredth of a nat
@@ -23,11 +25,11 @@ class Sample:
     """A sequence and the truth about it.
 
     lags: the oldest element that the distribution of the next one depends on, None where there is
-    no last one. latent: whether a state says more than every window of these few data can; None:
-    open.
+    no last one. latent: whether a state says more than every finite-order model can, on so little
+    data; None: open.
     """
 
-    data: tt.Sequences
+    data: Sequences
     lags: int | None
     latent: bool | None
     about: str
@@ -70,15 +72,12 @@ def markov(seed: int, length: int = LENGTH) -> Sample:
     draw = np.random.default_rng([seed, 3])
     order, count = int(draw.integers(1, 5)), 3
     distributions = draw.dirichlet(np.full(count, 0.3), size=(count,) * order)
-    distributions = (
-        0.95 * distributions + 0.05 / count
-    )  # every symbol stays possible: the chain is ergodic
+    distributions = 0.95 * distributions + 0.05 / count  # ergodic: every symbol stays possible
     x = list(draw.integers(0, count, order))
     for u in draw.uniform(size=length + 100):
         x.append(int(np.searchsorted(distributions[tuple(x[-order:])].cumsum(), u)))
-    return Sample(
-        _symbols(np.minimum(x[-length:], count - 1), count), order, False, f"order {order}"
-    )
+    values = _symbols(np.minimum(x[-length:], count - 1), count)
+    return Sample(values, order, False, f"order {order}")
 
 
 def copy(seed: int, length: int = LENGTH) -> Sample:
@@ -142,8 +141,41 @@ def shuffled(seed: int, length: int = LENGTH) -> Sample:
     origin = others[seed % len(others)](seed, length=length)
     order = np.random.default_rng([seed, 9]).permutation(length)
     values = origin.data.values[torch.from_numpy(order)]
-    data = tt.Sequences.of([values], origin.data.domain)
+    data = Sequences.of([values], origin.data.domain)
     return Sample(data, 0, False, f"of {others[seed % len(others)].__name__}")
+
+
+_COPIED = 8  # that `copying` draws from; one more is a blank, and one asks for the copy
+
+
+def adding(count: int, length: int, seed: int) -> Sequences:
+    """Sequences of one observed value, the last; numbers and markers are known beforehand."""
+    source = torch.Generator().manual_seed(seed)
+    value = torch.rand(count, length, generator=source, dtype=torch.float64)
+    marker = torch.zeros(count, length, dtype=torch.float64)
+    half, each = length // 2, torch.arange(count)
+    marker[each, torch.randint(0, half, (count,), generator=source)] = 1
+    marker[each, torch.randint(half, length, (count,), generator=source)] = 1
+    asked = torch.full((count, length), math.nan, dtype=torch.float64)
+    asked[:, -1] = (value * marker).sum(1)
+    return Sequences(
+        asked.reshape(-1, 1),
+        torch.arange(count + 1) * length,
+        starts=torch.zeros(count, dtype=torch.long),
+        domain=Domain("real", columns=("sum",), covariate_columns=("value", "marker")),
+        names=tuple(f"{seed}.{i}" for i in range(count)),
+        covariates=torch.stack([value, marker], -1).flatten(0, 1),
+    )
+
+
+def copying(count: int, length: int, seed: int, kept: int = 10) -> Sequences:
+    """Sequences of some symbols, blanks, a sign, and the same symbols again."""
+    source = torch.Generator().manual_seed(seed)
+    symbols = torch.randint(_COPIED, (count, kept), generator=source)
+    blanks = torch.full((count, length - 1), _COPIED)
+    sign = torch.full((count, 1), _COPIED + 1)
+    rows = torch.cat([symbols, blanks, sign, symbols], 1)
+    return Sequences.of(list(rows), Domain("symbols", num_symbols=_COPIED + 2))
 
 
 FAMILIES: dict[str, Callable[..., Sample]] = {
@@ -159,11 +191,11 @@ FAMILIES: dict[str, Callable[..., Sample]] = {
 }
 
 
-def _values(x: np.ndarray) -> tt.Sequences:
-    return tt.Sequences.of([torch.from_numpy(x.copy())])
+def _values(x: np.ndarray) -> Sequences:
+    return Sequences.of([torch.from_numpy(x.copy())])
 
 
-def _symbols(x: np.ndarray, count: int) -> tt.Sequences:
-    return tt.Sequences.of(
+def _symbols(x: np.ndarray, count: int) -> Sequences:
+    return Sequences.of(
         [torch.from_numpy(x.astype(np.int64))], Domain("symbols", num_symbols=count)
     )

@@ -1,0 +1,1 @@
+"""A run: the outcome of `fit`, in memory and as a folder."""
