@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import throughtime as tt
 from throughtime import state as states
-from throughtime.gradflow.examine import examine
+from throughtime.gradflow.examination import examine
 
 STEPS, ROWS, HIDDEN, MAX_LAG = 640, 8, 20, 40
 
@@ -177,7 +177,7 @@ PLANTS: dict[str, Callable[[bool], Plant]] = {
 def named(plant: str, seed: int) -> str:
     """The verdict on one plant."""
     torch.manual_seed(seed)
-    network, batch, truncation = PLANTS[plant](bool(seed % 2))
+    network, batch, k2 = PLANTS[plant](bool(seed % 2))
     network.double().eval()  # what grows may leave float32
     found = examine(
         network.loss,
@@ -185,7 +185,7 @@ def named(plant: str, seed: int) -> str:
         states.apply(Tensor.double, network.start(ROWS)),
         dict(network.named_parameters()),
         MAX_LAG,
-        truncation,
+        k2=k2,
     )
     return found.verdict.name
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import throughtime as tt
 from throughtime import bptt
-from throughtime.bptt.adaptive import reach, windows
+from throughtime.bptt.adaptive import sufficient_lag, truncation
 from throughtime.bptt.base import Estimate
 from throughtime.errors import SettingError
 from throughtime.gradflow import ledger, parameters
@@ -79,7 +79,7 @@ def test_a_gradient_of_known_decay_gives_the_lag_by_hand():
         whole = ledger(loss, batch[:256], state, {"w": w}, 100)
         needed = next(k for k in range(100) if decay ** (k + 1) <= bias)
         assert needed <= found.lag <= needed + 2
-        beyond, rate = reach(dataclasses.replace(whole, **cut(whole, 8)), 1e-4, 900)
+        beyond, rate = sufficient_lag(dataclasses.replace(whole, **cut(whole, 8)), 1e-4, 900)
         assert math.isclose(rate, decay, rel_tol=1e-3)
         exact = next(k for k in range(100) if decay ** (k + 1) <= 1e-4)
         assert exact <= beyond <= exact + 6  # the tail is bounded, not fitted
@@ -88,7 +88,7 @@ def test_a_gradient_of_known_decay_gives_the_lag_by_hand():
 def cut(found, lags):
     """The same ledger as if fewer lags had been measured."""
     block = found.joint
-    kept = {n: getattr(block, n)[: lags + 1] for n in ("norm", "tail", "kept", "dot")}
+    kept = {n: getattr(block, n)[: lags + 1] for n in ("norms", "bias", "cosine")}
     return {"max_lag": lags, "joint": dataclasses.replace(block, **kept)}
 
 
@@ -102,7 +102,7 @@ def test_what_does_not_decay_takes_the_whole_batch():
     batch, state = torch.ones(90, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     found = bptt.Adaptive(0.01, max_lag=10).estimate(loss, batch, bptt.Position.start(state))
     assert found.lag == 89
-    assert windows(found) == bptt.Truncated(89, 178)
+    assert truncation(found) == bptt.Truncated(89, 178)
 
 
 def test_no_gradient_reaches_no_lag():
@@ -110,7 +110,7 @@ def test_no_gradient_reaches_no_lag():
     nothing = lambda b, s: (0.0 * loss(b, s)[0], loss(b, s)[1])  # noqa: E731
     found = bptt.Adaptive().estimate(nothing, batch, bptt.Position.start(state))
     assert found == Estimate(0, 0.0)
-    assert windows(found) == bptt.Truncated(16, 16)
+    assert truncation(found) == bptt.Truncated(16, 16)
 
 
 def test_estimates_are_carried_renewed_and_leave_random_numbers_alone(monkeypatch):
@@ -154,7 +154,7 @@ def test_parameters_are_found_in_the_graph():
     found = parameters(loss, batch[:3], state)
     assert {id(p) for p in found.values()} == {id(p) for p in layer.parameters()}
     frozen = nn.Linear(INPUTS, 1).double().requires_grad_(False)
-    with pytest.raises(SettingError, match="depends on none"):
+    with pytest.raises(SettingError, match="depends on no parameter"):
         parameters(lambda b, s: (frozen(b).sum(), s), batch[:3], None)
 
 

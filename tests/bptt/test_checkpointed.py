@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import throughtime as tt
 from throughtime import bptt
 from throughtime import state as states
-from throughtime.bptt import budget
+from throughtime.bptt import _memory_model as memory_model
 from throughtime.cli import main
 from throughtime.data.batching import Lanes
 from throughtime.data.sequences import Sequences
@@ -153,7 +153,7 @@ def test_any_length_and_any_number_of_slots(steps, slots, dropout, kind, reset):
 )
 def test_any_budget_that_can_be_met(steps, share, dropout, kind):
     case = Case(kind(2, 3), steps=steps, dropout=dropout)
-    cost = budget.measure(case.loss, case.batch, 0, None)
+    cost = memory_model.measure(case.loss, case.batch, 0, None)
     least = cost.needed(1, 1)
     memory = least + int(share * (cost.fixed + cost.step * steps))
     method = bptt.Checkpointed(memory=memory)
@@ -264,7 +264,7 @@ def test_no_more_states_are_alive_than_declared(slots):
         return y.square().sum(), state
 
     bptt.Checkpointed(slots=slots).advance(loss, batch, bptt.Position())
-    assert most <= slots + 5  # the running ones, see budget._RUNNING
+    assert most <= slots + 5  # the running ones, see memory_model._RUNNING
 
 
 def test_measuring_leaves_nothing_behind():
@@ -278,7 +278,7 @@ def test_measuring_leaves_nothing_behind():
     gc.collect()
     before = alive(torch.Size([8, 3, 5])), alive(torch.Size([1, 3, 5]))
     for _ in range(3):
-        budget.measure(loss, batch, 0, None)
+        memory_model.measure(loss, batch, 0, None)
     assert (alive(torch.Size([8, 3, 5])), alive(torch.Size([1, 3, 5]))) == before
 
 
@@ -333,7 +333,7 @@ def test_a_budget_that_cannot_be_met_names_the_least():
     except SettingError as error:
         least = str(error).rpartition(" is ")[2]
     bptt.Checkpointed(memory=least).backward(case.loss, case.batch, None)
-    smaller = budget.measure(case.loss, case.batch, 0, None).needed(1, 1) - 1
+    smaller = memory_model.measure(case.loss, case.batch, 0, None).needed(1, 1) - 1
     with pytest.raises(SettingError, match="cannot hold"):
         bptt.Checkpointed(memory=smaller).backward(case.loss, case.batch, None)
 
@@ -348,13 +348,13 @@ def test_sizes_are_read_and_shown():
     known = {"512MB": 512 * 10**6, "1.5GB": 15 * 10**8, "300 kB": 300_000, "2GiB": 2**31}
     known |= {"77": 77, 1000: 1000, "5b": 5}
     for text, count in known.items():
-        assert budget.size(text) == count
+        assert memory_model.size(text) == count
     for text in ("", "lots", "5XB", "-1MB", "0MB", "1e3", "MB"):
         with pytest.raises(SettingError, match="is not a size like 512MB"):
             bptt.Checkpointed(memory=text)
     for count in (1, 999, 1000, 37_001, 9_950, 123_456_789, 10**12):
-        assert count <= budget.size(budget.shown(count)) <= 1.1 * count + 1
-    assert budget.shown(37_000) == "37 kB"
+        assert count <= memory_model.size(memory_model.readable(count)) <= 1.1 * count + 1
+    assert memory_model.readable(37_000) == "37 kB"
 
 
 def test_what_was_asked_for_must_make_sense():

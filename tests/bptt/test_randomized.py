@@ -26,11 +26,11 @@ class Problem:
         kind: Any = {"dtype": torch.float64, "generator": source}
         self.weight = (0.7 * torch.randn(3, 3, **kind)).requires_grad_()
         self.readout = torch.randn(3, **kind)
-        self.batch = list(torch.randn(steps, 3, **kind))
+        self.batch = torch.randn(steps, 3, **kind)
         self.state = torch.randn(3, **kind)
         self.parameters = [self.weight]
 
-    def loss(self, batch: list[Tensor], state: Any) -> tuple[Tensor, Any]:
+    def loss(self, batch: Tensor, state: Any) -> tuple[Tensor, Any]:
         parts = []
         for x in batch:
             state = torch.tanh(torch.addmv(x, self.weight, state))
@@ -76,7 +76,7 @@ def test_segments_have_the_lengths_of_the_distribution(every):
     method = bptt.Randomized(4.5, every, torch.Generator().manual_seed(0))
     method.backward(
         lambda batch, state: (weight * len(batch), state),
-        [0.0] * 12_000,
+        torch.zeros(12_000),
         None,
         lambda part: lengths.append(int(part)),
     )

@@ -118,7 +118,7 @@ def test_truncated_equals_windows_built_by_hand(k1, extra, steps, pair, rate, se
     )
 
 
-def test_a_reach_over_everything_is_the_full_gradient():
+def test_a_k2_over_everything_is_the_full_gradient():
     problem = Problem()
     bptt.Truncated(1, STEPS).backward(problem.loss, problem.batch, problem.state)
     sliding = problem.take_gradients()
@@ -166,9 +166,7 @@ def test_errors_say_what_to_do():
         bptt.Full().backward(Problem().loss, torch.zeros(0, ROWS, SIZE), None)
     with pytest.raises(SettingError, match="must return a scalar"):
         bptt.Full().backward(lambda batch, state: (batch.sum(0), state), torch.zeros(3, 2), None)
-    with pytest.raises(
-        SettingError, match=r"--bptt 'many' is not full, .* memory=512MB or adaptive"
-    ):
+    with pytest.raises(SettingError, match=r"bptt='many' is not full, .* memory=512MB or adaptive"):
         bptt.parse("many")
     with pytest.raises(SettingError, match="memory='much' is not a size like 512MB"):
         bptt.parse("memory=much")
@@ -177,13 +175,40 @@ def test_errors_say_what_to_do():
             bptt.parse(text)
 
 
-def test_methods_have_names():
-    named = {
-        "full": bptt.Full(), "5": bptt.Truncated(5), "5,9": bptt.Truncated(5, 9),
-        "memory=1.5GB": bptt.Checkpointed(memory="1.5 GB"), "slots=7": bptt.Checkpointed(slots=7),
-    }  # fmt: skip
-    for name, method in named.items():
-        assert bptt.parse(name) == method
+NAMED = {
+    "full": bptt.Full(),
+    "5": bptt.Truncated(5),
+    "5,9": bptt.Truncated(5, 9),
+    "memory=1.5GB": bptt.Checkpointed(memory="1.5 GB"),
+    "memory=1000B": bptt.Checkpointed(memory=1000),
+    "slots=7": bptt.Checkpointed(slots=7),
+    "adaptive": bptt.Adaptive(),
+    "bias=0.1": bptt.Adaptive(bias=0.1),
+    "bias=0.05,every=7": bptt.Adaptive(every=7),
+    "bias=0.3,max_lag=64,every=1": bptt.Adaptive(0.3, 64, 1),
+    "mean_lag=16": bptt.Randomized(mean_lag=16),
+    "mean_lag=12.5,every=4,alpha=3": bptt.Randomized(12.5, every=4, alpha=3.0),
+    "online": bptt.Online(),
+    "online=8": bptt.Online(k1=8),
+}
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_the_string_of_a_method_names_it(text):
+    assert bptt.parse(text) == NAMED[text]
+    assert str(NAMED[text]) == text
+
+
+def test_other_spellings_name_methods_too():
+    assert bptt.parse("5,5") == bptt.Truncated(5)
+    assert bptt.parse("adaptive, every=7") == bptt.Adaptive(every=7)
+    assert bptt.parse("online=1") == bptt.Online()
+    mine = torch.Generator()  # no part of a method's value
+    assert bptt.parse(str(bptt.Randomized(9, generator=mine))) == bptt.Randomized(9)
+    assert bptt.parse(str(bptt.Checkpointed(slots=2, generators=(mine,)))).slots == 2
+    for text in ("5,6,7", "bias=0.1,slots=3", "full,every=2", "adaptive=3", "memory", "", "bias"):
+        with pytest.raises(SettingError, match="is not full, K or K1,K2"):
+            bptt.parse(text)
 
 
 def test_clipping_reports_the_norm_and_scales_to_the_limit():

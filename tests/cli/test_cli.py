@@ -282,7 +282,7 @@ def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     shown = {field for field in fields(found) if not field.startswith(named)}
     assert shown == documented("gradients")
     assert found["run"] == str(run)
-    assert found["truncation"] == int(tt.load(run).scores["gradients"]["truncation"])
+    assert found["k2"] == int(tt.load(run).scores["gradients"]["k2"])
     lines = said(capsys, "gradients", run)
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith(f"{found['model']}: its gradient over {found['steps']} days")

@@ -22,6 +22,7 @@ from throughtime.data.transforms import Transforms
 from throughtime.errors import NonFiniteError, RunError, SettingError
 from throughtime.evaluation import gradient_reach
 from throughtime.report.picture import gradient
+from throughtime.runs.assessment import best_network
 from throughtime.search.search import Fitted
 from throughtime.training.config import Candidate, TrainSettings
 
@@ -31,13 +32,13 @@ def network(model: Any, settings: TrainSettings, name: str = "gru", valid: float
     return Fitted(candidate, model, Transforms(), valid, torch.zeros(1), 0.0, 0.0)
 
 
-# ------------------------------------------------------------------------------------ the window
+# ----------------------------------------------------------------------------------- the segment
 
 
-def test_a_window_comes_from_the_middle_with_the_state_it_has_there() -> None:
+def test_a_segment_comes_from_the_middle_with_the_state_it_has_there() -> None:
     model = small_model(cell="lstm").double()
     data = toy((90,))
-    batch, state = gradient_reach.window(model, data, 30)
+    batch, state = gradient_reach.segment(model, data, 30)
     assert batch.index[:, 0].tolist() == list(range(30, 60))
     whole = gradient_reach.Lanes(data, 1, dtype=torch.float64)
     _, known = model.loss(whole[0:30], model.initial_state(1))
@@ -45,20 +46,20 @@ def test_a_window_comes_from_the_middle_with_the_state_it_has_there() -> None:
 
 
 def test_short_sequences_lie_side_by_side() -> None:
-    batch, _ = gradient_reach.window(small_model(), toy((20, 18, 16, 20, 9, 12)), 80)
+    batch, _ = gradient_reach.segment(small_model(), toy((20, 18, 16, 20, 9, 12)), 80)
     assert batch.x.shape[1] == 4
     assert 18 <= len(batch) <= 20
     assert bool(batch.reset.any())
 
 
 def test_sizes_follow_the_truncation_the_data_and_the_work() -> None:
-    def sizes(longest: int = 10_000, weights: int = 10_000, cut: Any = 80, lag: Any = None) -> Any:
-        return gradient_reach.sizes(longest, weights, cut, lag, gradient_reach.WORK)
+    def sizes(longest: int = 10_000, weights: int = 10_000, k2: Any = 80, lag: Any = None) -> Any:
+        return gradient_reach.sizes(longest, weights, k2, lag, gradient_reach.WORK)
 
     assert sizes() == (120, 2000)  # beyond the truncation
     assert sizes(longest=100)[0] == 99
-    assert sizes(cut=None)[0] == 400
-    lags, steps = sizes(weights=3_000_000, cut=400)
+    assert sizes(k2=None)[0] == 400
+    lags, steps = sizes(weights=3_000_000, k2=400)
     assert steps >= 2 * lags
     assert lags * steps * 3_000_000 <= 1.1 * gradient_reach.WORK
     assert sizes(lag=7)[0] == 7
@@ -70,20 +71,23 @@ def test_sizes_follow_the_truncation_the_data_and_the_work() -> None:
 # ------------------------------------------------------------------------------- the examination
 
 
-def test_the_norms_are_those_of_the_ledger_and_truncation_is_what_training_uses() -> None:
+def test_the_norms_are_those_of_the_ledger_and_k2_is_what_training_uses() -> None:
     model, data = small_model(num_layers=2), toy((300,))
     one = network(model, TrainSettings(bptt="8,20", segment=12))
-    found = gradient_reach.examine(one, data, False)
-    assert found["truncation"] == 12
+    reach = gradient_reach.examine(one, one.trained, data, False)
+    found = reach.to_json()
+    assert found["k2"] == 12
     assert found["max_lag"] == 100
     assert found["model"] == "gru"
-    batch, state = gradient_reach.window(model, data, 300)
+    batch, state = gradient_reach.segment(model, data, 300)
     params = dict(model.recurrent.named_parameters())
     book = tt.gradflow.ledger(model.loss, batch, state, params, 100)
     assert found["norms"] == pytest.approx(book.norms.tolist(), rel=1e-5)
     assert found["beyond"] == pytest.approx(1 - float(book.share[11]), abs=1e-6)
     assert found["reach"]["0.9"] == book.reach(0.9)
-    json.dumps(found, allow_nan=False)
+    assert reach.reach(0.9) == book.reach(0.9)
+    text = json.loads(json.dumps(found, allow_nan=False))
+    assert gradient_reach.GradientReach.from_json(text).to_json() == found
 
 
 LAWS: dict[str, dict[str, Any]] = {
@@ -115,9 +119,8 @@ def test_every_distribution_can_be_examined(kind: str, cell: str) -> None:
         recurrent_dropout=0.1,
         emission=distribution,
     )
-    found = gradient_reach.examine(
-        network(model, TrainSettings(bptt="5")), Sequences.of([values]), True
-    )
+    one = network(model, TrainSettings(bptt="5"))
+    found = gradient_reach.examine(one, one.trained, Sequences.of([values]), True).to_json()
     assert all(norm is not None and norm > 0 for norm in found["norms"][:3])
     assert found["jacobian_norm"]["mean"][0] > 0
     assert found["verdict"]["sentence"]
@@ -130,8 +133,10 @@ def test_what_has_been_learned_is_not_called_nothing() -> None:
     with torch.no_grad():
         one.model.head_weight.zero_()  # type: ignore[operator]
         one.model.head_weight.normal_(std=1e-3)  # type: ignore[operator]
-    assert gradient_reach.examine(one, noise, False)["verdict"]["name"] == "nothing to learn"
-    assert gradient_reach.examine(one, noise, True)["verdict"]["name"] != "nothing to learn"
+    for learned in (False, True):
+        found = gradient_reach.examine(one, one.trained, noise, learned)
+        assert (found.verdict.name == "nothing to learn") != learned
+        assert found.examination.sign_flip_p is not None
     assert gradient_reach.has_learned({"difference": {"interval": [-0.3, -0.1]}})
     for unsure in ({"interval": [-0.3, 0.1]}, {"interval": None}, None):
         assert not gradient_reach.has_learned({"difference": unsure})
@@ -141,9 +146,9 @@ def test_the_network_is_the_chosen_one_or_the_best() -> None:
     settings = TrainSettings()
     a, b = network(small_model(), settings, "a", 1.0), network(small_model(), settings, "b", 2.0)
     ar = replace(a, model=tt.Autoregressive(1, emission=small_model().emission))
-    assert gradient_reach.best_network([ar, a, b], "b") is b
-    assert gradient_reach.best_network([ar, b, a], "blend") is a
-    assert gradient_reach.best_network([ar], "ar(1)") is None
+    assert best_network([ar, a, b], "b") is b
+    assert best_network([ar, b, a], "blend") is a
+    assert best_network([ar], "ar(1)") is None
 
 
 # -------------------------------------------------------------------------------------- the run
@@ -154,12 +159,12 @@ def test_fit_examines_the_network_and_the_run_examines_it_anew(small_runs: Small
     kept = run.scores["gradients"]
     latent = {row["name"] for row in run.scores["models"] if row["family"] == "latent"}
     assert kept["model"] in latent
-    assert run.gradients() == {"run": str(run.folder), **kept}
-    again = run.gradients(max_lag=kept["max_lag"])
+    assert run.gradients().to_json() == kept
+    again = run.gradients(max_lag=kept["max_lag"]).to_json()
     assert again["rows"] == kept["rows"]
     assert again["steps"] == kept["steps"]
     assert again["norms"] == pytest.approx(kept["norms"], rel=1e-4)
-    assert len(run.gradients(max_lag=5)["lags"]) == 6
+    assert len(run.gradients(max_lag=5).examination.ledger.norms) == 6
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "How far back the gradient reaches" in page
     assert f"The gradient that {kept['model']} learns from" in page
@@ -212,7 +217,7 @@ def drawn(found: dict[str, Any]) -> list[str]:
 
 def examination(decay: float = 0.95, cut: int | None = 80, **more: Any) -> dict[str, Any]:
     found = report_runs.gradients(decay, cut, 200)
-    return found | {"step": "business day", "rows": 1, "signal": None} | more
+    return found | {"step": "business day", "rows": 1} | more
 
 
 def test_the_picture_fits_80_columns_and_adds_up() -> None:
@@ -250,7 +255,7 @@ def test_what_is_not_known_is_said() -> None:
     lines = " ".join(drawn(examination(cut=None, reach=reach)))
     assert "truncated" not in lines
     assert "50 % within 90; 90 %, 95 %, 99 % beyond 200" in lines
-    far = " ".join(drawn(examination(truncation=500, beyond=None)))
+    far = " ".join(drawn(examination(k2=500, beyond=None)))
     assert "truncated at 500 business days: what lies beyond is older than" in far
     nothing = examination(norms=[0.0] * 201, share=[1.0] * 201)
     assert any("there is no gradient" in line for line in drawn(nothing))

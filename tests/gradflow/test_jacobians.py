@@ -6,9 +6,9 @@ import torch
 import throughtime as tt
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.gradflow.jacobian_products import Product, from_vectors, to_vectors
+from throughtime.gradflow._jacobian_products import Product, from_vectors, to_vectors
+from throughtime.gradflow._krylov import largest_eigenvalue, largest_singular
 from throughtime.gradflow.jacobians import jacobian_norms, spectral_radius, step_radius
-from throughtime.gradflow.krylov import largest_eigenvalue, largest_singular
 
 STEPS, ROWS, INPUTS, HIDDEN = 20, 2, 2, 3
 
@@ -70,8 +70,11 @@ def test_norms_are_those_of_the_explicit_product(name):
             before = states.detach(loss(x[: t - lag], state)[1])
             expected = torch.linalg.matrix_norm(dense(loss, x[t - lag : t], before), ord=2)
             torch.testing.assert_close(found.values[i, j], expected, rtol=1e-6, atol=0)
-    assert found.mean == pytest.approx(found.values.mean((1, 2)).tolist())
-    assert found.quantile(1.0) == pytest.approx(found.values.amax((1, 2)).tolist())
+    short, flat = found.by_lag, found.values.flatten(1)
+    assert short.lags == found.lags
+    assert short.mean == pytest.approx(flat.mean(1).tolist())
+    for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9)):
+        assert getattr(short, name) == pytest.approx(flat.quantile(share, dim=1).tolist())
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -89,10 +92,10 @@ def test_products_are_those_of_finite_differences(name):
             for sign in (1, -1)
         ]
     expected = (ends[0] - ends[1]) / (2 * step)
-    forward = product.forward(v)
+    forward = product.jvp(v)
     assert float((forward - expected).norm() / expected.norm()) < 1e-6
     u = torch.randn(ROWS, size, dtype=torch.float64)
-    torch.testing.assert_close((u * forward).sum(1), (v * product.back(u)).sum(1))
+    torch.testing.assert_close((u * forward).sum(1), (v * product.vjp(u)).sum(1))
 
 
 def test_the_linear_recurrence_has_the_norms_of_its_powers():

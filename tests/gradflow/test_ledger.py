@@ -12,8 +12,8 @@ import throughtime as tt
 from throughtime import bptt
 from throughtime import state as states
 from throughtime.data.batching import Lanes
-from throughtime.errors import NonFiniteError, SettingError
-from throughtime.gradflow import adjoints, blocks, ledger
+from throughtime.errors import NonFiniteError, RunError, SettingError
+from throughtime.gradflow import _passes, adjoints, ledger
 
 STEPS, ROWS, INPUTS, HIDDEN = 14, 3, 2, 4
 
@@ -189,7 +189,7 @@ def test_blocks_of_time_change_nothing(case, size, monkeypatch):
     loss, batch, state, params = case
     whole = ledger(loss, batch, state, params, max_lag=9, tensors=True)
     sides = adjoints(loss, batch, state)
-    monkeypatch.setattr(blocks, "BYTES", size)
+    monkeypatch.setattr(_passes, "BYTES", size)
     parts = ledger(loss, batch, state, params, max_lag=9, tensors=True)
     for name in params:
         close(parts.gradient(name), whole.gradient(name))
@@ -245,7 +245,7 @@ def floats(state):
 
 def own_part(loss, batch, kept, t):
     """What the loss of step t itself says about S_t, which a push after it does not show."""
-    from throughtime.gradflow.unrolled import Steps
+    from throughtime.gradflow._unrolled import Steps
 
     zeros = [torch.zeros_like(leaf) for leaf in floats(kept[t])]
     if t == 0:
@@ -346,12 +346,20 @@ def test_nothing_to_learn_is_no_bias():
 
 def test_as_json_it_is_plain_and_finite():
     loss, batch, state, params = of_layer(tt.GRU(INPUTS, HIDDEN))
-    found = ledger(loss, batch, state, params, max_lag=STEPS + 3, truncation=5)
+    found = ledger(loss, batch, state, params, max_lag=STEPS + 3, k2=5)
     text = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert text["truncation"] == 5
-    assert text["state_norm"][-1] is None
+    assert text["k2"] == 5
+    assert text["state_norm"]["mean"][-1] is None
     assert text["norms"] == found.norms.tolist()
     assert set(text["parameters"]) == set(params)
+    assert text["reach"]["0.95"] == found.reach()
+    assert text["bias"] == [found.bias(lag) for lag in range(STEPS + 4)]
+    assert text["verdict"]["sentence"] == found.verdict.sentence
+    again = tt.gradflow.Ledger.from_json(text)
+    assert again.to_json() == text
+    assert again.cosine(2, "weight_hh_l0") == found.cosine(2, "weight_hh_l0")
+    with pytest.raises(RunError, match=r"has schema None, this version reads \d+; take it again"):
+        tt.gradflow.Ledger.from_json({**text, "schema": None})
 
 
 def refused(pattern, *args, error=SettingError, **more):
@@ -391,7 +399,7 @@ def test_a_module_that_keeps_its_state_is_refused():
         return y.square().sum(), state
 
     args = random(STEPS, ROWS, INPUTS), None, dict(layer.named_parameters())
-    refused("keeps hidden state inside .take the state as an argument", loss, *args)
+    refused("a module keeps hidden state inside; pass it in and return it", loss, *args)
 
 
 def test_what_is_not_finite_is_named():
@@ -400,11 +408,11 @@ def test_what_is_not_finite_is_named():
         x = batch.x.clone()
         x[9, 1, -1] = math.inf
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(blocks, "BYTES", size)
-            refused("the loss of step 9 is not finite",
+            patch.setattr(_passes, "BYTES", size)
+            refused("the loss is infinite or NaN in steps .*, first in step 9; look",
                     loss, Pair(x, batch.reset), state, params, error=NonFiniteError)  # fmt: skip
             x[4, 0, 0] = math.nan
-            refused("the (loss|state) of step 4 is not finite",
+            refused("the (loss|state) is infinite or NaN in steps .*, first in step 4; look",
                     loss, Pair(x, batch.reset), state, params, error=NonFiniteError)  # fmt: skip
 
 
@@ -427,7 +435,7 @@ def test_an_exploding_gradient_is_named_with_its_lag():
 def test_parameters_are_found_where_none_are_given():
     loss, batch, state, params = of_layer(tt.GRU(INPUTS, HIDDEN, 2), reset=True)
     found, known = ledger(loss, batch, state, max_lag=3), ledger(loss, batch, state, params, 3)
-    assert len(found.blocks) == len(known.blocks)
+    assert len(found.parameters) == len(known.parameters)
     torch.testing.assert_close(found.norms, known.norms, rtol=1e-12, atol=0)
 
 

@@ -8,7 +8,8 @@ import torch
 import throughtime as tt
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.gradflow.unrolled import Steps, Window, folded, norms
+from throughtime.gradflow._unrolled import Steps, norms
+from throughtime.gradflow.batches import Segment, fold
 
 STEPS, ROWS, INPUTS, HIDDEN = 11, 3, 2, 4
 
@@ -87,14 +88,14 @@ def test_products_are_those_of_autograd_step_by_step(name):
             list(states.leaves(after)), [*leaves, *params.values()], [g[t] for g in given]
         )
         for i in range(len(leaves)):
-            close(steps.back(given)[0][i][t], second[i])
+            close(steps.vjp(given)[0][i][t], second[i])
         for total, g in zip(pulled.values(), second[len(leaves) :], strict=True):
             total += g
         before = states.detach(after)
         close(list(states.leaves(steps.states[t + 1])), list(states.leaves(before)))
         own.append(2 * torch.arange(1.0, HIDDEN + 1, dtype=torch.float64) * leaves_of(before)[0])
     close(steps.immediate()[1], cost)
-    close(steps.back(given)[1], pulled)
+    close(steps.vjp(given)[1], pulled)
     for t, expected in enumerate(own):  # the loss reads the last layer's h alone
         found = steps.own()[0][t]
         close(found[-1], expected[-1])
@@ -116,7 +117,7 @@ def test_one_by_one_gives_the_numbers_of_the_folded(name):
     close(single.total, folded.total)
     close(single.immediate(), folded.immediate())
     delta = folded.immediate()[0]
-    close(single.back(delta), folded.back(delta))
+    close(single.vjp(delta), folded.vjp(delta))
     close(single.own(), folded.own())
 
 
@@ -193,20 +194,20 @@ def test_a_state_of_any_shape_and_integers_in_it():
 def test_steps_of_batches_as_rows():
     x = torch.arange(24.0).reshape(2, 3, 4)
     batch, one = {"a": (x, None)}, {"a": (x[:1], None)}
-    found = folded(batch, one, slice(None))
+    found = fold(batch, one, slice(None))
     close(found["a"][0], torch.cat([x[:1], x[1:]], 1))
     assert found["a"][1] is None
-    close(folded(x, x[:1], slice(1, None, 2)), x[1:])
-    assert folded("text", "t", slice(None)) is None
-    assert folded(torch.zeros(3), torch.zeros(1), slice(None)) is None
-    assert folded((x, torch.zeros(2, 2)), (x[:1], torch.zeros(2, 2)), slice(None)) is None
+    close(fold(x, x[:1], slice(1, None, 2)), x[1:])
+    assert fold("text", "t", slice(None)) is None
+    assert fold(torch.zeros(3), torch.zeros(1), slice(None)) is None
+    assert fold((x, torch.zeros(2, 2)), (x[:1], torch.zeros(2, 2)), slice(None)) is None
 
 
-def test_a_window_of_a_batch_is_a_batch():
-    window = Window(torch.arange(10), 3, 8)
-    assert len(window) == 5
-    assert window[1:3].tolist() == [4, 5]
-    assert window[0:9].tolist() == [3, 4, 5, 6, 7]
+def test_a_segment_of_a_batch_is_a_batch():
+    segment = Segment(torch.arange(10), 3, 8)
+    assert len(segment) == 5
+    assert segment[1:3].tolist() == [4, 5]
+    assert segment[0:9].tolist() == [3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -206,9 +206,9 @@ ODD: list[dict[str, Any]] = [
     {"samples": [{"kind": "sound"}, {"kind": "text"}], "data": {"steps": {"train": 0}}},
     {"data": [], "orders": None, "forecast": [], "calibration": 3, "surprisal": "", "samples": {}},
     {"gradients": {"norms": [0.0, 0.0]}, "history": {"lags": {"curve": [{"lags": 0, "lost": 1}]}}},
-    {"gradients": {"norms": [1.0, None, 0.0], "truncation": -3, "beyond": "x", "reach": []}},
+    {"gradients": {"norms": [1.0, None, 0.0], "k2": -3, "beyond": "x", "reach": []}},
     {"gradients": {"norms": [1e-300, 1e300], "share": [0.1], "truncation": 10**12, "beyond": 0.2}},
-    {"gradients": {"norms": [1, 2], "share": [None] * 2, "reach": {"0.95": None}, "truncation": 1}},
+    {"gradients": {"norms": [1, 2], "share": [None] * 2, "reach": {"0.95": None}, "k2": 1}},
     {
         "gradients": {
             "norms": [1.0] * 4,
@@ -424,9 +424,7 @@ def test_the_gradient_section_says_what_it_draws(tmp_path: Path) -> None:
 
 def test_a_reach_beyond_all_lags_and_no_truncation_are_said(tmp_path: Path) -> None:
     reach = {"0.5": 90, "0.9": None, "0.95": None, "0.99": None}
-    words = gradient_section(
-        tmp_path, reach=reach, share=[k / 400 for k in range(201)], truncation=None
-    )
+    words = gradient_section(tmp_path, reach=reach, share=[k / 400 for k in range(201)], k2=None)
     assert "50.0 % of it lies within 200 days. Training truncates it nowhere." in words
     assert "truncated at" not in words
     words = gradient_section(tmp_path, beyond=0.0004)
@@ -437,7 +435,7 @@ def test_memory_reach_and_truncation_are_on_one_axis(pages: dict[str, Path]) -> 
     page = Page(pages["prices"].read_text(encoding="utf-8"))
     labels = [area["aria-label"] or "" for area in page.all("div", "area")]
     reach = runs.gradients(0.95, 80, 200)["reach"]["0.95"]
-    rows = f"data: 26; gradient: {reach + 1}; training: 80"
+    rows = f"data: 26; gradient: {reach}; training: 80"
     assert labels.count(f"{rows}, in days back.") == 1
     logged = [significant(event["reach"], 3) for event in runs.reaches("gru", 42.9, (6.0, 57.0))]
     told = f"that of gru went from {logged[0]} to {logged[-1]} days."

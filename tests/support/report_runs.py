@@ -97,12 +97,14 @@ def gradients(decay: float, truncation: int | None, max_lag: int) -> dict[str, A
         "reach": reach,
         "max_lag": max_lag,
         "steps": 2 * max_lag,
-        "truncation": truncation,
+        "k1": truncation,
+        "k2": truncation,
         "beyond": beyond,
         "jacobian_norm": {
-            "lags": [1, 10], "mean": [0.98, 0.6], "low": [0.8, 0.4], "high": [1.1, 0.8]
+            "lags": [1, 10], "mean": [0.98, 0.6], "low": [0.8, 0.4], "median": [0.9, 0.6],
+            "high": [1.1, 0.8]
         },
-        "lyapunov": [-0.02, -0.3],
+        "lyapunov": -0.02,
         "spectral_radius": {"recurrent.weight_hh_l0": 0.97},
         "saturation": {"recurrent.update": 0.02},
         "verdict": {

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import throughtime as tt
 from support.model_cases import generator
-from throughtime import files
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.training import checkpoint
 from throughtime.training.config import TrainSettings
 from throughtime.training.trainer import Trainer
 
@@ -51,7 +51,7 @@ def trainer(
 
 def everything(done: Trainer) -> dict[str, Any]:
     """All that a run ends with, bit for bit."""
-    moments = files.pack_optimiser(done.optimiser, tensors := {})
+    moments = checkpoint.pack_optimiser(done.optimiser, tensors := {})
     return {
         "weights": [p.detach().clone() for p in done.parameters],
         "averages": done.averages,

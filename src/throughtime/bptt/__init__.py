@@ -1,32 +1,32 @@
 """Gradient methods: how far back through time a loss is differentiated. Each is a value.
 
-All differentiate any ``loss(batch, state) -> (summed loss, state)`` over any batch that has
-``len(batch) == T`` and ``batch[t0:t1]`` along time, and add to ``.grad``. They are interchangeable
-and are tested against each other and against hand-built graphs.
+All differentiate any ``loss(batch, state) -> (summed loss, state)`` over any batch that can be cut
+along time (a tensor ``[T, B, ...]``, a tuple, list or dict of such, anything that slices), and add
+to ``.grad``. They are interchangeable and are tested against each other and against hand-built
+graphs. ``parse(str(method)) == method``.
 
     base            what every method is, and where a pass over a batch stands
-    windows         Full, Truncated
-    adaptive        Adaptive: windows as long as the gradient is measured to reach
+    truncated       Full, Truncated
+    adaptive        Adaptive: truncated as far back as the gradient is measured to reach
     checkpointed    Checkpointed: the exact gradient in a declared amount of memory
-    schedule        which states it keeps
-    budget          what a tape and a state cost, and how to cut time
-    replay          running a loss again with the same random numbers
+    revolve         which states it keeps
     randomized      Randomized: truncated at random, unbiased
-    online          Online: exact and forward in time, for element-wise recurrences
-    checks          losses that are refused
-    names           "full", "64,128": how settings name methods
+    rtrl            Online: exact and forward in time, for element-wise recurrences
     clipping        gradients kept to a joint norm
+
+Beneath: _memory_model (what a graph and a state take, and how to cut time), _string_forms ("full",
+"64,128": how settings name methods).
 """
 
+from throughtime.bptt._string_forms import parse
 from throughtime.bptt.adaptive import Adaptive
 from throughtime.bptt.base import Estimate, GradientMethod, Position, Update
 from throughtime.bptt.checkpointed import Checkpointed
 from throughtime.bptt.clipping import clip
-from throughtime.bptt.names import parse
 from throughtime.bptt.randomized import Randomized
 from throughtime.bptt.rtrl import Online
 from throughtime.bptt.truncated import Full, Truncated
-from throughtime.gradflow.unrolled import Loss, Timed
+from throughtime.gradflow import Loss, Timed
 
 __all__ = [
     "Adaptive",

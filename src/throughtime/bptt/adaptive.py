@@ -1,4 +1,4 @@
-"""Truncation whose bias is controlled: the reach follows the measured decay of the gradient."""
+"""Truncation whose bias is controlled: k2 follows the measured decay of the gradient."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from throughtime.bptt.base import Estimate, GradientMethod, Position
+from throughtime.bptt.base import Estimate, GradientMethod, Position, settings_text
 from throughtime.bptt.truncated import Truncated
 from throughtime.errors import NonFiniteError, SettingError
-from throughtime.gradflow import Ledger, ledger, parameters
-from throughtime.gradflow.unrolled import Loss, Timed, Window
+from throughtime.gradflow import Ledger, Loss, Timed, along_time, ledger, parameters
+from throughtime.gradflow.batches import Segment
 from throughtime.state import State
 
-_FIRST, _MOST = 16, 256  # lags that are measured at first, and at most unless told
-_SHORTEST = 16  # losses in a window, at least
+_FIRST, _MOST = 16, 256  # lags that are measured at first, and at most where max_lag is None
+_SHORTEST = 16  # k1, at least
 _FARTHEST = 16  # times the most lags that are measured: no K is longer
 _SAMPLE = 4  # steps of a sample for each lag that is measured
 
@@ -35,13 +36,19 @@ class Adaptive(GradientMethod):
     is cut there. Unlike theirs, losses stand at every step, T is any, and the bound is on the
     gradient of the weights, not of one state.
     Then ``Truncated(k1, k1 + K)`` with k1 = max(K, 16) is used, all of whose losses reach K back;
-    at most two forward and backward passes. A K that grew is in force from the window after next.
+    at most two forward and backward passes. A K that grew is in force from the update after next.
+    The present estimate is in `Position.estimate`; a gradient that is not finite leaves it as it
+    was. Sampling leaves torch's global generator alone; where the loss is a method of a module, the
+    module's dropout is off meanwhile.
 
-    bias: the relative bias that is allowed. max_lag: the most lags measured, 256 if None. every:
-    updates between two estimates; in between the bound is that of the last one, so weights that
-    change fast want few. The present estimate is in `Position.estimate`. A gradient that
-    is not finite leaves the estimate as it was. Sampling leaves torch's global generator alone;
-    where the loss is a method of a module, the module's dropout is off meanwhile.
+    Args:
+        bias: the relative bias that is allowed.
+        max_lag: the most lags measured; None: 256.
+        every: updates between two estimates. In between the bound is that of the last one, so
+            weights that change fast want a small number.
+
+    Raises:
+        SettingError: for a bias that is not positive, max_lag < 1 or every < 1.
     """
 
     bias: float = 0.05
@@ -56,17 +63,20 @@ class Adaptive(GradientMethod):
         if self.every < 1:
             raise SettingError(f"every={self.every}: at least 1 update lies between estimates")
 
-    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
+    def _advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
         estimate = at.estimate
         if estimate is None or estimate.updates >= self.every:
             estimate = self._renew(loss, batch, at)
-        value, after = windows(estimate).advance(loss, batch, at)
+        value, after = truncation(estimate).advance(loss, batch, at)
         used = dataclasses.replace(estimate, updates=estimate.updates + 1)
         return value, dataclasses.replace(after, estimate=used)
 
-    def windows(self, loss: Loss, batch: Timed, state: State) -> Truncated:
-        """The windows it would choose at the beginning of a batch."""
-        return windows(self.estimate(loss, batch, Position.start(state)))
+    def __str__(self) -> str:
+        return "adaptive" if self == Adaptive() else settings_text(self, "bias")
+
+    def truncation(self, loss: Loss, batch: Any, state: State) -> Truncated:
+        """What it would choose at the beginning of a batch; arguments as in `backward`."""
+        return truncation(self.estimate(loss, batch, Position.start(state)))
 
     def _renew(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
         """A new estimate; the old one where too few steps are left or nothing is finite."""
@@ -78,14 +88,14 @@ class Adaptive(GradientMethod):
         except NonFiniteError:
             return Estimate(0, math.inf, self.every) if old is None else old
 
-    def estimate(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
+    def estimate(self, loss: Loss, batch: Any, at: Position) -> Estimate:
         """K and the rate of decay, from a ledger of the steps from `at` on.
 
         As many lags are measured as it takes to see the tail, twice as many each time; and over
         as many steps as it takes to find a loss that says anything, where losses are rare.
         """
         with _without_dropout(loss):
-            return self._measure(loss, batch, at)
+            return self._measure(loss, along_time(batch), at)
 
     def _measure(self, loss: Loss, batch: Timed, at: Position) -> Estimate:
         left = len(batch) - at.target
@@ -93,12 +103,13 @@ class Adaptive(GradientMethod):
         lags, size = min(_FIRST, most), 0
         while True:
             size = min(left, max(size, _SAMPLE * max(lags, _FIRST)))
-            sample = Window(batch, at.target, at.target + size)
-            found = ledger(loss, sample, at.state, parameters(loss, sample, at.state), lags)
-            if not found.total() and size < left:
+            sample = Segment(batch, at.target, at.target + size)
+            book = ledger(loss, sample, at.state, parameters(loss, sample, at.state), lags)
+            if not book.total() and size < left:
                 size *= 2
                 continue
-            lag, rate = reach(found, self.bias, min(len(batch), _FARTHEST * max(most, 1) + 1))
+            longest = min(len(batch), _FARTHEST * max(most, 1) + 1)
+            lag, rate = sufficient_lag(book, self.bias, longest)
             if lag <= 3 * lags // 4 or lags == most:
                 return Estimate(lag, rate)
             lags = min(2 * lags, most)
@@ -121,23 +132,23 @@ def _without_dropout(loss: Loss) -> Iterator[None]:
             module.training = True
 
 
-def windows(estimate: Estimate) -> Truncated:
-    """The windows whose losses all reach `estimate.lag` steps back."""
+def truncation(estimate: Estimate) -> Truncated:
+    """The truncation whose losses all reach `estimate.lag` steps back."""
     k1 = max(estimate.lag, _SHORTEST)
     return Truncated(k1, k1 + estimate.lag)
 
 
-def reach(found: Ledger, bias: float, length: int) -> tuple[int, float]:
+def sufficient_lag(book: Ledger, bias: float, length: int) -> tuple[int, float]:
     """The smallest lag whose tail is within the bias, and the rate at which the norms decay.
 
     length: of the batch, beyond which no lag is. The tails are sums of norms: no cancelling is
     relied upon. A lag k has steps - k losses in the sample; it counts as if it had them all.
     """
-    known = found.norms[: found.steps]
-    losses = found.steps - torch.arange(len(known), dtype=torch.float64)
-    norms = known * (found.steps / losses)
+    known = book.norms[: book.steps]
+    losses = book.steps - torch.arange(len(known), dtype=torch.float64)
+    norms = known * (book.steps / losses)
     last, quarter = len(norms) - 1, max(1, len(norms) // 4)
-    allowed = bias * found.total()
+    allowed = bias * book.total()
     recent, earlier = norms[-quarter:], norms[-2 * quarter : -quarter]
     if not float(recent.sum()) or last >= length - 1:
         rate, older = 0.0, 0.0  # nothing is older

@@ -2,23 +2,27 @@
 
 Time is cut into blocks. A block is run with a graph and differentiated at once, the last one first;
 the gradient that reaches its beginning is handed to the block before. Where a block begins is kept,
-or found again from the last kept state, in the order of `schedule`.
+or found again from the last kept state, in the order of `revolve`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.bptt import budget, checks, replay, revolve
+from throughtime.bptt import _memory_model as memory_model
+from throughtime.bptt import revolve
+from throughtime.bptt._memory_model import Plan
 from throughtime.bptt.base import GradientMethod, Position
-from throughtime.bptt.budget import Plan
-from throughtime.bptt.replay import Generators, Randomness
 from throughtime.errors import SettingError
-from throughtime.gradflow.unrolled import Loss, Timed
+from throughtime.gradflow import Loss, Timed, along_time
+from throughtime.gradflow import _contract as contract
+from throughtime.gradflow import _rng_state as rng_state
+from throughtime.gradflow._rng_state import Generators, RngState
 from throughtime.state import State
 
 
@@ -26,20 +30,25 @@ from throughtime.state import State
 class Checkpointed(GradientMethod):
     """Backpropagation through the whole batch inside a budget: the gradient of `Full`, exactly.
 
-    memory: "512MB", "1.5GB" or bytes: what may be kept for the backward pass (see `budget`); the
-    tape of a step and the size of a state are measured on the first steps. slots: instead, how many
-    states may be kept at once; blocks are about as many steps. T steps take one pass forward more
-    than `Full` while T <= slots², two while T <= slots³ / 2, and so on (Griewank & Walther 2000).
+    T steps take one pass forward more than `Full` while T <= slots², two while T <= slots³ / 2, and
+    so on (Griewank & Walther 2000). A block is run more than once, with the same numbers each time:
+    the states of torch's generators, and of the given `generators`, are kept with each state, and
+    stand at the end where one forward pass leaves them.
 
-    A block is run more than once, with the same numbers each time: the states of torch's
-    generators, and of the given `generators`, are kept with each state, and stand at the end where
-    one forward pass leaves them. Raises SettingError if the budget cannot be met, and if a block
-    does not end as it did before.
+    Args:
+        memory: "512MB", "1.5GB" or bytes: what may be kept for the backward pass; what the graph of
+            a step and a state take is measured on the first steps (see `_memory_model`).
+        slots: instead, how many states may be kept at once; blocks are about as many steps.
+        generators: that the loss draws from, beside torch's own.
+
+    Raises:
+        SettingError: for both or none of memory and slots, or a size that is none; in use, for a
+            budget that cannot be met, and for a block that does not end as it did before.
     """
 
     memory: str | int | None = None
     slots: int | None = None
-    generators: Generators = ()
+    generators: Generators = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if (self.memory is None) == (self.slots is None):
@@ -47,34 +56,46 @@ class Checkpointed(GradientMethod):
         if self.slots is not None and self.slots < 1:
             raise SettingError(f"slots={self.slots}: at least one state must be kept")
         if self.memory is not None:
-            budget.size(self.memory)
+            memory_model.size(self.memory)
             text = f"{self.memory}B" if isinstance(self.memory, int) else self.memory
             object.__setattr__(self, "memory", text.replace(" ", ""))
         object.__setattr__(self, "generators", tuple(self.generators))
 
-    def plan(self, loss: Loss, batch: Timed, state: State, begin: int = 0) -> Plan:
-        """How the steps from `begin` on are cut, and how many states are kept."""
+    def __str__(self) -> str:
+        return f"slots={self.slots}" if self.memory is None else f"memory={self.memory}"
+
+    def plan(self, loss: Loss, batch: Any, state: State, begin: int = 0) -> Plan:
+        """How the steps from `begin` on are cut, and how many states are kept.
+
+        Args:
+            loss, batch: as in `backward`.
+            state: before step `begin`.
+
+        Raises:
+            SettingError: where the memory cannot hold one step.
+        """
+        batch = along_time(batch)
         steps = len(batch) - begin
         if self.memory is not None:
-            cost = budget.measure(loss, batch, begin, state, self.generators)
-            return budget.choose(cost, steps, self.memory)
+            cost = memory_model.measure(loss, batch, begin, state, self.generators)
+            return memory_model.choose(cost, steps, self.memory)
         assert self.slots is not None
         blocks = -(-steps // self.slots)
         return Plan(-(-steps // blocks), self.slots)
 
-    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
-        with replay.uncached():
+    def _advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
+        with rng_state.uncached_autocast():
             plan = self.plan(loss, batch, at.state, at.target)
             cuts = [*range(at.target, len(batch), plan.block), len(batch)]
             total, state = _Chain(loss, batch, cuts, self.generators).run(at.state, plan.slots)
-        return total, Position(len(batch), state, len(batch), state)
+        return total, Position.at(len(batch), state)
 
 
 @dataclass(frozen=True)
 class _Kept:
     block: int
     state: State
-    random: Randomness
+    random: RngState
 
 
 class _Chain:
@@ -89,13 +110,13 @@ class _Chain:
 
     def run(self, state: State, slots: int) -> tuple[Tensor, State]:
         """Adds the gradient to ``.grad``; returns the summed loss and the last state."""
-        kept = [_Kept(0, state, replay.take(self.given))]
+        kept = [_Kept(0, state, rng_state.capture(self.given))]
         here: _Kept | None = kept[0]
         blocks = len(self.cuts) - 1
         total, last, end = None, None, kept[0].random
         for move in revolve.moves(blocks, slots):
             if here is not kept[-1]:
-                replay.put(kept[-1].random, self.given)
+                rng_state.restore(kept[-1].random, self.given)
             state = kept[-1].state
             for block in range(move.begin, move.end):
                 state = self.advanced(block, state)
@@ -105,20 +126,20 @@ class _Chain:
                 continue
             part, state = self.taped(move.end, state, last=move.end == blocks - 1)
             if move.end == blocks - 1:
-                last, end = state, replay.take(self.given)
+                last, end = state, rng_state.capture(self.given)
             total = part if total is None else part + total
             here = None
             if kept[-1].block == move.end:
                 kept.pop()
-        replay.put(end, self.given)
+        rng_state.restore(end, self.given)
         assert total is not None
         if not self.depends:
-            checks.scalar(total)
+            contract.scalar(total, differentiable=True)
         return total, last
 
-    def random(self, before: Randomness) -> Randomness:
+    def random(self, before: RngState) -> RngState:
         """Where the generators stand; the same value if nothing was drawn, which takes no room."""
-        now = replay.take(self.given)
+        now = rng_state.capture(self.given)
         return before if before.equals(now) else now
 
     def steps(self, block: int) -> slice:
@@ -135,11 +156,10 @@ class _Chain:
 
     def taped(self, block: int, state: State, last: bool) -> tuple[Tensor, State]:
         """Differentiates a block; returns its loss and the state after it, both detached."""
-        begin = budget.leaf(state) if block else states.detach(state)
+        begin = memory_model.leaf(state) if block else states.detach(state)
         with torch.enable_grad():
             part, end = self.loss(self.batch[self.steps(block)], begin)
-        if part.dim() != 0:
-            checks.scalar(part)
+        contract.scalar(part)
         ends = list(states.leaves(end))
         if not last:  # the first time, it was without a graph
             self.compare(block, [part.detach(), *states.leaves(states.detach(end))])
@@ -150,7 +170,7 @@ class _Chain:
         if part.requires_grad:
             pairs.insert(0, (part, torch.ones_like(part)))
         if pairs:
-            checks.backward([one for one, _ in pairs], [two for _, two in pairs])
+            contract.backward([one for one, _ in pairs], [two for _, two in pairs])
         self.after = begin
         self.cotangents = [leaf.grad for leaf in states.leaves(begin)]
         return part.detach(), states.detach(end)
@@ -159,7 +179,7 @@ class _Chain:
         """Refuses a block that does not end as it did when it was first run."""
         assert self.parts is not None
         before = [self.parts[block], *states.leaves(self.after)]
-        if not checks.alike(before, now):
+        if not contract.alike(before, now):
             raise SettingError(
                 f"steps {self.cuts[block]} to {self.cuts[block + 1] - 1} did not give the same "
                 "loss and state when they were run again: a module keeps hidden state inside (pass "

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.bptt.base import GradientMethod, Position, differentiate
+from throughtime.bptt.base import (
+    GradientMethod,
+    Position,
+    differentiate,
+    settings_text,
+    whole_number,
+)
 from throughtime.errors import SettingError
-from throughtime.gradflow.unrolled import Loss, Timed
+from throughtime.gradflow import Loss, Timed
 from throughtime.state import State
 
 
@@ -26,13 +32,17 @@ class Randomized(GradientMethod):
     is the exact gradient, for any parameters that stay fixed. Its variance grows with the lags
     that matter: a gradient over l steps is multiplied by up to the order of ``(l / L)^α``.
 
-    mean_lag: the mean length of a segment in steps, exactly: with ``m = (α - 1) L``, Gauss's sum
-    of ``P(length > l) = ∏_{j≤l} (m + j - α) / (m + j)`` over l is ``m / (α - 1) = L``. Here L
-    counts candidates, ``mean_lag / every``.
-    every: a cut is considered only at every so many steps; one call of the loss covers as many.
-    alpha: how fast long segments become rare, ``P(length > l) ~ l^-α``; above 2 the spread of
-    the lengths is finite.
-    generator: draws the cuts; torch's global one when None (which training saves and restores).
+    Args:
+        mean_lag: the mean length of a segment in steps, exactly: with ``m = (α - 1) L``, Gauss's
+            sum of ``P(length > l) = ∏_{j≤l} (m + j - α) / (m + j)`` over l is ``m / (α - 1) = L``.
+            Here L counts candidates, ``mean_lag / every``.
+        every: a cut is considered only at every so many steps; one call of the loss covers as many.
+        generator: draws the cuts; torch's global one when None (which training saves and restores).
+        alpha: how fast long segments become rare, ``P(length > l) ~ l^-α``; above 2 the spread of
+            the lengths is finite.
+
+    Raises:
+        SettingError: unless 1 <= every <= mean_lag < ∞ and alpha > 1.
     """
 
     mean_lag: float
@@ -41,8 +51,7 @@ class Randomized(GradientMethod):
     alpha: float = 6.0
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise SettingError(f"every must be at least 1, got {self.every}")
+        whole_number("every", self.every)
         if not self.every <= self.mean_lag < float("inf"):
             raise SettingError(
                 f"mean_lag={self.mean_lag} must be finite and at least every={self.every}: "
@@ -51,11 +60,14 @@ class Randomized(GradientMethod):
         if not self.alpha > 1:
             raise SettingError(f"alpha must be above 1 for a finite mean, got {self.alpha}")
 
+    def __str__(self) -> str:
+        return settings_text(self, "mean_lag")
+
     def chance(self, candidate: int) -> float:
         """c_l: of a cut at the l-th candidate (1, 2, …) after the last, given none before it."""
         return self.alpha / ((self.alpha - 1) * self.mean_lag / self.every + candidate)
 
-    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
+    def _advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
         """One segment: the steps up to the next cut, or to the end of the batch."""
         state, stop, candidate = at.state, at.target, 0
         total: Tensor | None = None
@@ -70,8 +82,7 @@ class Randomized(GradientMethod):
             if float(torch.rand((), generator=self.generator, dtype=torch.float64)) < chance:
                 break
             state = amplified(state, 1 / (1 - chance))
-        value, state = differentiate(total), states.detach(state)
-        return value, Position(stop, state, stop, state)
+        return differentiate(total), Position.at(stop, state)
 
 
 def amplified(state: State, factor: float) -> State:

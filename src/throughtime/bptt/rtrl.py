@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.bptt.base import GradientMethod, Position, differentiate
+from throughtime.bptt.base import GradientMethod, Position, differentiate, whole_number
 from throughtime.errors import SettingError
-from throughtime.gradflow.unrolled import Loss, Timed
+from throughtime.gradflow import Loss, Timed
 from throughtime.state import State
 
 
@@ -18,21 +18,29 @@ class Online(GradientMethod):
     """Real-time recurrent learning (RTRL; Williams & Zipser 1989) with an update every k1 steps.
 
     The state brings the derivatives of itself by the parameters along, step by step, so each
-    window of k1 steps has the gradient of its losses through the whole past, exactly, and memory
+    segment of k1 steps has the gradient of its losses through the whole past, exactly, and memory
     does not grow with T. That is cheap where the recurrence is element-wise (Menick et al. 2021;
     Zucchet et al. 2023): pass the state that ``layer.traced(...)`` of a `MinGRU` makes. With fixed
     parameters the sum is Full's gradient whatever k1 is; when parameters are updated on the way,
     older derivatives are those by the parameters of their time.
 
-    Within a window the losses are backpropagated as usual. A larger k1 costs memory for k1 steps
-    and saves time: the traces are brought up to date once per window.
+    Within a segment the losses are backpropagated as usual. A larger k1 costs memory for k1 steps
+    and saves time: the traces are brought up to date once per segment.
+
+    Args:
+        k1: steps from one update to the next.
+
+    Raises:
+        SettingError: for k1 < 1; in use, for a state without traces.
     """
 
     k1: int = 1
 
     def __post_init__(self) -> None:
-        if self.k1 < 1:
-            raise SettingError(f"k1 must be at least 1, got {self.k1}")
+        whole_number("k1", self.k1)
+
+    def __str__(self) -> str:
+        return "online" if self.k1 == 1 else f"online={self.k1}"
 
     def start(self, state: State) -> Position:
         if not states.traced(state):
@@ -41,8 +49,7 @@ class Online(GradientMethod):
             )
         return super().start(state)
 
-    def advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
-        """k1 steps. Raises SettingError for a state that comes back without traces."""
+    def _advance(self, loss: Loss, batch: Timed, at: Position) -> tuple[Tensor, Position]:
         stop = min(at.target + self.k1, len(batch))
         total, state = loss(batch[at.target : stop], at.state)
         if not states.traced(state):
@@ -50,5 +57,4 @@ class Online(GradientMethod):
                 "the loss returned a state without traces: it must return the state that the "
                 "layer gave back for its traced one"
             )
-        value, state = differentiate(total), states.detach(state)
-        return value, Position(stop, state, stop, state)
+        return differentiate(total), Position.at(stop, state)

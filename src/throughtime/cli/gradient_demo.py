@@ -21,24 +21,32 @@ from throughtime import bptt, gradflow, rng
 from throughtime.layers.recurrent import GRU, LSTM, RNN
 from throughtime.runtime import threads
 from throughtime.state import State
-from throughtime.types import Progress
+from throughtime.types import Progress, silent
 
 LAG = 99  # steps between the number and the question: sequences of 100
 HIDDEN, ROWS = 32, 64
 UPDATES, LEARNING_RATE, CLIP = 300, 3e-3, 1.0
-SHORT = 20  # a truncation that does not reach the number; the last window ends with the question
-LEARNED = 0.5  # of the nats of a guess: below, the network knows more than it was told
+SHORT = 20  # a truncation that does not reach the number; the last segment ends with the question
+GUESS = math.log(2.0)  # nats of an answer that knows nothing
+LEARNED = 0.5  # of the nats of a guess: below, the number has been learnt
 _CELLS: dict[str, Any] = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 
 
 @dataclass(frozen=True)
 class Network:
-    """One line of the picture. start: "torch", "orthogonal" or "chrono"; k: of the truncation."""
+    """One line of the picture.
+
+    Attributes:
+        name: of the network and its start.
+        cell: "rnn", "gru" or "lstm".
+        start: "torch", "orthogonal" or "chrono".
+        k2: steps that its gradient may travel in training.
+    """
 
     name: str
     cell: str
     start: str = "torch"
-    k: int = LAG + 1
+    k2: int = LAG + 1
 
 
 NETWORKS = (
@@ -102,60 +110,101 @@ def recall(seed: int, number: int, rows: int = ROWS) -> Tensor:
     return batch
 
 
-def gradients(
-    seed: int = 0, on_progress: Progress = lambda done, total, about: None
-) -> dict[str, Any]:
-    """Measures and trains every network of the picture; plain values.
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured of one network.
 
-    "lag", "updates", "guess" (nats of an answer that knows nothing) and "networks": each "name",
-    "cell", "start", "k", "by_lag" (the share of the gradient that each lag has, before training; 0
-    where it is cut off), "reach" (the lag within which 95 % of it lies), "arrives" (the share that
-    comes from the very number, LAG steps back), "loss" (nats of an answer over each tenth of the
-    training), "learned", "seconds".
+    Attributes:
+        network: which.
+        by_lag: before training, the share of the gradient at each lag; 0 where it is cut off.
+        reach: the lag within which 95 % of it lies.
+        loss: nats of an answer over each tenth of the training.
+        seconds: of measuring and training.
     """
-    rows = []
+
+    network: Network
+    by_lag: list[float]
+    reach: int
+    loss: list[float]
+    seconds: float
+
+    @property
+    def arrives(self) -> float:
+        """The share that comes from the very number, LAG steps back."""
+        return self.by_lag[-1]
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network knows more in the end than half of what there is to know."""
+        return self.loss[-1] < LEARNED * GUESS
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of docs/commands.md, `networks[]`."""
+        found = {name: value for name, value in vars(self).items() if name != "network"}
+        return vars(self.network) | found | {"arrives": self.arrives, "learned": self.learned}
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """Every network of the picture, measured and trained on the same batches."""
+
+    networks: tuple[Outcome, ...]
+
+    @property
+    def verdict(self) -> str:
+        """What the picture says."""
+        plain = self.networks[0]
+        sentence = (
+            f"The gradient of a plain {plain.network.name} vanishes: 95 % of it lies within lag "
+            f"{plain.reach}, {plain.arrives:.0e} at lag {LAG}."
+        )
+        learned = "; ".join(one.network.name for one in self.networks if one.learned)
+        return sentence + (f" These see that far, and learn: {learned}." if learned else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of docs/commands.md, `demo`, but for the page."""
+        return {
+            "lag": LAG,
+            "short": SHORT,
+            "updates": UPDATES,
+            "guess": GUESS,
+            "networks": [one.to_json() for one in self.networks],
+            "verdict": self.verdict,
+        }
+
+
+def demonstrate(seed: int = 0, on_progress: Progress = silent) -> Demonstration:
+    """Measures and trains every network of the picture. on_progress: called after each update."""
+    outcomes = []
     with threads(1):
         for i, network in enumerate(NETWORKS):
 
-            def told(update: int, network: Network = network, before: int = i * UPDATES) -> None:
-                on_progress(before + update, len(NETWORKS) * UPDATES, f"training {network.name}")
+            def trained(update: int, name: str = network.name, before: int = i * UPDATES) -> None:
+                on_progress(before + update, len(NETWORKS) * UPDATES, f"training {name}")
 
-            rows.append(_measured(network, seed, told))
-    return {
-        "lag": LAG, "short": SHORT, "updates": UPDATES, "guess": math.log(2.0), "networks": rows,
-        "verdict": verdict(rows),
-    }  # fmt: skip
+            outcomes.append(_measured(network, seed, trained))
+    return Demonstration(tuple(outcomes))
 
 
-def _measured(network: Network, seed: int, on_update: Callable[[int], None]) -> dict[str, Any]:
+def _measured(network: Network, seed: int, on_update: Callable[[int], None]) -> Outcome:
     begun = time.monotonic()
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         model = Recaller(network.cell, network.start)
-    found = gradflow.ledger(
+    book = gradflow.ledger(
         model.double().loss, recall(seed, 0).double(), model.initial_state(ROWS),
         params=dict(model.layer.named_parameters()), max_lag=LAG,
     )  # fmt: skip
-    shares = found.norms / found.norms.sum()
-    shares = torch.where(torch.arange(LAG + 1) < network.k, shares, 0.0)
-    losses = _trained(model.float(), network.k, seed, on_update)
-    return {
-        "name": network.name,
-        "cell": network.cell,
-        "start": network.start,
-        "k": network.k,
-        "by_lag": shares.tolist(),
-        "reach": min(found.reach(0.95) or 0, network.k - 1),
-        "arrives": float(shares[-1]),
-        "loss": losses,
-        "learned": losses[-1] < LEARNED * math.log(2.0),
-        "seconds": round(time.monotonic() - begun, 2),
-    }
+    shares = book.norms / book.norms.sum()
+    shares = torch.where(torch.arange(LAG + 1) < network.k2, shares, 0.0)
+    reach = min(book.reach(0.95) or 0, network.k2 - 1)
+    losses = _trained(model.float(), network.k2, seed, on_update)
+    return Outcome(network, shares.tolist(), reach, losses, round(time.monotonic() - begun, 2))
 
 
-def _trained(model: Recaller, k: int, seed: int, on_update: Callable[[int], None]) -> list[float]:
+def _trained(model: Recaller, k2: int, seed: int, on_update: Callable[[int], None]) -> list[float]:
     """Nats of an answer over each tenth of the training."""
-    method = bptt.Truncated(k)
+    method = bptt.Truncated(k2)
     parameters: list[Tensor] = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     losses = []
@@ -168,14 +217,3 @@ def _trained(model: Recaller, k: int, seed: int, on_update: Callable[[int], None
         losses.append(float(total) / ROWS)
         on_update(update + 1)
     return [sum(part) / len(part) for part in zip(*[iter(losses)] * (UPDATES // 10), strict=True)]
-
-
-def verdict(rows: list[dict[str, Any]]) -> str:
-    """What the picture says."""
-    plain = rows[0]
-    said = (
-        f"The gradient of a plain {plain['name']} vanishes: 95 % of it comes from the last "
-        f"{plain['reach'] + 1} steps, {plain['arrives']:.0e} from {LAG} steps back."
-    )
-    learned = [row["name"] for row in rows if row["learned"]]
-    return said + (f" These see that far, and learn: {'; '.join(learned)}." if learned else "")

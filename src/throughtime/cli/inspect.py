@@ -28,7 +28,7 @@ def gradients(
     /,
     *,
     max_lag: Annotated[
-        int | None, Parameter(help="Look back so many steps; as many as fit tells if not given.")
+        int | None, Parameter(help="Look back so many steps; as many as fit did if not given.")
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -38,8 +38,8 @@ def gradients(
     with Working(err, "loading", quiet=json_) as working:
         from throughtime.runs.run import load
 
-        found = load(run).gradients(max_lag=max_lag, on_progress=working)
-    if not emit(found, json_):
+        found = load(run).gradients(max_lag=max_lag, on_progress=working).to_json()
+    if not emit({"run": str(run), **found}, json_):
         from throughtime.report.picture import gradient
 
         out.print(gradient(found), width=min(80, out.width))
@@ -60,11 +60,11 @@ def demo(
     from throughtime.cli.display import Working
 
     with Working(err, "loading", quiet=json_) as working:
-        from throughtime.cli.gradient_demo import gradients as measured
+        from throughtime.cli.gradient_demo import demonstrate
         from throughtime.report import save
         from throughtime.report.cures import cures as page
 
-        found = measured(seed, working)
+        found = demonstrate(seed, working).to_json()
         save(page(found), output)
     if emit({**found, "page": str(output)}, json_):
         return

@@ -1,15 +1,16 @@
-"""How far back the gradient of a fitted network reaches, on a window of its data.
+"""How far back the gradient of a fitted network reaches, on a segment of its data.
 
-The window is cut from whole sequences. Training may run through pieces of them, and truncates its
+The segment is cut from whole sequences. Training may run through pieces of them, and truncates its
 gradients; what it thereby leaves out shows only where nothing was cut.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,82 +18,125 @@ from torch import Tensor
 from throughtime import bptt, gradflow
 from throughtime.data.batching import Batch, Lanes
 from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Transforms
 from throughtime.errors import SettingError
 from throughtime.evaluation.comparison import shown
-from throughtime.files import finite
-from throughtime.gradflow.unrolled import Loss
+from throughtime.gradflow import Examination, Loss, Verdict
 from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
-from throughtime.search.search import Fitted
 from throughtime.state import State
 from throughtime.training.config import TrainSettings
-from throughtime.training.reach_monitor import windows
-from throughtime.types import Progress
+from throughtime.training.reach_monitor import truncation
+from throughtime.types import Progress, silent
 
-WORK = 2.5e10  # (weights + _BESIDE) × steps × lags: a few seconds
+WORK = 2.5e10  # (weights + _BESIDE) × steps × lags: several seconds
 _BESIDE = 60_000  # what a step costs beside the products with the weights, in weights
-_STEPS = 2000  # of a window, all rows together
+_STEPS = 2000  # of a segment, all rows together
 _LAGS = 400  # that are looked at where nothing is truncated
-_FEW = 100  # lags that are looked at however early training truncates
+_LAGS_TRUNCATED = 100  # that are looked at however early training truncates
 _LEAST_LAGS, _LEAST_STEPS = 20, 100
-_WARM = 1000  # steps read before the window
+_WARM = 1000  # steps read before the segment
 _ROWS = 32
 
 
-def best_network(fitted: list[Fitted], chosen: str) -> Fitted | None:
-    """The chosen model, or where that is no network the best one by validation, if there is any."""
-    networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
-    return min(networks, key=lambda one: (one.name != chosen, one.valid), default=None)
+class Fitted(Protocol):
+    """What is examined: a fitted network by name, with its transforms."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> SequenceModel: ...
+    @property
+    def chain(self) -> Transforms: ...
+
+
+@dataclass(frozen=True)
+class GradientReach:
+    """How far back the gradient of a fitted network reaches, and what truncation leaves out.
+
+    Attributes:
+        model: name of the network.
+        step: what one step of the data is called.
+        rows: sequences, or pieces of them, side by side.
+        examination: of its gradient; the parameters are the recurrent ones.
+    """
+
+    model: str
+    step: str
+    rows: int
+    examination: Examination
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it means, in words, with a remedy."""
+        return self.examination.verdict
+
+    def reach(self, share: float = 0.95) -> int | None:
+        """The smallest lag within which `share` of the gradient lies; see `gradflow.Ledger`."""
+        return self.examination.ledger.reach(share)
+
+    def to_json(self) -> dict[str, Any]:
+        """What docs/commands.md lists under `gradients`, but for the run: plain JSON values."""
+        head = {"model": self.model, "step": self.step, "rows": self.rows}
+        return head | self.examination.to_json()
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> GradientReach:
+        """What `to_json` wrote. Raises RunError for JSON of another schema."""
+        examination = Examination.from_json(entry)
+        return cls(entry["model"], entry["step"], entry["rows"], examination)
 
 
 def examine(
     fitted: Fitted,
+    settings: TrainSettings,
     raw: Sequences,
     learned: bool,
     max_lag: int | None = None,
     work: float = WORK,
     seed: int = 0,
-    on_progress: Progress = lambda done, total, about: None,
-) -> dict[str, Any]:
-    """What docs/commands.md lists under `gradients`, but for the run: plain JSON values.
+    on_progress: Progress = silent,
+) -> GradientReach:
+    """Takes the gradient of a fitted network apart by lag, on a segment of data.
 
-    fitted: a network. raw: data like those it learned from. learned: whether it predicts better
-    than without a past; then it is no fault that the gradients of its losses cancel. max_lag: the
-    longest lag; None: half as long again as the truncation in use and 100 at least, or less where
-    the data or the work allow no more. Raises SettingError for lags that the data do not have,
-    NonFiniteError where the gradient is not finite.
+    Args:
+        fitted: a network (`LatentAutoregressive`) and its transforms.
+        settings: how it was trained.
+        raw: data like those it was trained on.
+        learned: whether it predicts better than without a past; then it is no fault that the
+            gradients of its losses cancel.
+        max_lag: the longest lag; None: half as long again as the truncation in use and 100 at
+            least, or less where the data or the work allow no more.
+        work: about how much may be done, in (weights + 60,000) × steps × lags.
+        seed: of what is drawn on the way.
+        on_progress: called with what is done, out of 100.
+
+    Raises:
+        SettingError: for lags that the data do not have.
+        NonFiniteError: where the gradient is not finite.
     """
-    model, settings = fitted.model.eval(), settings_of(fitted)
+    model = fitted.model.eval()
     assert isinstance(model, LatentAutoregressive)
-    seen = shown(model, fitted.chain, raw)
+    transformed = shown(model, fitted.chain, raw)
     method = bptt.parse(settings.bptt)
-    cut = windows(settings, method)
+    known = truncation(settings, method)
     params: dict[str, Tensor] = {
         name: p for name, p in model.named_parameters() if name.startswith("recurrent.")
     }
-    lags, steps = sizes(
-        int(seen.lengths.max()),
-        sum(p.numel() for p in params.values()),
-        cut and cut[1],
-        max_lag,
-        work,
-    )
-    batch, state = window(model, seen, steps)
+    weights, longest = sum(p.numel() for p in params.values()), int(transformed.lengths.max())
+    lags, steps = sizes(longest, weights, known.k2 if known else None, max_lag, work)
+    batch, state = segment(model, transformed, steps)
     if isinstance(method, bptt.Adaptive):  # as it would choose now
-        cut = windows(settings, method.windows(plain_loss(model), batch, state))
-    k1, k2 = cut or (1, None)
+        known = truncation(settings, method.truncation(plain_loss(model), batch, state))
     found = gradflow.examine(
-        plain_loss(model), batch, state, params, lags, truncation=k2, k1=k1, seed=seed,
+        plain_loss(model), batch, state, params, lags, known.k1 if known else 1,
+        known.k2 if known else None, learned, seed,
         on_progress=lambda part, share: on_progress(round(100 * share), 100, f"gradient: {part}"),
     )  # fmt: skip
-    if learned:
-        found = replace(found, verdict=gradflow.diagnose(replace(found.evidence, signal=None)))
-    about = {"model": fitted.name, "step": raw.domain.step, "rows": batch.x.shape[1]}
-    plain: dict[str, Any] = finite({**about, **found.to_json()})
-    return plain
+    return GradientReach(fitted.name, raw.domain.step, batch.x.shape[1], found)
 
 
-def has_learned(row: dict[str, Any]) -> bool:
+def has_learned(row: Mapping[str, Any]) -> bool:
     """Whether a model's row of scores.json says that it beats the best simple reference."""
     interval = (row.get("difference") or {}).get("interval")
     return interval is not None and interval[1] < 0
@@ -103,14 +147,8 @@ def plain_loss(model: SequenceModel) -> Loss:
     return partial(SequenceModel.loss, model)
 
 
-def settings_of(network: Fitted) -> TrainSettings:
-    """How a network was trained."""
-    assert network.candidate.train is not None
-    return network.candidate.train
-
-
 def sizes(
-    longest: int, weights: int, cut: int | None, max_lag: int | None, work: float
+    longest: int, weights: int, k2: int | None, max_lag: int | None, work: float
 ) -> tuple[int, int]:
     """How many lags to look at, and in how many steps (of all rows together).
 
@@ -125,17 +163,19 @@ def sizes(
                 "steps"
             )
         return max_lag, max(2 * max_lag, min(_STEPS, int(places / max_lag)))
-    lags = min(_LAGS if cut is None else max(3 * cut // 2, _FEW), longest - 1)
+    lags = min(_LAGS if k2 is None else max(3 * k2 // 2, _LAGS_TRUNCATED), longest - 1)
     lags = max(1, min(lags, max(_LEAST_LAGS, math.isqrt(int(places / 2)))))
     least = max(2 * lags, _LEAST_STEPS)
     return lags, max(least, min(_STEPS, int(places / lags)))
 
 
 @torch.no_grad()
-def window(model: LatentAutoregressive, seen: Sequences, steps: int) -> tuple[Batch, State]:
-    """About so many steps from the middle of the data, in few rows, and the state before them."""
-    rows = max(1, min(_ROWS, len(seen), steps // int(seen.lengths.max())))
-    lanes = Lanes(seen, rows, dtype=next(model.parameters()).dtype)
+def segment(
+    model: LatentAutoregressive, transformed: Sequences, steps: int
+) -> tuple[Batch, State]:  # fmt: skip
+    """About so many steps from the middle of the data, in some rows, and the state before them."""
+    rows = max(1, min(_ROWS, len(transformed), steps // int(transformed.lengths.max())))
+    lanes = Lanes(transformed, rows, dtype=next(model.parameters()).dtype)
     length = min(len(lanes), max(2, steps // lanes.num_lanes))
     begin = (len(lanes) - length) // 2
     state = model.initial_state(lanes.num_lanes)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+from throughtime.errors import SettingError
 
 # Over the lags looked at, a factor of ten is what an optimiser notices: Adam's step and clipping
 # at the usual norms even out less than that.
@@ -15,25 +19,34 @@ LOST = 1e-3
 FLAT = 0.5
 # Stochastic gradients of a relative bias of a tenth still go downhill (Aicher, Foti & Fox 2020).
 CUT = 0.1
-# Lags inside a window are learnt from all the same, with less weight; half is a lot of that.
+# Lags within k2 are learnt from all the same, with less weight; half is a lot of that.
 DILUTED = 0.5
-# Gradients of windows that agree by chance do so once in a hundred times.
+# Gradients of segments that agree by chance do so once in a hundred times.
 CHANCE = 0.01
 
+SHARES = (0.5, 0.9, 0.95, 0.99)  # of the gradient, whose reach is told
 _CLOSED = ("tanh", "n", "g", "c")  # where to be saturated is never memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The numbers that a verdict is made of; lags 0 … K = max_lag.
+    """The numbers that a verdict is made of; lags 0 … K, K being `max_lag`.
 
-    state_norm: the mean of ‖∂ℓ_t/∂S_{t-k}‖ by lag, NaN where it is not known. norms: ‖G_k‖ of all
-    parameters jointly. rest: the norm of what is older than K. steps: of the batch. truncation: the
-    steps a gradient may travel in training (k2); k1: the losses that are used at once there.
-    lyapunov: the largest exponent per step.
-    saturation: shares by gate, as `saturation` names them. state_growth: the mean growth of log‖S‖
-    per step. signal: the probability that the gradients of windows of the batch would agree as
-    much as they do if their signs were a matter of chance.
+    Attributes:
+        state_norm: the mean of ‖∂ℓ_t/∂S_{t-k}‖ by lag, NaN where it is not known.
+        norms: ‖G_k‖ of all parameters jointly, by lag.
+        rest: ‖Σ_{k>K} G_k‖, the norm of what is older than K.
+        max_lag: K.
+        steps: T, of the batch.
+        gradient_norm: ‖G‖.
+        parameter_norm: the norm of all parameters jointly.
+        loss: of the whole batch, in nats.
+        k1: the losses that training uses at once.
+        k2: the steps over which training lets a gradient travel; None: all.
+        lyapunov: the largest exponent per step, or None.
+        saturation: shares by gate, as `saturation` names them, or None.
+        state_growth: the mean growth of log‖S‖ per step, or None.
+        sign_flip_p: the p-value of `sign_flip_test`, or None.
     """
 
     state_norm: list[float]
@@ -44,46 +57,56 @@ class Evidence:
     gradient_norm: float
     parameter_norm: float
     loss: float
-    truncation: int | None = None
     k1: int = 1
+    k2: int | None = None
     lyapunov: float | None = None
     saturation: dict[str, float] | None = None
     state_growth: float | None = None
-    signal: float | None = None
+    sign_flip_p: float | None = None
 
     @property
-    def whole(self) -> float:
-        """The sum of the norms, older lags included."""
-        return sum(self.norms) + self.rest
+    def share(self) -> list[float]:
+        """By lag: (Σ_{j≤k} ‖G_j‖) / (Σ_{j≤K} ‖G_j‖ + rest); 1 where all is 0."""
+        whole = sum(self.norms) + self.rest
+        return [part / whole if whole else 1.0 for part in accumulate(self.norms)]
 
     def reach(self, share: float = 0.95) -> int | None:
-        """The steps that `share` of the gradient comes from (1: lag 0 alone); None: over K + 1."""
-        seen = 0.0
-        for lag, norm in enumerate(self.norms):
-            seen += norm
-            if seen >= share * self.whole:
-                return lag + 1
-        return None
+        """The smallest lag within which `share` of the gradient lies.
 
-    def beyond(self, steps: int) -> float | None:
-        """The share of the gradient that is cut off where it travels `steps` steps; None: > K."""
-        if not self.whole:
-            return 0.0
-        if steps > self.max_lag + 1:
-            return None if self.rest else 0.0
-        return (sum(self.norms[steps:]) + self.rest) / self.whole
+        Args:
+            share: of the sum of the norms, 0 < share <= 1.
 
+        Returns:
+            The lag, counted from 0 (the step itself); None where it lies beyond `max_lag`.
+
+        Raises:
+            SettingError: for another share.
+        """
+        if not 0 < share <= 1:
+            raise SettingError(f"share={share}: a part of the gradient lies in (0, 1]")
+        return next((lag for lag, part in enumerate(self.share) if part >= share - 1e-12), None)
+
+    @property
+    def beyond(self) -> float | None:
+        """The share of the gradient at the lags k2, k2 + 1, …; None: not known, or no k2."""
+        if self.k2 is None or (self.k2 > self.max_lag + 1 and self.rest):
+            return None
+        whole = sum(self.norms) + self.rest
+        return (sum(self.norms[self.k2 :]) + self.rest) / whole if whole else 0.0
+
+    @property
     def lost(self) -> float | None:
-        """The share that training with windows (k1, k2) leaves out; None: not known, or not cut.
+        """The share that training with k1 and k2 leaves out; None as for `beyond`, or no gradient.
 
-        Of the losses of a window only the last go back over all of it: a lag k counts for a share
+        Of k1 losses only the last go back over all k2 steps: a lag k counts for a share
         (k2 - k) / k1 of them, at most all.
         """
-        if self.truncation is None or self.beyond(self.truncation) is None or not self.whole:
+        whole = sum(self.norms) + self.rest
+        if self.k2 is None or self.beyond is None or not whole:
             return None
-        weights = [(self.truncation - lag) / self.k1 for lag in range(len(self.norms))]
+        weights = [(self.k2 - lag) / self.k1 for lag in range(len(self.norms))]
         kept = sum(n * max(0.0, min(1.0, w)) for n, w in zip(self.norms, weights, strict=True))
-        return 1.0 - kept / self.whole
+        return 1.0 - kept / whole
 
     @property
     def horizon(self) -> int:
@@ -111,8 +134,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """name: vanishing, exploding, saturated, chaotic, truncated too short, healthy or nothing to
-    learn. sentence: what is the case, with its numbers. remedy: what to do. evidence: by name."""
+    """What the numbers of a gradient mean.
+
+    Attributes:
+        name: vanishing, exploding, saturated, chaotic, truncated too short, healthy or nothing to
+            learn.
+        sentence: what is the case, with its numbers.
+        remedy: what to do.
+        evidence: the numbers behind it, by name.
+    """
 
     name: str
     sentence: str
@@ -122,6 +152,10 @@ class Verdict:
     def __str__(self) -> str:
         return f"{self.name}: {self.sentence}. {self.remedy}."
 
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return asdict(self)
+
 
 def diagnose(evidence: Evidence) -> Verdict:
     """The first fault that the numbers show, of those that hide others first.
@@ -129,6 +163,12 @@ def diagnose(evidence: Evidence) -> Verdict:
     A gradient that is not finite or grows (chaotic, exploding) tells nothing else; units that are
     saturated make any gradient vanish; one of pure noise has neither reach nor truncation; what is
     cut off is worth a word before what fades by itself.
+
+    Args:
+        evidence: what is known; parts that are None are not looked at.
+
+    Returns:
+        One verdict, "healthy" where there is no fault.
     """
     for look in (_grows, _saturated, _nothing, _truncated, _vanishing):
         found = look(evidence)
@@ -195,12 +235,13 @@ def _saturated(e: Evidence) -> Verdict | None:
 def _nothing(e: Evidence) -> Verdict | None:
     if e.gradient_norm == 0:
         why, evidence = "the gradient is exactly zero", {"gradient_norm": 0.0}
-    elif e.signal is not None and e.signal > CHANCE:
+    elif e.sign_flip_p is not None and e.sign_flip_p > CHANCE:
         why = (
-            f"the gradients of different windows agree no better than chance (p = {e.signal:.2g}), "
-            "at no lag: they are noise about a floor, with nothing more to be learnt"
+            "the gradients of different segments agree no better than chance "
+            f"(p = {e.sign_flip_p:.2g}), at no lag: they are noise about a floor, with nothing "
+            "more to be learnt"
         )
-        evidence = {"signal": e.signal, "gradient_norm": e.gradient_norm}
+        evidence = {"sign_flip_p": e.sign_flip_p, "gradient_norm": e.gradient_norm}
     else:
         return None
     return Verdict(
@@ -213,19 +254,18 @@ def _nothing(e: Evidence) -> Verdict | None:
 
 
 def _truncated(e: Evidence) -> Verdict | None:
-    """What lies beyond is not seen at all; what windows dilute is, and is worse than half gone."""
-    beyond = None if e.truncation is None else e.beyond(e.truncation)
-    lost = e.lost()
+    """What lies beyond k2 is not seen at all; what k1 dilutes is, and is worse than half gone."""
+    beyond, lost = e.beyond, e.lost
     if beyond is None or lost is None or (beyond <= CUT and lost <= DILUTED):
         return None
     reach = e.reach()
-    need = f"k2 = k1 + {reach}" if reach is not None else f"k2 above {e.max_lag + 1}"
+    need = f"k2 = k1 + {reach}" if reach is not None else f"k2 above k1 + {e.max_lag}"
     return Verdict(
         "truncated too short",
-        f"training cuts the gradient after {e.truncation} steps, {_percent(beyond)} of it comes "
+        f"training cuts the gradient after {e.k2} steps, {_percent(beyond)} of it comes "
         f"from beyond{_diluted(e, beyond)}",
         f"Set {need} (95 % of the gradient), or let tt.bptt.Adaptive find and keep it",
-        {"truncation": float(e.truncation or 0), "beyond": beyond}
+        {"k2": float(e.k2 or 0), "beyond": beyond}
         | ({"reach": float(reach)} if reach is not None else {}),
     )
 
@@ -245,23 +285,23 @@ def _vanishing(e: Evidence) -> Verdict | None:
 
 
 def _healthy(e: Evidence) -> Verdict:
-    kept = None if e.truncation is None else e.beyond(e.truncation)
-    cut = "" if kept is None else f"; {_percent(kept)} lies beyond the truncation in use"
-    cut += "" if kept is None else _diluted(e, kept)
+    beyond = e.beyond
+    cut = "" if beyond is None else f"; {_percent(beyond)} lies beyond the truncation in use"
+    cut += "" if beyond is None else _diluted(e, beyond)
     return Verdict(
         "healthy",
         _decay(e) + cut,
         "Nothing needs to change",
-        _decay_evidence(e) | ({} if kept is None else {"beyond": kept}),
+        _decay_evidence(e) | ({} if beyond is None else {"beyond": beyond}),
     )
 
 
 def _diluted(e: Evidence, beyond: float) -> str:
-    """What the windows leave out beside what lies beyond them, where it is worth a word."""
-    lost = e.lost()
+    """What segments leave out beside what lies beyond k2, where it is worth a word."""
+    lost = e.lost
     if lost is None or lost - beyond < 0.01:
         return ""
-    return f", and its windows of {e.k1} losses leave out {_percent(lost)} in all"
+    return f", and using {e.k1} losses at once leaves out {_percent(lost)} in all"
 
 
 def _decay(e: Evidence) -> str:
@@ -273,11 +313,10 @@ def _decay(e: Evidence) -> str:
         falls = "the gradient ends after one step"
     else:
         falls = "the gradient does not fall on its way back"
-    last = "step" if reach == 1 else f"{reach} steps"
     comes = (
-        f"more than 5 % of it is older than {e.max_lag} steps"
+        f"more than 5 % of it lies beyond lag {e.max_lag}"
         if reach is None
-        else f"95 % of it comes from the last {last}"
+        else f"95 % of it lies within lag {reach}"
     )
     return f"{falls}; {comes}"
 

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from throughtime.errors import SettingError
-from throughtime.gradflow.jacobian_products import Product, generator, stackable, states_at
-from throughtime.gradflow.krylov import largest_eigenvalue, largest_singular
-from throughtime.gradflow.unrolled import Loss, Timed
+from throughtime.gradflow._contract import Loss
+from throughtime.gradflow._jacobian_products import Product, generator, stackable
+from throughtime.gradflow._krylov import largest_eigenvalue, largest_singular
+from throughtime.gradflow._passes import states_at
+from throughtime.gradflow.batches import along_time
 from throughtime.state import State
 
 _GATES = {1: ("",), 3: (".r", ".z", ".n"), 4: (".i", ".f", ".g", ".o")}
 
 
 @dataclass(frozen=True)
+class NormsByLag:
+    """Norms over times and rows at some lags: their mean, and the quantiles 0.1, 0.5 and 0.9."""
+
+    lags: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    median: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class JacobianNorms:
     """The spectral norms ‖∂S_t/∂S_{t-k}‖ over the whole state.
 
-    lags: the k. times: the t. values: float64 ``[lags, times, rows]``.
+    Attributes:
+        lags: the k.
+        times: the t.
+        values: float64 ``[lags, times, rows]``.
     """
 
     lags: tuple[int, ...]
@@ -29,18 +46,16 @@ class JacobianNorms:
     values: Tensor
 
     @property
-    def mean(self) -> list[float]:
-        """By lag, over times and rows."""
-        return [float(norms.mean()) for norms in self.values]
-
-    def quantile(self, share: float) -> list[float]:
-        """By lag: what `share` of the times and rows stay below."""
-        return [float(norms.flatten().quantile(share)) for norms in self.values]
+    def by_lag(self) -> NormsByLag:
+        """In short: over times and rows."""
+        flat = self.values.flatten(1)
+        spread = flat.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=flat.dtype), dim=1)
+        return NormsByLag(self.lags, *(tuple(v.tolist()) for v in (flat.mean(1), *spread)))
 
 
 def jacobian_norms(
     loss: Loss,
-    batch: Timed,
+    batch: Any,
     state: State,
     lags: Sequence[int] | None = None,
     times: int | Sequence[int] = 32,
@@ -49,13 +64,24 @@ def jacobian_norms(
 ) -> JacobianNorms:
     """The norms ‖∂S_t/∂S_{t-k}‖ at some times t, by products with the Jacobians only.
 
-    loss: ``loss(batch, state) -> (summed loss, state)``, without random numbers. state: before the
-    batch. lags: 1, 2, 4, 8, … up to half the batch where None. times: a number of them, drawn with
-    `seed`, or the t themselves, ``max(lags) <= t <= T``. tolerance: relative, of each norm, in
-    float64; rounding limits that of float32 to about 1e-5. All times and rows run together; each
-    lag starts from the directions found for the one before.
-    Raises SettingError for lags or times outside the batch.
+    All times and rows run together; each lag starts from the directions found for the one before
+    (Golub & Kahan 1965, see `_krylov`).
+
+    Args:
+        loss: ``loss(batch, state) -> (summed loss, state)``, without random numbers.
+        batch: T steps, see `along_time`.
+        state: before the first step.
+        lags: the k; None: 1, 2, 4, 8, … up to half the batch.
+        times: a number of them, drawn with `seed`, or the t themselves, ``max(lags) <= t <= T``.
+        seed: of the times and of the first directions.
+        tolerance: relative, of each norm, in float64; rounding limits that of float32 to 1e-5.
+
+    Raises:
+        SettingError: for lags or times outside the batch, a loss that draws random numbers, and
+            rows that depend on each other.
+        NonFiniteError: naming the first step whose loss or state is infinite or NaN.
     """
+    batch = along_time(batch)
     length = len(batch)
     chosen = _lags(length) if lags is None else tuple(sorted(set(lags)))
     if not chosen or chosen[0] < 1 or chosen[-1] > length:
@@ -77,15 +103,19 @@ def jacobian_norms(
         noise = torch.randn(product.shape, generator=source, dtype=torch.float64)
         noise = (noise / noise.norm(dim=1, keepdim=True)).to(product.inputs[0][0])
         start = noise if left is None else left + 0.1 * noise
-        value, left = largest_singular(product.forward, product.back, start, tolerance)
+        value, left = largest_singular(product.jvp, product.vjp, start, tolerance)
         found.append(value.reshape(len(at), -1))
     return JacobianNorms(chosen, at, torch.stack(found).cpu())
 
 
 def step_radius(
-    loss: Loss, batch: Timed, state: State, times: int | Sequence[int] = 32, seed: int = 0
+    loss: Loss, batch: Any, state: State, times: int | Sequence[int] = 32, seed: int = 0
 ) -> float:
-    """The spectral radius of the mean one-step Jacobian ∂S_t/∂S_{t-1} over times and rows."""
+    """The spectral radius of the mean one-step Jacobian ∂S_t/∂S_{t-1} over times and rows.
+
+    By Arnoldi's iteration. Arguments and errors as for `jacobian_norms`.
+    """
+    batch = along_time(batch)
     source = generator(seed)
     at = _times(times, 1, len(batch), source)
     joined = stackable(loss, batch, state)
@@ -95,14 +125,19 @@ def step_radius(
     rows, size = product.shape
     start = torch.randn(size, generator=source, dtype=torch.float64).to(product.inputs[0][0])
     return largest_eigenvalue(
-        lambda v: product.forward(v.expand(rows, -1)).mean(0), start, tolerance=1e-6
+        lambda v: product.jvp(v.expand(rows, -1)).mean(0), start, tolerance=1e-6
     )
 
 
 def spectral_radius(params: Mapping[str, Tensor]) -> dict[str, float]:
     """The largest modulus of an eigenvalue of each recurrent weight matrix (weight_hh…), by name.
 
-    Those of a GRU and an LSTM are one for each gate: ``rnn.weight_hh_l0.z``.
+    Args:
+        params: by name; others than recurrent weights are passed over.
+
+    Returns:
+        One radius for each matrix of an RNN, and for each gate of a GRU or LSTM:
+        ``{"rnn.weight_hh_l0.z": 0.9}``.
     """
     found = {}
     for name, weight in params.items():

@@ -8,60 +8,94 @@ The adjoints of all steps move back one lag in one product, a block of time at a
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from throughtime.errors import NonFiniteError, SettingError
-from throughtime.gradflow.blocks import blocks, check, check_sum, raise_at
-from throughtime.gradflow.diagnosis import Evidence, Verdict, diagnose
-from throughtime.gradflow.found import parameters
+from throughtime.errors import NonFiniteError, RunError, SettingError
+from throughtime.files import finite
+from throughtime.gradflow import _rng_state as rng_state
+from throughtime.gradflow._contract import (
+    CHECKED,
+    Loss,
+    Places,
+    check,
+    check_finite,
+    check_segment_sum,
+)  # fmt: skip
+from throughtime.gradflow._passes import blocks
+from throughtime.gradflow._unrolled import Stacked, Steps, norms
+from throughtime.gradflow.batches import Segment, along_time
+from throughtime.gradflow.diagnosis import SHARES, Evidence, Verdict, diagnose
 from throughtime.gradflow.jacobians import JacobianNorms, jacobian_norms
-from throughtime.gradflow.unrolled import Loss, Stacked, Steps, Timed, Window, norms
+from throughtime.gradflow.parameters import parameters
 from throughtime.state import State
 
-QUANTILES = (0.1, 0.5, 0.9)
-_LONGEST = 200  # lags unless told
+SCHEMA = 1  # of the JSON of ledgers, examinations and what is made of them
+QUANTILES = {"low": 0.1, "median": 0.5, "high": 0.9}
+_LONGEST = 200  # lags where none are asked for
 _FIRST = 64  # steps in whose graph parameters are looked for
 
 
 @dataclass(frozen=True)
-class Lags:
-    """What a ledger holds of one parameter, or of all jointly: float64 tensors ``[K + 1]``.
+class ByLag:
+    """The gradient of one parameter, or of all jointly, by lag k = 0 … K.
 
-    norm: ‖G_k‖. tail: ‖Σ_{j>k} G_j‖, older lags than K included. kept: ‖Σ_{j≤k} G_j‖. dot:
-    ⟨Σ_{j≤k} G_j, G⟩. total: ‖G‖.
+    Attributes:
+        norms: ‖G_k‖, float64 ``[K + 1]``.
+        bias: ‖Σ_{j>k} G_j‖ / ‖G‖, older lags than K included, float64 ``[K + 1]``; 0 where G is 0.
+        cosine: between Σ_{j≤k} G_j and G, float64 ``[K + 1]``; 1 where both are 0, 0 where one is.
+        rest: ‖Σ_{j>K} G_j‖.
+        total: ‖G‖.
     """
 
-    norm: Tensor
+    norms: Tensor
+    bias: Tensor
+    cosine: Tensor
+    rest: float
+    total: float
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """By lag, float64 ``[K + 1]``: ‖G_k‖, ‖Σ_{j>k} G_j‖, ‖Σ_{j≤k} G_j‖, ⟨Σ_{j≤k} G_j, G⟩; ‖G‖."""
+
+    norms: Tensor
     tail: Tensor
     kept: Tensor
     dot: Tensor
     total: float
 
     @classmethod
-    def of(cls, parts: Tensor, total: Tensor) -> Lags:
+    def of(cls, parts: Tensor, total: Tensor) -> _Sums:
         """parts: G_0 … G_K, flat ``[K + 1, n]``; overwritten. total: G ``[n]``."""
-        norm = _norm(parts)
+        each = _norm(parts)
         kept = parts.cumsum_(0)
         lengths, dot = _norm(kept), (kept @ total).double()
-        return cls(norm, _norm(kept.sub_(total)), lengths, dot, float(_norm(total[None])))
+        return cls(each, _norm(kept.sub_(total)), lengths, dot, float(_norm(total[None])))
 
     @classmethod
-    def joint(cls, each: list[Lags]) -> Lags:
+    def joint(cls, each: Iterable[_Sums]) -> _Sums:
         """Of all the parameters as one vector."""
-        norm, tail, kept = (
+        each = list(each)
+        each_norm, tail, kept = (
             torch.stack([getattr(one, name) for one in each]).square().sum(0).sqrt()
-            for name in ("norm", "tail", "kept")
+            for name in ("norms", "tail", "kept")
         )
         dot = torch.stack([one.dot for one in each]).sum(0)
-        return cls(norm, tail, kept, dot, math.hypot(*(one.total for one in each)))
+        return cls(each_norm, tail, kept, dot, math.hypot(*(one.total for one in each)))
+
+    def by_lag(self) -> ByLag:
+        lengths = self.kept * self.total
+        same = (self.kept == self.total).double()
+        cosine = torch.where(lengths > 0, (self.dot / lengths).clamp(-1, 1), same)
+        bias = self.tail / self.total if self.total else torch.zeros_like(self.tail)
+        return ByLag(self.norms, bias, cosine, float(self.tail[-1]), self.total)
 
 
 def _norm(rows: Tensor) -> Tensor:
@@ -70,82 +104,104 @@ def _norm(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The gradient of a loss by lag; K is `max_lag`, T is `steps`.
+    """The gradient of a loss by lag k = 0 … K; lag 0 is the step itself.
 
-    state_norm: the mean of ‖∂ℓ_t/∂S_{t-k}‖ over the rows and the t ≥ k, float64 ``[K + 1]``; NaN
-    at k = 0 where the loss is not computed from the state that comes back, and where k > T.
-    state_quantiles: the quantiles 0.1, 0.5 and 0.9 of the same, ``[3, K + 1]``. truncation: the
-    steps that the training in use lets a gradient travel (k2), or None. loss: of the whole batch.
+    Attributes:
+        max_lag: K.
+        steps: T, of the batch.
+        k1: the losses that the training in use backpropagates at once.
+        k2: the steps over which it lets a gradient travel; None: all.
+        loss: of the whole batch.
+        parameter_norm: of all the parameters jointly.
+        state_norm: the mean of ‖∂ℓ_t/∂S_{t-k}‖ over the rows and the t ≥ k, float64 ``[K + 1]``;
+            NaN at k = 0 where the loss is not computed from the state that comes back, and where
+            k > T.
+        state_quantiles: the quantiles 0.1, 0.5 and 0.9 of the same, float64 ``[3, K + 1]``.
+        joint: the gradient of all the parameters as one vector.
+        parameters: that of each, by name.
+        gradients: G_0 … G_K of each, ``[K + 1, *shape]``, where they were asked for.
+        jacobian_norms: ‖∂S_t/∂S_{t-k}‖, where they were asked for.
     """
 
     max_lag: int
     steps: int
-    truncation: int | None
+    k1: int
+    k2: int | None
     loss: float
     parameter_norm: float
     state_norm: Tensor
     state_quantiles: Tensor
-    blocks: dict[str, Lags]
-    joint: Lags
-    gradients: dict[str, Tensor] | None
-    jacobian_norms: JacobianNorms | None = None  # where they were asked for
+    joint: ByLag
+    parameters: dict[str, ByLag]
+    gradients: dict[str, Tensor] | None = None
+    jacobian_norms: JacobianNorms | None = None
 
     def gradient(self, name: str) -> Tensor:
-        """G_0 … G_K of a parameter, ``[K + 1, *shape]``. Raises SettingError without tensors."""
-        self._block(name)
+        """G_0 … G_K of a parameter, ``[K + 1, *shape]``.
+
+        Raises:
+            SettingError: for an unknown name, and where the ledger kept norms only.
+        """
+        self._of(name)
         if self.gradients is None:
             raise SettingError("this ledger kept norms only; ask for ledger(..., tensors=True)")
         return self.gradients[name]
 
     def norm(self, name: str) -> Tensor:
-        """‖G_k‖ of one parameter, float64 ``[K + 1]``."""
-        return self._block(name).norm
+        """‖G_k‖ of one parameter, float64 ``[K + 1]``. Raises SettingError for an unknown name."""
+        return self._of(name).norms
 
     @property
     def norms(self) -> Tensor:
         """‖G_k‖ of all the parameters jointly, float64 ``[K + 1]``."""
-        return self.joint.norm
+        return self.joint.norms
 
     def total(self, name: str | None = None) -> float:
         """‖G‖, the norm of the full gradient, of one parameter or of all."""
-        return self._block(name).total
+        return self._of(name).total
 
     @property
     def rest(self) -> float:
         """‖Σ_{k>K} G_k‖: the part of the gradient that is older than max_lag."""
-        return float(self.joint.tail[-1])
+        return self.joint.rest
 
     @property
     def share(self) -> Tensor:
         """Σ_{j≤k}‖G_j‖ / (Σ_{j≤K}‖G_j‖ + rest), float64 ``[K + 1]``; 1 if all is 0."""
-        whole = float(self.norms.sum()) + self.rest
-        return self.norms.cumsum(0) / whole if whole else torch.ones_like(self.norms)
+        return torch.tensor(self.evidence.share, dtype=torch.float64)
 
     def bias(self, lag: int, name: str | None = None) -> float:
-        """‖Σ_{k>lag} G_k‖ / ‖G‖: what truncation after `lag` loses, relative; 0 where G is 0."""
-        block, lag = self._block(name), self._lag(lag)
-        return float(block.tail[lag]) / block.total if block.total else 0.0
+        """‖Σ_{k>lag} G_k‖ / ‖G‖: what truncation after `lag` loses, relative.
+
+        Args:
+            lag: 0 … max_lag, and more where nothing older is left.
+            name: of one parameter; None: of all jointly.
+
+        Raises:
+            SettingError: for another lag or name.
+        """
+        return float(self._of(name).bias[self._lag(lag)])
 
     def cosine(self, lag: int, name: str | None = None) -> float:
         """The cosine between the gradient truncated after `lag` and the full one.
 
-        1 where both are 0, 0 where one is.
+        1 where both are 0, 0 where one is. Arguments and errors as for `bias`.
         """
-        block, lag = self._block(name), self._lag(lag)
-        lengths = float(block.kept[lag]) * block.total
-        if not lengths:
-            return float(block.total == float(block.kept[lag]))
-        return max(-1.0, min(1.0, float(block.dot[lag]) / lengths))
+        return float(self._of(name).cosine[self._lag(lag)])
 
     def reach(self, share: float = 0.95) -> int | None:
-        """The smallest lag whose cumulative share is at least `share`.
+        """The smallest lag within which `share` of the sum of the norms lies.
 
-        None where that lag lies beyond max_lag. Raises SettingError unless 0 < share <= 1.
+        Args:
+            share: 0 < share <= 1.
+
+        Returns:
+            The lag, 0 being the step itself; None where it lies beyond max_lag.
+
+        Raises:
+            SettingError: for another share.
         """
-        if not 0 < share <= 1:
-            raise SettingError(f"share={share}: a part of the gradient lies in (0, 1]")
-        found = (self.share >= share - 1e-12).nonzero()
-        return int(found[0]) if len(found) else None
+        return self.evidence.reach(share)
 
     @property
     def evidence(self) -> Evidence:
@@ -159,7 +215,8 @@ class Ledger:
             gradient_norm=self.total(),
             parameter_norm=self.parameter_norm,
             loss=self.loss,
-            truncation=self.truncation,
+            k1=self.k1,
+            k2=self.k2,
         )
 
     @property
@@ -168,39 +225,74 @@ class Ledger:
         return diagnose(self.evidence)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the tensors as JSON values; None stands where there is no number."""
-        return {
+        """Everything but `gradients` and `jacobian_norms` as JSON values; None for no number.
+
+        The names are those of docs/commands.md under `gradients`; "parameters" holds what `ByLag`
+        has of each.
+        """
+        evidence = self.evidence
+        found = {
+            "schema": SCHEMA,
+            "lags": list(range(self.max_lag + 1)),
+            "norms": evidence.norms,
+            "share": evidence.share,
+            "bias": self.joint.bias.tolist(),
+            "cosine": self.joint.cosine.tolist(),
+            "state_norm": {"mean": evidence.state_norm}
+            | dict(zip(QUANTILES, self.state_quantiles.tolist(), strict=True)),
+            "reach": {str(share): evidence.reach(share) for share in SHARES},
             "max_lag": self.max_lag,
             "steps": self.steps,
-            "truncation": self.truncation,
             "loss": self.loss,
             "gradient_norm": self.joint.total,
             "parameter_norm": self.parameter_norm,
-            "norms": self.norms.tolist(),
             "rest": self.rest,
-            "share": self.share.tolist(),
-            "bias": [self.bias(lag) for lag in range(self.max_lag + 1)],
-            "cosine": [self.cosine(lag) for lag in range(self.max_lag + 1)],
-            "reach": self.reach(),
-            "state_norm": _plain(self.state_norm),
-            "state_quantiles": {
-                str(q): _plain(values)
-                for q, values in zip(QUANTILES, self.state_quantiles, strict=True)
-            },
+            "k1": None if self.k2 is None else self.k1,
+            "k2": self.k2,
+            "beyond": evidence.beyond,
+            "lost": evidence.lost,
+            "verdict": self.verdict.to_json(),
             "parameters": {
-                name: {"norm": block.norm.tolist(), "total": block.total}
-                for name, block in self.blocks.items()
+                name: {
+                    key: value.tolist() if isinstance(value, Tensor) else value
+                    for key, value in vars(one).items()
+                }
+                for name, one in self.parameters.items()
             },
         }
+        plain: dict[str, Any] = finite(found)
+        return plain
 
-    def _block(self, name: str | None) -> Lags:
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Ledger:
+        """The ledger that `to_json` wrote; NaN where there was no number.
+
+        Raises:
+            RunError: for JSON of another schema.
+        """
+        check_schema(entry)
+        spread = entry["state_norm"]
+        return cls(
+            max_lag=entry["max_lag"],
+            steps=entry["steps"],
+            k1=entry["k1"] or 1,
+            k2=entry["k2"],
+            loss=number(entry["loss"]),
+            parameter_norm=number(entry["parameter_norm"]),
+            state_norm=_tensor(spread["mean"]),
+            state_quantiles=torch.stack([_tensor(spread[name]) for name in QUANTILES]),
+            joint=_by_lag({**entry, "total": entry["gradient_norm"]}),
+            parameters={name: _by_lag(one) for name, one in entry.get("parameters", {}).items()},
+        )
+
+    def _of(self, name: str | None) -> ByLag:
         if name is None:
             return self.joint
-        if name not in self.blocks:
+        if name not in self.parameters:
             raise SettingError(
-                f"no parameter '{name}' in this ledger; it has: {', '.join(self.blocks)}"
+                f"no parameter '{name}' in this ledger; it has: {', '.join(self.parameters)}"
             )
-        return self.blocks[name]
+        return self.parameters[name]
 
     def _lag(self, lag: int) -> int:
         if 0 <= lag <= self.max_lag:
@@ -210,55 +302,85 @@ class Ledger:
         raise SettingError(f"lag {lag} is not among 0 … {self.max_lag} of this ledger")
 
 
-def _plain(values: Tensor) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values.tolist()]
+def check_schema(entry: Mapping[str, Any]) -> None:
+    """Raises RunError for JSON that another version wrote."""
+    if entry.get("schema") != SCHEMA:
+        raise RunError(
+            f"what is known of a gradient has schema {entry.get('schema')}, this version reads "
+            f"{SCHEMA}; take it again"
+        )
+
+
+def number(value: float | None) -> float:
+    """A number of JSON; NaN for None."""
+    return math.nan if value is None else float(value)
+
+
+def _tensor(values: Iterable[float | None]) -> Tensor:
+    return torch.tensor([number(value) for value in values], dtype=torch.float64)
+
+
+def _by_lag(entry: Mapping[str, Any]) -> ByLag:
+    norms, bias, cosine = (_tensor(entry[name]) for name in ("norms", "bias", "cosine"))
+    return ByLag(norms, bias, cosine, number(entry["rest"]), number(entry["total"]))
 
 
 def ledger(
     loss: Loss,
-    batch: Timed,
+    batch: Any,
     state: State,
     params: Mapping[str, Tensor] | None = None,
     max_lag: int | None = None,
     tensors: bool = False,
-    truncation: int | None = None,
+    k1: int = 1,
+    k2: int | None = None,
     jacobians: int = 0,
 ) -> Ledger:
     """The exact gradient of ``loss(batch, state) -> (summed loss, state)``, split by lag.
 
-    params: by name; those that require a gradient are looked at. None: those that `parameters`
-    finds in the first steps, by number. max_lag: None for all the lags of the batch, 200 at most.
-    tensors: keep every G_k, not only the norms. truncation: k2 of the training in use, for the
-    verdict. jacobians: at how many times the norms ‖∂S_t/∂S_{t-k}‖ are taken too, at the lags
-    1, 2, 4, … up to max_lag, which costs more; see `jacobian_norms`. As in every gradient method,
-    no gradient flows into `state`.
     Costs about as much as (max_lag + 2) passes forward and backward, memory for max_lag + 1
     gradients, and no more graph than a block of time has. Leaves torch's global generator as it
     was; a loss that draws from it (dropout) is split by lag for the numbers drawn. `batch` is
-    sliced one step at a time where its parts cannot be folded into rows, which is slow; see
-    `unrolled.folded`.
-    Raises SettingError for arguments that make no sense, a loss that is not a sum over time, a
-    module that keeps state inside; NonFiniteError naming the step or lag.
+    sliced one step at a time, which is slow, where its parts are not tensors ``[T, B, ...]`` that
+    can be folded into rows.
+
+    Args:
+        loss: of any module; as in every gradient method, no gradient flows into `state`.
+        batch: T steps, see `along_time`.
+        state: before the first step.
+        params: by name; those that require a gradient are looked at. None: those that `parameters`
+            finds in the first steps, by number.
+        max_lag: K; None: all the lags of the batch, 200 at most.
+        tensors: keep every G_k, not only the norms.
+        k1, k2: of the truncation in use, for the verdict; k2 None: not truncated.
+        jacobians: at how many times ‖∂S_t/∂S_{t-k}‖ is taken too, at the lags 1, 2, 4, … up to
+            max_lag, which costs more; see `jacobian_norms`.
+
+    Raises:
+        SettingError: for arguments that make no sense, a batch that cannot be cut along time, a
+            loss that is not a sum over time, a module that keeps state inside.
+        NonFiniteError: naming the step or lag.
     """
+    batch = along_time(batch)
     if params is None:
-        params = parameters(loss, Window(batch, 0, min(_FIRST, len(batch))), state)
+        params = parameters(loss, Segment(batch, 0, min(_FIRST, len(batch))), state)
     wanted = {name: p for name, p in params.items() if p.requires_grad}
     if not wanted:
         raise SettingError("params has no parameter that requires a gradient; nothing to split")
     if max_lag is not None and max_lag < 0:
         raise SettingError(f"max_lag={max_lag}: 0 or more lags, None for all (200 at most)")
-    with torch.random.fork_rng(devices=[]):
-        check(loss, batch, state)
+    with rng_state.forked():
+        check(loss, batch, state, Places.first(batch, CHECKED))
         lags = min(len(batch) - 1, _LONGEST) if max_lag is None else max_lag
         book = _Book(wanted, lags, len(batch))
-        for window, before in blocks(loss, batch, state):
-            book.enter(loss, window, before)
-        found = book.close(tensors, truncation)
+        for segment, before in blocks(loss, batch, state):
+            book.enter(loss, segment, before)
+        found = book.close(tensors, k1, k2)
         if not jacobians:
             return found
         powers = [1 << i for i in range(min(lags, len(batch)).bit_length())]
-        norms = jacobian_norms(loss, batch, state, powers, jacobians)
-        return dataclasses.replace(found, jacobian_norms=norms)
+        products = jacobian_norms(loss, batch, state, powers, jacobians)
+        return replace(found, jacobian_norms=products)
 
 
 class _Book:
@@ -272,13 +394,13 @@ class _Book:
         self.later: list[Stacked] = []  # the first adjoints of the block after, by lag
         self.sweep: list[Tensor] = []  # dL/dS after the block
 
-    def enter(self, loss: Loss, window: Window, before: State) -> None:
+    def enter(self, loss: Loss, segment: Segment, before: State) -> None:
         """Adds a block: what its losses and those of the later blocks have to say about it."""
-        steps = Steps(loss, window, before, self.params)
+        steps = Steps(loss, segment, before, self.params)
         if not math.isfinite(steps.total):
-            raise_at(loss, window, before)
+            check_finite(loss, segment.batch, before, segment.begin, segment.end)
         if not steps.folded:
-            check_sum(loss, window, before, steps.total, steps.scale)
+            check_segment_sum(loss, segment, before, steps.total, steps.scale)
         self.loss += steps.total
         last = not self.later
         delta, gradient = steps.immediate()
@@ -289,13 +411,13 @@ class _Book:
         here = []
         # Without a state nothing is older than lag 0.
         for lag in range(1, min(self.max_lag, self.length) + 1 if delta else 1):
-            real = self.length - lag + 1 - window.begin
+            real = self.length - lag + 1 - segment.begin
             if real > 0:
                 self.seen[lag].append(norms([leaf[:real] for leaf in delta]).flatten())
             here.append([leaf[:1].clone() for leaf in delta])
             ends = [torch.zeros_like(leaf[:1]) for leaf in delta] if last else self.later[lag - 1]
             moved = [torch.cat([a[1:], b]) for a, b in zip(delta, ends, strict=True)]
-            delta, gradient = steps.back(moved)
+            delta, gradient = steps.vjp(moved)
             self._add(lag, gradient)
         self.later = here
         if not self.sweep:
@@ -308,26 +430,27 @@ class _Book:
         for name, one in gradient.items():
             self.parts[name][lag] += one.flatten()
 
-    def close(self, tensors: bool, truncation: int | None) -> Ledger:
+    def close(self, tensors: bool, k1: int, k2: int | None) -> Ledger:
         """The ledger."""
         for name in self.params:
             self._check(name)
         kept = None
         if tensors:
             kept = {n: self.parts[n].clone().unflatten(1, p.shape) for n, p in self.params.items()}
-        found = {n: Lags.of(self.parts[n], self.total[n].flatten()) for n in self.params}
+        sums = {n: _Sums.of(self.parts[n], self.total[n].flatten()) for n in self.params}
         sizes = [float(p.detach().double().norm()) for p in self.params.values()]
         mean, quantiles = self._state_norms()
         return Ledger(
             max_lag=self.max_lag,
             steps=self.length,
-            truncation=truncation,
+            k1=k1,
+            k2=k2,
             loss=self.loss,
             parameter_norm=math.hypot(*sizes),
             state_norm=mean,
             state_quantiles=quantiles,
-            blocks=found,
-            joint=Lags.joint(list(found.values())),
+            joint=_Sums.joint(sums.values()).by_lag(),
+            parameters={name: one.by_lag() for name, one in sums.items()},
             gradients=kept,
         )
 
@@ -351,5 +474,5 @@ class _Book:
             if blocks_of:
                 values = torch.cat(blocks_of).double().numpy(force=True)
                 mean[lag] = values.mean()
-                quantiles[:, lag] = torch.from_numpy(np.quantile(values, QUANTILES))
+                quantiles[:, lag] = torch.from_numpy(np.quantile(values, list(QUANTILES.values())))
         return mean, quantiles

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.gradflow.jacobian_products import (
-    Product,
-    generator,
-    stackable,
-    states_at,
-    to_vectors,
-)
-from throughtime.gradflow.unrolled import Loss, Timed, floating
+from throughtime.gradflow._contract import Loss
+from throughtime.gradflow._jacobian_products import Product, generator, stackable, to_vectors
+from throughtime.gradflow._passes import states_at
+from throughtime.gradflow._unrolled import floating
+from throughtime.gradflow.batches import along_time
 from throughtime.state import State
 
 _SPREAD = math.log(1e6)  # of the lengths between two orthonormalisations
@@ -30,9 +28,11 @@ _BLOCKS = 10  # of time, whose scatter tells the error
 class Lyapunov:
     """The largest exponents of a network along its own states, per unit of time.
 
-    rows: float64 ``[B, num]``, sorted downwards, of each row of the batch. error: ``[num]``, the
-    standard error of `exponents`, from the scatter between ten blocks of time; NaN where there are
-    too few steps. steps: those that were counted.
+    Attributes:
+        rows: of each row of the batch, sorted downwards, float64 ``[B, num]``.
+        error: the standard error of `exponents`, from the scatter between ten blocks of time,
+            ``[num]``; NaN where there are too few steps.
+        steps: those that were counted.
     """
 
     rows: Tensor
@@ -52,7 +52,7 @@ class Lyapunov:
 
 def lyapunov(
     loss: Loss,
-    batch: Timed,
+    batch: Any,
     state: State,
     num: int | None = None,
     dt: float = 1.0,
@@ -64,15 +64,25 @@ def lyapunov(
     As Benettin et al. (1980), but with cotangents from the end to the beginning, whose lengths grow
     at the same rates (a matrix and its transpose have the same singular values): so backpropagation
     is all that is needed of the loss. They are made orthonormal before their lengths spread by 10⁶;
-    the logarithms of the lengths add up.
+    the logarithms of the lengths add up. A row that a restart cuts off (its vectors become 0)
+    begins anew there; one where nothing ever passes has -inf.
 
-    loss: ``loss(batch, state) -> (summed loss, state)``, without random numbers. state: before the
-    batch. num: the number of exponents; None is all of them. dt: time per step; the result is per
-    unit of it. warmup: steps at each end that are not counted, a tenth where None: at the beginning
-    the state finds its attractor, at the end the vectors turn into place. A row that a restart cuts
-    off (its vectors become 0) begins anew there; one where nothing ever passes has -inf.
-    Raises SettingError for a `num` that the state does not have, or no steps to count.
+    Args:
+        loss: ``loss(batch, state) -> (summed loss, state)``, without random numbers.
+        batch: T steps, see `along_time`.
+        state: before the first step.
+        num: the number of exponents; None: all of them.
+        dt: time per step; the result is per unit of it.
+        warmup: steps at each end that are not counted; None: a tenth. At the beginning the state
+            finds its attractor, at the end the vectors turn into place.
+        seed: of the first vectors.
+
+    Raises:
+        SettingError: for a `num` that the state does not have, no steps to count, a loss that draws
+            random numbers, and rows that depend on each other.
+        NonFiniteError: naming the first step whose loss or state is infinite or NaN.
     """
+    batch = along_time(batch)
     start, length = states.detach(state), len(batch)
     joined = stackable(loss, batch, start)
     count, size = to_vectors(floating(start)).shape
@@ -84,9 +94,9 @@ def lyapunov(
         raise SettingError(f"warmup must leave some of the {length} steps; got {warmup} a side")
     ends = sorted({warmup, length - warmup, *range(warmup, length, _LONGEST), length})
     known = states_at(loss, batch, start, ends)
-    fresh = torch.randn(count, size, num, generator=generator(seed), dtype=torch.float64)
-    fresh = torch.linalg.qr(fresh)[0].to(floating(start)[0].device)
-    frame, pace, logs, lengths = fresh, 1, [], []
+    basis = torch.randn(count, size, num, generator=generator(seed), dtype=torch.float64)
+    basis = torch.linalg.qr(basis)[0].to(floating(start)[0].device)
+    frame, pace, logs, lengths = basis, 1, [], []
     for begin, end in reversed(list(pairwise(ends))):
         cuts = [*range(begin, end, pace), end]
         inner = states_at(loss, batch, known[begin], cuts, first=begin)
@@ -94,10 +104,10 @@ def lyapunov(
         for t0, t1 in reversed(list(pairwise(cuts))):
             product = Product(loss, [batch[t0:t1]] * num, [inner[t0]] * num, joined)
             flat = frame.permute(2, 0, 1).flatten(0, 1)
-            pulled = product.back(flat).unflatten(0, (num, -1)).permute(1, 2, 0).double()
-            frame, triangle = torch.linalg.qr(pulled)
-            cut = (pulled == 0).all(2).all(1)
-            frame = torch.where(cut[:, None, None], fresh, frame)
+            moved = product.vjp(flat).unflatten(0, (num, -1)).permute(1, 2, 0).double()
+            frame, triangle = torch.linalg.qr(moved)
+            cut = (moved == 0).all(2).all(1)
+            frame = torch.where(cut[:, None, None], basis, frame)
             log = triangle.diagonal(dim1=1, dim2=2).abs().log()  # [B, num]
             grown.append(torch.where(cut[:, None], math.nan, log))
             if end <= length - warmup:

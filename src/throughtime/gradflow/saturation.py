@@ -16,8 +16,10 @@ from torch.nn.modules.module import (
 from torch.nn.utils.rnn import PackedSequence
 
 from throughtime import state as states
-from throughtime.gradflow.blocks import blocks
-from throughtime.gradflow.unrolled import Loss, Steps, Timed
+from throughtime.gradflow._contract import Loss, Places, check
+from throughtime.gradflow._passes import blocks
+from throughtime.gradflow._unrolled import Steps
+from throughtime.gradflow.batches import along_time
 from throughtime.state import State
 
 FLAT = 0.01  # of the steepest slope
@@ -25,7 +27,7 @@ _GATES = {"GRU": ("r", "z", "n"), "LSTM": ("i", "f", "g", "o", "c")}
 
 
 def saturation(
-    loss: Loss, batch: Timed, state: State, params: Mapping[str, Tensor] | None = None
+    loss: Loss, batch: Any, state: State, params: Mapping[str, Tensor] | None = None
 ) -> dict[str, float]:
     """The share of saturated activations of each gate of each layer, over steps, rows and units.
 
@@ -34,10 +36,22 @@ def saturation(
     units, of a GRU r, z, n, of an LSTM i, f, g, o and the c of ``tanh(c)``. A sigmoid's saturation
     can be memory (an LSTM's f near 1, a GRU's z near 1); that of tanh never is.
 
-    loss: ``loss(batch, state) -> (summed loss, state)``, calling any torch.nn.RNN, GRU or LSTM, or
-    this package's. params: their names, if they shall have some. Returns the shares by name, such
-    as ``{"rnn.l0.z": 0.02}``; without a name a layer is called by its class and number.
+    Args:
+        loss: ``loss(batch, state) -> (summed loss, state)``, calling any torch.nn.RNN, GRU or LSTM,
+            or this package's.
+        batch: T steps, see `along_time`.
+        state: before the first step.
+        params: by name, if the layers shall have theirs.
+
+    Returns:
+        The shares by name, such as ``{"rnn.l0.z": 0.02}``; without a name a layer is called by its
+        class and number.
+
+    Raises:
+        SettingError, NonFiniteError: as `ledger` does.
     """
+    batch = along_time(batch)
+    check(loss, batch, state, Places.first(batch, 1))
     owner = {id(p): n.rpartition("weight_hh_l0")[0] for n, p in (params or {}).items()}
     names: dict[int, str] = {}
     flat: dict[str, list[Tensor]] = {}  # of each gate: how many were saturated, and how many not
@@ -54,8 +68,8 @@ def saturation(
                 flat.setdefault(f"{names[id(module)]}l{layer}.{gate}", []).append(counted)
             x = next(states.leaves(after))[layer]
 
-    for window, before in blocks(loss, batch, state):
-        steps = Steps(loss, window, before)
+    for segment, before in blocks(loss, batch, state):
+        steps = Steps(loss, segment, before)
         calls = [(steps.rows, steps.inside)] if steps.folded else _one_by_one(steps)
         with torch.no_grad(), _seen(see):
             for rows, inside in calls:

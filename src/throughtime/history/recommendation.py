@@ -54,7 +54,7 @@ def recommended(study: Study, window: Window, order: int, memory: int) -> Settin
     """
     usual = defaults.recipe(study.raw[0], study.view.emission, settings_of(0))
     method = bptt.parse(usual.train.bptt)
-    reach = method.reach if isinstance(method, Truncated) else None
+    reach = method.k2 if isinstance(method, Truncated) else None
     longest = max(2, int(study.raw[0].lengths.max()))
     k1 = k2 = reach or longest
     if reach is not None and 2 * memory > reach:

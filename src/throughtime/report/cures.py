@@ -30,11 +30,11 @@ def cures(found: dict[str, Any]) -> str:
         f"{fixed(found['guess'], 3)} is a guess."
     )
     rest = [
-        [row["name"], count(row["k"]), count(row["reach"] + 1), significant(row["arrives"], 2),
+        [row["name"], count(row["k2"]), count(row["reach"]), significant(row["arrives"], 2),
          fixed(row["loss"][-1], 3)]
         for row in rows
     ]  # fmt: skip
-    head = ["network", "gradient cut after", "95 % from the last", f"share from lag {lag}", "nats"]
+    head = ["network", "gradient cut after", "95 % within lag", f"share at lag {lag}", "nats"]
     figures = table(head, rest, "Steps, shares and nats of every network")
     return page(
         "The vanishing gradient",

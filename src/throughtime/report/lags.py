@@ -21,7 +21,8 @@ class Gradient:
     """An examination as the charts need it; only known values.
 
     norms: of the gradient by lag, 0 first. share: of all of it, up to each lag. state: the low,
-    median and high norm of the state's gradient by lag. reach: steps by share.
+    median and high norm of the state's gradient by lag. reach: the lag by share, 0 the step itself.
+    truncation: k2.
     """
 
     norms: list[float]
@@ -47,7 +48,7 @@ def gradient(entry: dict[str, Any]) -> Gradient | None:
     share = numbers(entry.get("share"))
     if not len(low) == len(middle) == len(high) == len(norms):
         low = middle = high = []
-    cut, beyond = number(entry.get("truncation")), number(entry.get("beyond"))
+    cut, beyond = number(entry.get("k2")), number(entry.get("beyond"))
     cut = cut if cut is not None and cut > 0 else None
     return Gradient(
         norms, share if len(share) == len(norms) else [], (low, middle, high), known, cut, beyond

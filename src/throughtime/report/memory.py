@@ -115,7 +115,7 @@ def _one_picture(run: Run, found: Gradient) -> Markup | None:
         rows.append(Row("data", "s2", ends, count(needed)))
     reaches = [steps for key, steps in found.reach.items() if key in ("0.5", "0.9", "0.95")]
     if reaches:
-        rows.append(Row("gradient", "s0", tuple(lag + 1 for lag in reaches), _reads(found)))
+        rows.append(Row("gradient", "s0", tuple(reaches), _reads(found)))
     if found.truncation is not None:
         rows.append(Row("training", "s1", (found.truncation,), count(found.truncation)))
     if len(rows) < 2:
@@ -138,7 +138,7 @@ def _reads(found: Gradient) -> str:
     reach = found.reach.get("0.95")
     if reach is None:
         return f"beyond {count(found.last)}"
-    return count(reach + 1)
+    return count(reach)
 
 
 def _gained(curve: list[dict[str, Any]], needed: float) -> tuple[float, ...]:

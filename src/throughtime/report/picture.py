@@ -24,7 +24,7 @@ def gradient(found: dict[str, Any]) -> Text:
 
     Bars show the mean norm of the gradient at the lags of a bin, on a logarithmic scale.
     """
-    step, cut = found["step"], found["truncation"]
+    step, cut = found["step"], found["k2"]
     norms, share = found["norms"], found["share"]
     bins = _bins(found["max_lag"], cut)
     means = [sum(norms[a:b]) / (b - a) for a, b in bins]
@@ -129,7 +129,7 @@ def _rule(cut: int, found: dict[str, Any], step: str) -> str:
 
 
 def _reach(found: dict[str, Any], step: str) -> str:
-    """Within how many steps how much of the gradient lies."""
+    """Within which lag how much of the gradient lies."""
     reach = found["reach"]
     known = [(f"{float(key):.0%}".replace("%", " %"), reach[key]) for key in _SHARES]
     within = [f"{share} within {lag:,}" for share, lag in known if lag is not None]

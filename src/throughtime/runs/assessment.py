@@ -17,6 +17,7 @@ from throughtime.evaluation import Entry, StepScores, arch_baselines, gradient_r
 from throughtime.evaluation.comparison import shown
 from throughtime.evaluation.forecasts import conditioned
 from throughtime.history import with_network
+from throughtime.models.latent import LatentAutoregressive
 from throughtime.runtime import version
 from throughtime.search.search import Fitted, Workshop
 from throughtime.types import Event
@@ -89,12 +90,18 @@ def assess(
     return scores
 
 
+def best_network(fitted: list[Fitted], selected: str) -> Fitted | None:
+    """The selected model, or where that is no network the best one by validation, if any is."""
+    networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
+    return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
+
+
 def _history(
     fitted: list[Fitted], best: str, workshop: Workshop, on_event: Event
 ) -> dict[str, Any] | None:
     """The certificate of the data; where a network beats every window, its memory is theirs."""
     found, parts = workshop.history, workshop.parts
-    network = gradient_reach.best_network(fitted, best)
+    network = best_network(fitted, best)
     windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
     if found is None or network is None or network.valid >= min(windows, default=math.inf):
         return found
@@ -109,7 +116,7 @@ def _gradients(
     fitted: list[Fitted], scores: dict[str, Any], workshop: Workshop, on_event: Event
 ) -> dict[str, Any] | None:
     """How far back the gradient of the best network reaches; None where there is none."""
-    network = gradient_reach.best_network(fitted, scores["best"])
+    network = best_network(fitted, scores["best"])
     data, limit = workshop.parts.seen, workshop.settings.time_limit
     if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _HURRIED:
         return None
@@ -119,8 +126,8 @@ def _gradients(
     learned = gradient_reach.has_learned(row)
     try:
         return gradient_reach.examine(
-            network, data, learned, work=work, seed=workshop.settings.seed
-        )
+            network, network.trained, data, learned, work=work, seed=workshop.settings.seed
+        ).to_json()
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
         return None

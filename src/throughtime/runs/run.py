@@ -28,6 +28,7 @@ from throughtime.data.transforms import Transforms
 from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError, nearest
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.comparison import shown
+from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.models.base import SequenceModel
 from throughtime.predict import forecast as forecasting
 from throughtime.predict.context import Future, futures, load_context, save_context
@@ -297,17 +298,24 @@ class Run:
 
     def gradients(
         self, *, max_lag: int | None = None, on_progress: Progress = silent
-    ) -> dict[str, Any]:
+    ) -> GradientReach:
         """How far back the gradient of the run's network reaches, and what truncation leaves out.
 
-        Of the chosen model, or where that is no network (or a blend) of the best network by
-        validation. max_lag None: as `fit` examined it; else it is examined anew, as far back as
-        that, on the data that the run keeps, without those it was judged by. The fields are
-        listed in docs/commands.md. Raises RunError for a run without a network.
+        Of the selected model, or where that is no network (or a blend) of the best network by
+        validation.
+
+        Args:
+            max_lag: None: as `fit` examined it; else it is examined again, as far back as that, on
+                the data that the run keeps, without those of the test.
+            on_progress: called with what is done, out of 100.
+
+        Raises:
+            RunError: for a run without a network.
+            SettingError: for lags that the data do not have.
         """
         kept = self.scores.get("gradients")
         if max_lag is None and kept:
-            return {"run": str(self.folder), **kept}
+            return GradientReach.from_json(kept)
         rows = [row for row in self.scores["models"] if row["family"] == "latent"]
         if not rows:
             order = int(self.description["model"].get("order", 0))
@@ -319,11 +327,11 @@ class Run:
         judged = int(self.description["data"]["steps"]["test"]) / max(1, data.steps)
         if judged < 0.9:  # of long data only the end is kept
             data = data.split(valid=0.0, test=judged)[0]
-        with threads(gradient_reach.settings_of(fitted).threads):
-            found = gradient_reach.examine(
-                fitted, data, gradient_reach.has_learned(row), max_lag, on_progress=on_progress
+        settings, learned = fitted.trained, gradient_reach.has_learned(row)
+        with threads(settings.threads):
+            return gradient_reach.examine(
+                fitted, settings, data, learned, max_lag, on_progress=on_progress
             )
-        return {"run": str(self.folder), **found}
 
     def report(self) -> Path:
         """Writes report.html again and returns its path."""

@@ -81,7 +81,7 @@ def recipe(
 def _reaching(found: Recipe, advice: Advice) -> Recipe:
     """A recipe whose gradient and gates reach as far back as the data remember."""
     method = bptt.parse(found.train.bptt)
-    if not isinstance(method, bptt.Truncated) or advice.k2 <= method.reach:
+    if not isinstance(method, bptt.Truncated) or advice.k2 <= method.k2:
         return found
     changes: dict[str, Any] = {"bptt": f"{advice.k1},{advice.k2}"}
     if found.train.segment is not None:  # a restart in the middle of what matters would hide it

@@ -53,6 +53,12 @@ class Fitted:
     def name(self) -> str:
         return self.candidate.name
 
+    @property
+    def trained(self) -> TrainSettings:
+        """How a network was trained."""
+        assert self.candidate.train is not None
+        return self.candidate.train
+
 
 @dataclass(frozen=True)
 class Parts:

@@ -27,7 +27,7 @@ from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.training import checkpoint
 from throughtime.training.config import TrainSettings
-from throughtime.training.reach_monitor import Watch
+from throughtime.training.reach_monitor import ReachMonitor
 from throughtime.types import Event
 
 _UNCUT_STEPS = 30_000  # validation data longer than this are read in several lanes at once
@@ -82,7 +82,7 @@ class Trainer:
         self.best = [p.detach().clone() for p in self.parameters]
         self.at = Position()
         self.lanes: Lanes | None = None
-        self.watch: Watch | None = None
+        self.monitor: ReachMonitor | None = None
         self.started = time.monotonic()
         self.saved = self.started
 
@@ -237,9 +237,9 @@ class Trainer:
         """How many steps back the gradient of a network reaches now, at validations that look."""
         if not isinstance(self.model, LatentAutoregressive):
             return None
-        if self.watch is None:
-            self.watch = Watch(self.model, self.train, self.settings, self.method)
-        found = self.watch.look(self.progress.step)
+        if self.monitor is None:
+            self.monitor = ReachMonitor(self.model, self.train, self.settings, self.method)
+        found = self.monitor.look(self.progress.step)
         return None if found is None else round(found, 2)
 
     def elapsed(self) -> float:

@@ -1,4 +1,4 @@
-"""A budget of memory for a gradient: read, measured against the loss, and spent as well as can be.
+"""The memory that checkpointing takes: measured on a loss, and a budget spent as well as can be.
 
 Counted is what is kept for the backward pass: the tensors that autograd saves for one block (its
 tape), the states between blocks, and the states of generators that go with them. Parameters, the
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from math import ceil, isqrt
 
 import torch
+from pydantic import ByteSize, TypeAdapter
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.bptt import replay, revolve
-from throughtime.bptt.replay import Generators
+from throughtime.bptt import revolve
 from throughtime.errors import SettingError
-from throughtime.gradflow.unrolled import Loss, Timed
+from throughtime.gradflow import Loss, Timed
+from throughtime.gradflow import _rng_state as rng_state
+from throughtime.gradflow._rng_state import Generators
 from throughtime.state import State
 
-_UNITS = {
-    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
+_SIZE = re.compile(r"\d+(\.\d+)?\s*(([kmgt]i?)?b)?", re.IGNORECASE)
+_BYTES = TypeAdapter(ByteSize)
 _PROBE = 8  # steps whose tape is measured
 _RUNNING = 5  # states in hand beside the kept ones: around a block, their gradients, and the last
 _CALL = 20  # what a call costs whatever its length, in steps; a round figure for small networks
@@ -33,14 +33,14 @@ _BACKWARD = 3  # what a block with a graph costs, forward and backward, in advan
 
 def size(text: str | int) -> int:
     """Bytes from "512MB", "1.5 GB", "300 kB", "2GiB" or a number of bytes. Raises SettingError."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
-    factor = _UNITS.get(found[2].upper()) if found else None
-    if not found or factor is None or float(found[1]) <= 0:
+    plain = str(text).strip()
+    count = int(_BYTES.validate_python(plain)) if _SIZE.fullmatch(plain) else 0
+    if count <= 0:
         raise SettingError(f"memory={text!r} is not a size like 512MB, 1.5GB or 300kB")
-    return int(float(found[1]) * factor)
+    return count
 
 
-def shown(count: int) -> str:
+def readable(count: int) -> str:
     """Bytes in words, rounded up."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= factor:
@@ -83,10 +83,10 @@ def measure(loss: Loss, batch: Timed, begin: int, state: State, given: Generator
     """
     long = min(_PROBE, len(batch) - begin)
     short = max(1, long // 2)
-    with replay.forked(given) as before:
+    with rng_state.forked(given) as before:
         first, _held = _tape(loss, batch, slice(begin, begin + short), state)
         second, (_, after) = _tape(loss, batch, slice(begin, begin + long), state)
-        drawn = not before.equals(replay.take(given))
+        drawn = not before.equals(rng_state.capture(given))
     shared = first.keys() & second.keys()
     sizes = [sum(tape[key] for key in tape.keys() - shared) for tape in (first, second)]
     step = max(0, ceil((sizes[1] - sizes[0]) / max(1, long - short)))
@@ -132,7 +132,7 @@ def choose(cost: Cost, steps: int, memory: str | int) -> Plan:
     if least > budget:
         raise SettingError(
             f"memory={memory!r} cannot hold one step and the state before it; "
-            f"the least is {shown(least)}"
+            f"the least is {readable(least)}"
         )
     lengths = {-(-steps // count) for count in range(1, isqrt(steps) + 1)}
     lengths |= set(range(1, min(steps, isqrt(steps) + 1) + 1))

@@ -10,11 +10,10 @@ floating leaf of the state.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,21 +21,11 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils.rnn import PackedSequence
 
 from throughtime import state as states
-from throughtime.errors import SettingError
+from throughtime.gradflow._contract import Loss, agree, rounding, scalar
+from throughtime.gradflow.batches import Timed, fold
 from throughtime.state import State
 
-
-class Timed(Protocol):
-    """Anything that can be cut along time."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, steps: slice, /) -> Any: ...
-
-
-Loss: TypeAlias = Callable[[Any, State], tuple[Tensor, State]]
 Stacked: TypeAlias = list[Tensor]
-
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
 @contextmanager
@@ -64,61 +53,6 @@ def outputs_of_states() -> Iterator[None]:
 
 def _time(module: nn.RNNBase) -> int:
     return 1 if module.batch_first else 0
-
-
-def folded(batch: Any, one: Any, steps: slice) -> Any:
-    """The chosen steps of a batch as the rows of one step, or None where that is not known.
-
-    batch: of a kind made of tensors ``[T, B, ...]``: a tensor, or tuples, lists, dicts and
-    dataclasses of them. one: its first step, which shows what is cut along time.
-    """
-    if isinstance(batch, Tensor):
-        if batch.dim() < 2 or one.shape != (1, *batch.shape[1:]):
-            return None
-        return batch[steps].flatten(0, 1).unsqueeze(0)
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        names = [f.name for f in dataclasses.fields(batch) if f.init]
-        parts = [{n: getattr(each, n) for n in names} for each in (batch, one)]
-        found = _parts(parts[0], parts[1], steps)
-        return None if found is None else dataclasses.replace(batch, **found)
-    if isinstance(batch, dict):
-        return _parts(batch, one, steps)
-    if isinstance(batch, (tuple, list)):
-        found = _parts(dict(enumerate(batch)), dict(enumerate(one)), steps)
-        return None if found is None else type(batch)(found.values())
-    return None
-
-
-def _parts(batch: dict[Any, Any], one: dict[Any, Any], steps: slice) -> dict[Any, Any] | None:
-    found = {name: folded(value, one[name], steps) for name, value in batch.items()}
-    known = all(found[name] is not None or value is None for name, value in batch.items())
-    return found if known else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """The steps of a batch from `begin` up to `end`, as a batch of their own."""
-
-    batch: Any
-    begin: int
-    end: int
-
-    def __post_init__(self) -> None:
-        if isinstance(self.batch, Window):  # so that `begin` always counts from the very first step
-            outer = self.batch
-            for name, value in (
-                ("batch", outer.batch),
-                ("end", outer.begin + self.end),
-                ("begin", outer.begin + self.begin),
-            ):
-                object.__setattr__(self, name, value)
-
-    def __len__(self) -> int:
-        return self.end - self.begin
-
-    def __getitem__(self, steps: slice) -> Any:
-        first, last, _ = steps.indices(len(self))
-        return self.batch[self.begin + first : self.begin + last]
 
 
 def floating(state: State) -> list[Tensor]:
@@ -166,7 +100,7 @@ class Steps:
 
     loss: ``loss(batch, state) -> (summed loss, state)``. batch: T steps. state: before the first.
     params: by name, those whose gradients are wanted. Where the batch and the loss allow it, the
-    steps are folded into rows of one (`folded`); the two ways give the same numbers.
+    steps are folded into rows of one (`fold`); the two ways give the same numbers.
     total: the sum of the ℓ_t; scale: of their sizes, which says how exactly it is known.
     Raises SettingError where a step's loss is not a scalar.
     """
@@ -178,7 +112,7 @@ class Steps:
         self.params = dict(params or {})
         self.total, self.scale, self.folded = 0.0, 0.0, False
         start = states.detach(state)
-        if self.length < 2 or not _has_rows(start) or not self._fold(start):
+        if self.length < 2 or not has_rows(start) or not self._fold(start):
             self._unroll(start)
 
     @property
@@ -197,7 +131,7 @@ class Steps:
     def _fold(self, start: State) -> bool:
         """Runs all the steps as one; False where that is not the same as one after the other."""
         whole, first = self.batch[0 : self.length], self.batch[0:1]
-        rows = folded(whole, first, slice(None))
+        rows = fold(whole, first, slice(None))
         known = None if rows is None else self._trace(start, whole, first)
         if known is None:
             return False
@@ -244,7 +178,7 @@ class Steps:
             now = states.index(now, slice(0, count * width))
             for leaf, one in zip(states.leaves(known), states.leaves(now), strict=True):
                 leaf[j:-1:size] = _as_steps(one, width)
-            found = _attempt(self.loss, folded(whole, first, slice(j, None, size)), now)
+            found = _attempt(self.loss, fold(whole, first, slice(j, None, size)), now)
             if found is None or not _alike(found[1], now):
                 return None  # rows of another number than this loss was made for
             now = found[1]
@@ -260,11 +194,7 @@ class Steps:
                     lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), before
                 )
                 value, after = self.loss(self.batch[t : t + 1], before)
-                if value.dim() != 0:
-                    raise SettingError(
-                        "loss(batch, state) must return a scalar, then the state; "
-                        f"got shape {list(value.shape)}"
-                    )
+                scalar(value)
                 found = floating(apart(after, before))
                 # Where there is no state before the first step, nothing depends on it.
                 self.inputs += floating(before) or [
@@ -281,14 +211,14 @@ class Steps:
 
     def immediate(self) -> tuple[Stacked, dict[str, Tensor]]:
         """``∂ℓ_t/∂S_{t-1}`` of each step, stacked, and ``Σ_t ∂⁺ℓ_t/∂W`` of each parameter."""
-        return self._pull([(value, torch.ones_like(value)) for value in self.values])
+        return self._vjp([(value, torch.ones_like(value)) for value in self.values])
 
-    def back(self, cotangents: Stacked) -> tuple[Stacked, dict[str, Tensor]]:
+    def vjp(self, cotangents: Stacked) -> tuple[Stacked, dict[str, Tensor]]:
         """``(∂S_t/∂S_{t-1})ᵀ δ_t`` of each step, stacked, and ``Σ_t δ_t ∂⁺S_t/∂W``.
 
         cotangents: δ_t, stacked like the states.
         """
-        return self._pull(list(zip(self.outputs, self._flat(cotangents), strict=True)))
+        return self._vjp(list(zip(self.outputs, self._flat(cotangents), strict=True)))
 
     def own(self) -> Stacked | None:
         """``∂ℓ_t/∂S_t`` of each step, stacked; None where autograd cannot tell.
@@ -337,7 +267,7 @@ class Steps:
                 total[name] += gradient
         return cotangents, total
 
-    def _pull(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[Stacked, dict[str, Tensor]]:
+    def _vjp(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[Stacked, dict[str, Tensor]]:
         names = [name for name, p in self.params.items() if p.requires_grad]
         found = gradients(pairs, [*self.inputs, *(self.params[name] for name in names)])
         count = len(self.inputs)
@@ -367,7 +297,7 @@ def _as_steps(leaf: Tensor, rows: int) -> Tensor:
     return leaf.unflatten(1, (-1, rows)).transpose(0, 1)
 
 
-def _has_rows(state: State) -> bool:
+def has_rows(state: State) -> bool:
     """Whether a state is laid out as those of layers are, ``[L, B, H]``."""
     found = list(states.leaves(state))
     return bool(found) and all(leaf.dim() == 3 for leaf in found)
@@ -405,18 +335,9 @@ def gradients(pairs: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> list[
     return [_or_zeros(next(given) if one.requires_grad else None, one) for one in wanted]
 
 
-def agree(value: float, other: float, scale: float, dtype: torch.dtype) -> bool:
-    """Whether two sums of losses are the same but for rounding. scale: the sum of their sizes."""
-    return abs(value - other) <= _rounding(dtype) * scale
-
-
 def _same(found: Tensor, known: Tensor) -> bool:
     scale = float(known.abs().max()) if known.numel() else 0.0
-    return bool(((found - known).abs() <= _rounding(known.dtype) * scale).all())
-
-
-def _rounding(dtype: torch.dtype) -> float:
-    return 1e-2 if torch.is_autocast_enabled("cpu") else _ROUNDING.get(dtype, 1e-2)
+    return bool(((found - known).abs() <= rounding(known.dtype, recut=True) * scale).all())
 
 
 def _or_zeros(found: Tensor | None, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import throughtime as tt
-from throughtime.gradflow.signal import chance, signal
+from throughtime.gradflow.sign_flip_test import chance, sign_flip_test
 
 
 def test_the_share_is_that_of_all_choices_of_signs():
@@ -70,16 +70,16 @@ def problem(lag):
 def test_a_faint_part_from_far_back_is_found(lag):
     loss, batch, state, layer = problem(lag)
     params = dict(layer.named_parameters())
-    assert signal(loss, batch, state, params, 12) < 0.01
+    assert sign_flip_test(loss, batch, state, params, 12) < 0.01
 
 
 def test_targets_that_nothing_tells_have_no_signal():
     loss, batch, state, layer = problem(None)
     params = {n: p for n, p in layer.named_parameters() if n.startswith("weight")}
-    assert signal(loss, batch, state, params, 12) > 0.05
-    assert signal(loss, batch, state, params, 500) > 0.05
+    assert sign_flip_test(loss, batch, state, params, 12) > 0.05
+    assert sign_flip_test(loss, batch, state, params, 500) > 0.05
     short = Pairs(batch.x[:31], batch.y[:31])
-    assert signal(loss, short, state, params, 12) is None
+    assert sign_flip_test(loss, short, state, params, 12) is None
 
 
 def test_a_gradient_of_zero_has_no_signal():
@@ -89,4 +89,4 @@ def test_a_gradient_of_zero_has_no_signal():
         out, state = layer(batch[0], state)
         return 0.0 * out.sum(), state
 
-    assert signal(loss, batch, state, dict(layer.named_parameters()), 4) == 1.0
+    assert sign_flip_test(loss, batch, state, dict(layer.named_parameters()), 4) == 1.0

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from throughtime import state as states
-from throughtime.errors import SettingError
-from throughtime.gradflow.unrolled import Loss, Timed
+from throughtime.gradflow import _rng_state as rng_state
+from throughtime.gradflow._contract import Loss, scalar
+from throughtime.gradflow.batches import along_time
 from throughtime.state import State
 
 
-def parameters(loss: Loss, batch: Timed, state: State) -> dict[str, Tensor]:
+def parameters(loss: Loss, batch: Any, state: State) -> dict[str, Tensor]:
     """The leaves of autograd's graph that the loss and the new state of a batch come from.
 
-    They are named "0", "1", …, in the order in which they are met. Raises SettingError where there
-    are none.
+    Args:
+        loss: ``loss(batch, state) -> (summed loss, state)``.
+        batch: T steps, see `along_time`; one pass with a graph is made over all of them.
+        state: before the first step.
+
+    Returns:
+        The parameters by name: "0", "1", …, in the order in which they are met.
+
+    Raises:
+        SettingError: where there are none.
     """
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    batch = along_time(batch)
+    with rng_state.forked(), torch.enable_grad():
         value, after = loss(batch[0 : len(batch)], states.detach(state))
     found: dict[str, Tensor] = {}
     seen, ahead = set(), [t.grad_fn for t in (value, *states.leaves(after))]
@@ -30,8 +42,5 @@ def parameters(loss: Loss, batch: Timed, state: State) -> dict[str, Tensor]:
         if hasattr(node, "variable"):
             found[str(len(found))] = node.variable
     if not found:
-        raise SettingError(
-            "loss(batch, state) must return a scalar that depends on the parameters, then the "
-            "state; this one depends on none"
-        )
+        scalar(value.detach(), differentiable=True)
     return found

@@ -16,18 +16,10 @@ from torch.autograd import forward_ad
 
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.gradflow.blocks import check_finite
-from throughtime.gradflow.rows import side_by_side
-from throughtime.gradflow.unrolled import Loss, Timed, floating, gradients, with_floating
+from throughtime.gradflow._contract import Loss, Places, check, check_finite, rounding
+from throughtime.gradflow._unrolled import floating, gradients, has_rows, with_floating
+from throughtime.gradflow.batches import Timed, join
 from throughtime.state import State
-
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
-
-
-def has_rows(state: State) -> bool:
-    """Whether a state is laid out as those of layers are, ``[L, B, H]``."""
-    found = list(states.leaves(state))
-    return bool(found) and all(leaf.dim() == 3 for leaf in found)
 
 
 def to_vectors(leaves: Sequence[Tensor]) -> Tensor:
@@ -63,7 +55,7 @@ def _without_onednn() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(before)
 
 
-def push(loss: Loss, batch: Any, state: State, vectors: Tensor) -> tuple[Tensor, State]:
+def jvp(loss: Loss, batch: Any, state: State, vectors: Tensor) -> tuple[Tensor, State]:
     """``(∂S_T/∂S_0) v`` of each row through a batch of T steps by forward mode, and S_T.
 
     vectors: ``[R, n]``. Raises SettingError where the loss has operators without forward mode.
@@ -95,22 +87,6 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed + 0x6A61636F6269616E)
 
 
-def states_at(
-    loss: Loss, batch: Timed, state: State, places: Sequence[int], first: int = 0
-) -> dict[int, State]:
-    """The states S_t after t steps of a batch, by t, in one pass without a graph.
-
-    state: the one after `first` steps.
-    """
-    found, at, now = {}, first, states.detach(state)
-    with torch.no_grad():
-        for place in sorted(set(places)):
-            if place > at:
-                now, at = states.detach(loss(batch[at:place], now)[1]), place
-            found[place] = now
-    return found
-
-
 def stackable(loss: Loss, batch: Timed, state: State) -> bool:
     """Whether pieces of a batch can run side by side, as the rows of one; else one by one.
 
@@ -119,7 +95,8 @@ def stackable(loss: Loss, batch: Timed, state: State) -> bool:
     start = states.detach(state)
     if not floating(start):
         raise SettingError("the state has no numbers in it; give the state before the batch")
-    check_finite(loss, batch, start)
+    check(loss, batch, start, Places.first(batch, 1), sums=False)
+    check_finite(loss, batch, start, 0, len(batch))
     with torch.no_grad():
         one = states.detach(loss(batch[0:1], start)[1])
         if not _same(one, loss(batch[0:1], start)[1]):
@@ -132,12 +109,12 @@ def stackable(loss: Loss, batch: Timed, state: State) -> bool:
     step = Product(loss, [batch[0:1]], [start], joined=False)
     first = torch.zeros(step.shape, device=floating(start)[0].device)
     first[0] = 1.0
-    if bool(step.back(first)[1:].any()):
+    if bool(step.vjp(first)[1:].any()):
         raise SettingError(
             "the rows of this loss depend on each other, so no row has a Jacobian of its own; "
             "give a batch of one row, or a loss that keeps the rows apart"
         )
-    rows = side_by_side([batch[0:1], batch[1:2]]) if len(batch) > 1 else None
+    rows = join([batch[0:1], batch[1:2]]) if len(batch) > 1 else None
     if rows is None:
         return False
     with torch.no_grad():
@@ -162,7 +139,7 @@ class Product:
         self.loss = loss
         self.calls = list(zip(pieces, before, strict=True))
         if joined:
-            self.calls = [(side_by_side(pieces), states.concatenate(list(before)))]
+            self.calls = [(join(pieces), states.concatenate(list(before)))]
         self.inputs, self.outputs = [], []
         for piece, state in self.calls:
             leaves = [leaf.detach().clone().requires_grad_() for leaf in floating(state)]
@@ -177,7 +154,7 @@ class Product:
         shapes = [to_vectors([leaf.detach() for leaf in leaves]).shape for leaves in self.inputs]
         return sum(shape[0] for shape in shapes), shapes[0][1]
 
-    def back(self, vectors: Tensor) -> Tensor:
+    def vjp(self, vectors: Tensor) -> Tensor:
         """``(∂S_t/∂S_{t-k})ᵀ u`` of each row, ``[R, n]``."""
         parts = zip(self.inputs, self.outputs, self._parts(vectors), strict=True)
         return torch.cat(
@@ -187,11 +164,11 @@ class Product:
             ]
         )
 
-    def forward(self, vectors: Tensor) -> Tensor:
+    def jvp(self, vectors: Tensor) -> Tensor:
         """``(∂S_t/∂S_{t-k}) v`` of each row, ``[R, n]``."""
         return torch.cat(
             [
-                push(self.loss, piece, before, part)[0]
+                jvp(self.loss, piece, before, part)[0]
                 for (piece, before), part in zip(self.calls, self._parts(vectors), strict=True)
             ]
         )
@@ -205,5 +182,5 @@ def _same(found: State, known: State) -> bool:
     return all(
         one.shape == other.shape and torch.allclose(one, other, rtol=tolerance, atol=tolerance)
         for one, other in pairs
-        for tolerance in [_ROUNDING.get(one.dtype, 1e-2)]
+        for tolerance in [rounding(one.dtype)]
     )
