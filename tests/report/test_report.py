@@ -424,9 +424,7 @@ def test_the_gradient_section_says_what_it_draws(tmp_path: Path) -> None:
 
 def test_a_reach_beyond_all_lags_and_no_truncation_are_said(tmp_path: Path) -> None:
     reach = {"0.5": 90, "0.9": None, "0.95": None, "0.99": None}
-    words = gradient_section(
-        tmp_path, reach=reach, share=[k / 400 for k in range(201)], truncation=None
-    )
+    words = gradient_section(tmp_path, reach=reach, share=[k / 400 for k in range(201)], k2=None)
     assert "50.0 % of it lies within 200 days. Training truncates it nowhere." in words
     assert "truncated at" not in words
     words = gradient_section(tmp_path, beyond=0.0004)

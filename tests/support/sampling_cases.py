@@ -10,11 +10,11 @@ from torch import Tensor
 import throughtime as tt
 from throughtime import emissions
 from throughtime.emissions import Emission
+from throughtime.layers import LAYERS
 from throughtime.models.context import Context
-from throughtime.models.latent import CELLS as ALL_CELLS
 from throughtime.models.native import latent as drawing
 
-CELLS = [cell for cell in ALL_CELLS if cell != "mingru"]
+CELLS = [cell for cell in LAYERS if cell != "mingru"]
 
 HEADS: dict[str, Emission] = {
     "categorical": emissions.Categorical(11),

@@ -290,9 +290,9 @@ def test_what_the_native_loops_leave_to_python():
         assert drawing.sampler(made, starting(made)) is None
         assert made.sample(3, num_paths=2).shape[:2] == (2, 3)
     made = model(HEADS["normal"], dtype=torch.float32)
-    made.recurrent.weights = "bfloat16"
+    made.recurrent.weight_dtype = "bfloat16"
     assert drawing.sampler(made, starting(made)) is None
-    made.recurrent.weights = "float32"
+    made.recurrent.weight_dtype = "float32"
     assert drawing.sampler(made, starting(made)) is not None
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert drawing.sampler(made, starting(made)) is None
