@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from throughtime import kernels
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
-from throughtime.kernels import Spec, cpu
+from throughtime.kernels import Spec, cpu, native
 from throughtime.kernels.cells import CELLS, Cell
 from throughtime.kernels.stack import layer_state
 from throughtime.state import State
@@ -202,7 +202,7 @@ class _Recurrent(nn.RNNBase):
             and tuple(self._parameters) == self._names  # and none is computed anew for each call
             and all(t.dtype == weights[0].dtype for t in (x_t, first, *weights))
             and all(t.is_contiguous() for t in (x_t, first, *weights))
-            and weights[0].dtype in cpu.TYPES
+            and weights[0].dtype in native.TYPES
         )
 
     def _takes(self, input: Tensor | PackedSequence, hx: State) -> bool:
