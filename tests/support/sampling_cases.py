@@ -10,10 +10,11 @@ from torch import Tensor
 import throughtime as tt
 from throughtime import emissions
 from throughtime.emissions import Emission
-from throughtime.models.latent import CELLS as ALL_CELLS
+from throughtime.layers import LAYERS
+from throughtime.models.context import Context
 from throughtime.models.native import latent as drawing
 
-CELLS = [cell for cell in ALL_CELLS if cell != "mingru"]
+CELLS = [cell for cell in LAYERS if cell != "mingru"]
 
 HEADS: dict[str, Emission] = {
     "categorical": emissions.Categorical(11),
@@ -48,9 +49,9 @@ def model(
     return made.to(dtype).eval()
 
 
-def starting(made: Any, paths: int = 4, previous: Tensor | None = None, **more: Any) -> Any:
+def starting(made: Any, paths: int = 4, context: Context | None = None, **more: Any) -> Any:
     asked = {"covariates": None, "series": None, "temperature": 1.0, "top_p": 1.0} | more
-    return made._start(None, paths, 0, previous, name="", **asked)
+    return made._start(context, paths, 0, name="", **asked)
 
 
 def both(made: Any, length: int, **options: Any) -> tuple[Tensor, Tensor]:

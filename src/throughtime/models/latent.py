@@ -14,17 +14,14 @@ from throughtime import state as states
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Distribution, Emission
-from throughtime.errors import BackendError, SettingError
-from throughtime.layers import recurrent
-from throughtime.layers.mingru import MinGRU
+from throughtime.errors import SettingError
+from throughtime.layers import LAYERS
 from throughtime.models.base import SequenceModel, Start
 from throughtime.models.encoders import encoder, known_covariates
 from throughtime.models.native import cross_entropy as categorical
 from throughtime.models.native import latent as drawing
 from throughtime.models.predictors import marginal_values
 from throughtime.state import State, Traced
-
-CELLS = ("rnn", "rnn_relu", "rnn_identity", "gru", "lstm", "mingru")
 
 
 class LatentAutoregressive(SequenceModel):
@@ -62,8 +59,10 @@ class LatentAutoregressive(SequenceModel):
         num_differencing: int = 0,
         backend: str = "auto",
     ) -> None:
-        if cell not in CELLS:
-            raise SettingError(f"cell '{cell}' is not one of: {', '.join(CELLS)}")
+        if cell not in LAYERS:
+            raise SettingError(f"cell '{cell}' is not one of: {', '.join(LAYERS)}")
+        if cell == "mingru" and recurrent_dropout:
+            raise SettingError("mingru has no recurrent matrix for recurrent_dropout to thin")
         if num_differencing > 1:
             raise SettingError("a latent model takes values differenced once, at lag 1")
         super().__init__(emission, num_differencing)
@@ -77,22 +76,10 @@ class LatentAutoregressive(SequenceModel):
         width = self.encoder.size + covariates + (8 if identities else 0)
         hidden = hidden_size * members
         between = dropout if num_layers > 1 else 0.0
-        if cell.startswith("rnn"):
-            kind = cell.removeprefix("rnn").removeprefix("_") or "tanh"
-            self.recurrent: Any = recurrent.RNN(
-                width, hidden, num_layers, nonlinearity=kind, dropout=between, backend=backend
-            )
-        elif cell == "mingru":
-            if recurrent_dropout:
-                raise SettingError("mingru has no recurrent matrix for recurrent_dropout to thin")
-            if backend not in ("auto", MinGRU.backend):
-                raise BackendError(f"mingru runs on backend '{MinGRU.backend}', not '{backend}'")
-            self.recurrent = MinGRU(width, hidden, num_layers, dropout=between)
-        else:
-            layer = {"gru": recurrent.GRU, "lstm": recurrent.LSTM}[cell]
-            self.recurrent = layer(width, hidden, num_layers, dropout=between, backend=backend)
-        parts = 2 if cell == "lstm" else 1
-        self.start = nn.Parameter(torch.zeros(parts, num_layers, 1, hidden))
+        self.recurrent: Any = LAYERS[cell](
+            width, hidden, num_layers, dropout=between, backend=backend
+        )
+        self.start = nn.Parameter(torch.zeros(self.recurrent.state_parts, num_layers, 1, hidden))
         self.head_weight = nn.Parameter(torch.empty(members, emission.num_parameters, hidden_size))
         self.head_bias = nn.Parameter(torch.zeros(members, emission.num_parameters))
         self._initialise()
@@ -124,7 +111,7 @@ class LatentAutoregressive(SequenceModel):
 
     def initial_state(self, batch_size: int) -> State:
         parts = tuple(part.expand(-1, batch_size, -1) for part in self.start)
-        return parts if self.cell == "lstm" else parts[0]
+        return parts if len(parts) > 1 else parts[0]
 
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         y, state = self._outputs(batch, state)
@@ -271,26 +258,26 @@ class LatentAutoregressive(SequenceModel):
                         nn.init.orthogonal_(block)
         self.head_weight.normal_(std=0.1 * size**-0.5)
         for layer in range(self.num_layers):
-            side = "ih" if self.cell == "mingru" else "hh"
-            self._gate_bias(getattr(self.recurrent, f"bias_{side}_l{layer}"))
+            sides = [f"bias_{side}_l{layer}" for side in ("hh", "ih")]
+            biases = [getattr(self.recurrent, s) for s in sides if hasattr(self.recurrent, s)]
+            self._gate_bias(biases[0])
 
     def _gate_bias(self, bias: Tensor) -> None:
         """Chrono initialisation: memories of 1 … time_scale steps, spread over each member."""
-        if self.cell.startswith("rnn"):
+        keep, admit = self.recurrent.memory_gates
+        if keep is None and admit is None:
             return
         gates = bias.split(self.hidden_size * self.members)
-        if self.time_scale is None:
-            # Remember a little by default: LSTM's forget gate, GRU's update gate, MinGRU's new part
-            if self.cell == "mingru":
-                gates[0].fill_(-1.0)
+        if self.time_scale is None:  # remember a little by default
+            if keep is not None:
+                gates[keep].fill_(1.0)
             else:
-                gates[1].fill_(1.0)
+                gates[admit].fill_(-1.0)
             return
-        spread = torch.linspace(
-            math.log(1.0), math.log(max(self.time_scale, 2.0)), self.hidden_size
-        )
-        keep = torch.log(spread.exp().clamp(min=1.05) - 0.05).repeat(self.members)
-        if self.cell != "mingru":
-            gates[1].copy_(keep)
-        if self.cell != "gru":
-            gates[0].copy_(-keep)
+        longest = math.log(max(self.time_scale, 2.0))
+        spread = torch.linspace(0.0, longest, self.hidden_size)
+        logits = torch.log(spread.exp().clamp(min=1.05) - 0.05).repeat(self.members)
+        if keep is not None:
+            gates[keep].copy_(logits)
+        if admit is not None:
+            gates[admit].copy_(-logits)

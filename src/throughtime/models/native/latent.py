@@ -46,7 +46,7 @@ def sampler(model: LatentAutoregressive, start: Start) -> Sampler | None:
     if (
         distribution is None
         or recurrent.backend not in ("auto", "cpu")
-        or recurrent.weights != "float32"
+        or recurrent.weight_dtype != "float32"
     ):
         return None
     if tuple(recurrent._parameters) != recurrent._names:  # some are computed anew for each call

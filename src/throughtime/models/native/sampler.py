@@ -16,7 +16,8 @@ from torch import Tensor
 
 from throughtime import state as states
 from throughtime.kernels import native
-from throughtime.kernels.cpu import KINDS, TYPES, seen_by_torch
+from throughtime.kernels.cells import CELLS
+from throughtime.kernels.cpu import TYPES, seen_by_torch
 from throughtime.state import State
 
 ENCODERS = {"symbols": 0, "reals": 1, "binaries": 2, "counts": 3}
@@ -121,7 +122,7 @@ class Sampler:
         codes, head_w, head_b, *initial = (t.data_ptr() for t in self.kept[len(weights) :])
         self._take(paths, distribution)
         self.call = native.Sampler(
-            KINDS[network.kind], TYPES[dtype], len(weights) // 4 // members, members, hidden,
+            CELLS[network.kind].number, TYPES[dtype], len(weights) // 4 // members, members, hidden,
             ENCODERS[distribution.encoder], distribution.symbols, network.codes.shape[1],
             0 if self.covariates is None else self.covariates.shape[-1],
             0 if self.identities is None else self.identities.shape[-1],
