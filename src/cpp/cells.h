@@ -100,5 +100,19 @@ struct Lstm {
   }
 };
 
+// The table: calls use with the cell of a kind of throughtime.h. NV: vectors of the RNN's panels.
+template <class T, int NV = 1, class Use>
+TT_INLINE auto with_cell(idx kind, const Use& use) {
+  switch (kind) {
+    case TT_GRU: return use(Gru<T>());
+    case TT_LSTM: return use(Lstm<T>());
+    default: return use(Rnn<T, NV>());
+  }
+}
+
+inline idx gates_of(idx kind) {
+  return with_cell<float>(kind, [](auto cell) { return idx(decltype(cell)::GATES); });
+}
+
 }  // namespace
 }  // namespace TT_ISA

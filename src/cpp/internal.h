@@ -33,6 +33,7 @@ struct tt_table {
   int (*step)(const tt_layers*, const void*, const void*, const void*, void*, void*, int64_t);
   int64_t (*sample)(const tt_sampler*, int64_t);
   int64_t (*reserve)(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H);
+  int64_t (*gates)(int64_t kind);
 };
 
 namespace TT_ISA {

@@ -17,13 +17,15 @@ int step(const tt_layers* s, const void* x, const void* h, const void* c, void* 
 
 int64_t reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H) {
   const idx lanes_ = type == TT_DOUBLE ? lanes<double> : lanes<float>;
-  const idx saved = kind == TT_LSTM ? Lstm<float>::SAVED : kind == TT_GRU ? Gru<float>::SAVED : 0;
+  const idx saved = with_cell<float>(kind, [](auto cell) { return idx(decltype(cell)::SAVED); });
   return T * B * up(H, lanes_) * saved;
 }
+
+int64_t gates(int64_t kind) { return kind < 0 || kind >= TT_CELLS ? 0 : gates_of(kind); }
 
 }  // namespace
 
 extern const tt_table table;
-const tt_table table = {forward, backward, head, step, sample, reserve};
+const tt_table table = {forward, backward, head, step, sample, reserve, gates};
 
 }  // namespace TT_ISA

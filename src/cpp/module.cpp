@@ -163,6 +163,17 @@ void tt_use_openmp(void* parallel, void* thread_num, void* num_threads) {
 
 void tt_poison(int64_t on) { poisoned = on != 0; }
 
+int64_t tt_sizeof(const char* name) {
+  const struct { const char* name; size_t bytes; } all[] = {
+      {"tt_sequence", sizeof(tt_sequence)}, {"tt_head", sizeof(tt_head)},
+      {"tt_stream", sizeof(tt_stream)}, {"tt_sampler", sizeof(tt_sampler)}};
+  for (const auto& one : all) {
+    if (strcmp(one.name, name) == 0) return int64_t(one.bytes);
+  }
+  return 0;
+}
+int64_t tt_gates(int64_t kind) { return current->table->gates(kind); }
+
 int64_t tt_reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H) {
   return current->table->reserve(kind, type, T, B, H);
 }

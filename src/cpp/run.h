@@ -37,10 +37,9 @@ int either(const tt_sequence& s, bool backward) {
 // The RNN's panels are as wide as wastes little: a layer of 20 units does not compute 64.
 template <class T, class W>
 int cell(const tt_sequence& s, bool backward) {
-  if (s.kind == TT_GRU) return either<T, W, Gru<T>>(s, backward);
-  if (s.kind == TT_LSTM) return either<T, W, Lstm<T>>(s, backward);
   const bool wide = up(s.H, 4 * lanes<T>) * 8 <= up(s.H, lanes<T>) * 9;
-  return wide ? either<T, W, Rnn<T, 4>>(s, backward) : either<T, W, Rnn<T, 1>>(s, backward);
+  const auto run = [&](auto cell) { return either<T, W, decltype(cell)>(s, backward); };
+  return wide ? with_cell<T, 4>(s.kind, run) : with_cell<T, 1>(s.kind, run);
 }
 
 int sequence(const tt_sequence* s, bool backward) {

@@ -296,9 +296,7 @@ int64_t ask_of(const tt_sampler& s, Ask ask) {
 
 template <class T>
 int64_t ask_kind(const tt_sampler& s, Ask ask) {
-  if (s.kind == TT_GRU) return ask_of<T, Gru<T>>(s, ask);
-  if (s.kind == TT_LSTM) return ask_of<T, Lstm<T>>(s, ask);
-  return ask_of<T, Rnn<T, 1>>(s, ask);
+  return with_cell<T>(s.kind, [&](auto cell) { return ask_of<T, decltype(cell)>(s, ask); });
 }
 
 int64_t sample(const tt_sampler* s, int64_t ask) {

@@ -99,9 +99,7 @@ struct StepLayer {
   }
 
   void run(idx begin, idx end) const {
-    if (kind == TT_GRU) return units<Gru<T>>(begin, end);
-    if (kind == TT_LSTM) return units<Lstm<T>>(begin, end);
-    units<Rnn<T, 1>>(begin, end);
+    with_cell<T>(kind, [&](auto cell) { units<decltype(cell)>(begin, end); });
   }
 };
 
@@ -131,7 +129,7 @@ TT_INLINE T* shifted(const void* base, idx place) {
 template <class T>
 int step_of(const tt_layers& s, const void* x, const void* h, const void* c, void* h_next,
             void* c_next, idx B) {
-  const idx gates = s.kind == TT_GRU ? 3 : s.kind == TT_LSTM ? 4 : 1;
+  const idx gates = gates_of(s.kind);
   const int threads = int(s.threads > TT_MAX_THREADS ? TT_MAX_THREADS : s.threads);
   for (idx layer = 0; layer < s.layers; layer++) {
     const T* const* w = reinterpret_cast<const T* const*>(s.weights) + layer * 4;

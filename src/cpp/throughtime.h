@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-enum { TT_RNN_TANH, TT_RNN_RELU, TT_RNN_IDENTITY, TT_GRU, TT_LSTM };
+enum { TT_RNN_TANH, TT_RNN_RELU, TT_RNN_IDENTITY, TT_GRU, TT_LSTM, TT_CELLS };
 enum { TT_FLOAT, TT_DOUBLE };
 
 /* One recurrent layer in one direction over a time-major batch. Pointers are to contiguous arrays
@@ -110,6 +110,11 @@ const char* tt_instructions(const char* wanted);
 /* The OpenMP runtime that the process already has: GOMP_parallel, omp_get_thread_num and
  * omp_get_num_threads. Without it, threads are started for each call that wants them. */
 void tt_use_openmp(void* parallel, void* thread_num, void* num_threads);
+
+/* Bytes of a struct by its name here, and gates of a cell: for callers to compare with theirs.
+ * 0: there is no such one. */
+int64_t tt_sizeof(const char* name);
+int64_t tt_gates(int64_t kind);
 
 /* Elements of `reserve`. */
 int64_t tt_reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H);

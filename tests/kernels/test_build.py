@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
 import json
 import os
 import shutil
@@ -22,6 +24,7 @@ from throughtime import state as states
 from throughtime.cli import main
 from throughtime.errors import BackendError
 from throughtime.kernels import native
+from throughtime.kernels.cells import CELLS
 
 REMEDY = (
     "install a C++ compiler (such as g++), then "
@@ -63,6 +66,38 @@ def test_without_the_library_auto_is_torch_and_a_named_backend_raises(no_library
     with pytest.raises(BackendError) as again:
         ours(x.float())
     assert str(again.value) == str(wrong.value)
+
+
+class Longer(ctypes.Structure):
+    """A mirror of `tt_head` with a field too many."""
+
+    _fields_ = (*native.Head._fields_, ("more", ctypes.c_int64))
+
+
+@pytest.mark.skipif(not native.available(), reason="the library was not built here")
+@pytest.mark.parametrize("different", ["struct", "cell"])
+def test_a_library_of_other_sources_is_refused(
+    different: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = ctypes.sizeof(native.Head)
+    if different == "struct":
+        monkeypatch.setitem(native.STRUCTS, "tt_head", Longer)
+        expected = f"(tt_head has {size} bytes in it, {size + 8} here)"
+    else:
+        odd = dataclasses.replace(CELLS["gru"], gates=("r", "z"))
+        monkeypatch.setitem(CELLS, "gru", odd)
+        expected = "(gru has 3 gates in it, 2 here)"
+    try:
+        native.load()
+        assert native.problem().startswith("backend 'cpu' was built from another version")
+        assert native.problem().endswith(expected)
+        assert not native.available()
+        with pytest.raises(BackendError, match="from another version of the sources"):
+            tt.GRU(2, 3, backend="cpu")
+    finally:
+        monkeypatch.undo()
+        native.load()
+    assert native.available()
 
 
 def doctor(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:

@@ -165,7 +165,7 @@ def test_bfloat16_weights_err_as_little_as_documented(
 ) -> None:
     assert "less than 0.3 % and 5 % is tested" in " ".join(str(Spec.__doc__).split())
     exact = layer(kind, 40, hidden, backend="cpu", dtype=torch.float32)
-    low = layer(kind, 40, hidden, backend="cpu", weights="bfloat16", dtype=torch.float32)
+    low = layer(kind, 40, hidden, backend="cpu", weight_dtype="bfloat16", dtype=torch.float32)
     torch.manual_seed(2)
     x = torch.randn(steps, batch, 40)
     outputs, rounded = flat(exact(x)), flat(low(x))
@@ -184,10 +184,12 @@ def test_bfloat16_weights_err_as_little_as_documented(
         assert torch.equal(low.step(x[0], state)[0], rounded[0][0])
     with pytest.raises(BackendError, match="float32 only"):
         low.double()(x.double())
-    with pytest.raises(BackendError, match="weights 'bfloat16' need backend 'cpu'"):
-        layer("gru", 2, 3, weights="bfloat16", backend="reference")(torch.zeros(1, 1, 2).double())
-    with pytest.raises(SettingError, match="weights 'int8' are not float32 or bfloat16"):
-        tt.GRU(2, 3, weights="int8")
+    with pytest.raises(BackendError, match="weight_dtype 'bfloat16' needs backend 'cpu'"):
+        layer("gru", 2, 3, weight_dtype="bfloat16", backend="reference")(
+            torch.zeros(1, 1, 2).double()
+        )
+    with pytest.raises(SettingError, match="weight_dtype 'int8' is not float32 or bfloat16"):
+        tt.GRU(2, 3, weight_dtype="int8")
 
 
 @needs_library
@@ -215,7 +217,7 @@ def test_the_operators_are_what_torch_expects() -> None:
     given = [one.requires_grad_() for one in (x, h, w_ih, w_hh)]
     arguments = (given[0], given[1], None, None, None, given[2], given[3], None, None, None, None)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(cpu.recur, (*arguments, 3, False, False, True), test_utils=tests)
+    torch.library.opcheck(cpu.recur, (*arguments, "gru", False, False, True), test_utils=tests)
 
 
 @needs_library

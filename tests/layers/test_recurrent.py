@@ -1,11 +1,13 @@
 """The layers against torch.nn, hand-unrolled computations and the plain reference."""
 
 import copy
+import inspect
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from support.close import assert_same, gradient_names, output_names
 from support.profiles import examples
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
@@ -77,6 +79,42 @@ def stepwise(layer, x, state, reset):
     return torch.cat(rows, 1), states.concatenate(finals)
 
 
+OURS_ALONE = {"weight_dtype": "float32", "backend": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(tt.RNN, nn.RNN), (tt.GRU, nn.GRU), (tt.LSTM, nn.LSTM)]
+)
+def test_signatures_are_those_of_torch_and_ours(ours, theirs):
+    def defaults(layer, *arguments):
+        module = layer(*arguments)
+        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+        return {name: getattr(module, name) for name in names}
+
+    found = inspect.signature(ours).parameters
+    sizes = {"input_size": inspect.Parameter.empty, "hidden_size": inspect.Parameter.empty}
+    plain = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+    expected = sizes | plain | {"bidirectional": False}
+    expected |= {"proj_size": 0} if ours is tt.LSTM else {}
+    if ours is tt.RNN:  # torch's fourth positional argument
+        expected = sizes | {"num_layers": 1, "nonlinearity": "tanh"} | expected
+    expected |= OURS_ALONE | {"device": None, "dtype": None}
+    assert {name: one.default for name, one in found.items()} == expected
+    assert list(found) == list(expected)
+    assert defaults(ours, 3, 4) == defaults(theirs, 3, 4)
+    given = (3, 4, 2, "relu") if ours is tt.RNN else (3, 4, 2)
+    given = (*given, False, True, 0.25, True)
+    assert defaults(ours, *given) == defaults(theirs, *given)
+    assert ours(3, 4, dtype=torch.float64).weight_ih_l0.dtype == torch.float64
+    assert ours(3, 4, device="meta").weight_ih_l0.is_meta
+
+
+def test_the_call_takes_reset_behind_the_state():
+    names = list(inspect.signature(tt.GRU.forward).parameters)
+    assert names == ["self", "input", "hx", "reset", "initial"]
+    assert names == list(inspect.signature(tt.MinGRU.forward).parameters)
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bias", [True, False])
@@ -91,10 +129,9 @@ def test_values_and_gradients_equal_torch(kind, layers, bias, bidirectional, bac
     found, expected = ours(x, state), theirs(x, state)
     inputs = [x, *states.leaves(state)]
     flat = [found[0], *states.leaves(found[1])], [expected[0], *states.leaves(expected[1])]
-    torch.testing.assert_close(*flat, **TOLERANCE)
-    torch.testing.assert_close(
-        gradients(ours, inputs, flat[0]), gradients(theirs, inputs, flat[1]), **TOLERANCE
-    )
+    assert_same(*flat, output_names(flat[0]), **TOLERANCE)
+    slopes = gradients(ours, inputs, flat[0]), gradients(theirs, inputs, flat[1])
+    assert_same(*slopes, gradient_names(inputs, ours), **TOLERANCE)
 
 
 def test_rnn_equals_the_hand_unrolled_equations():

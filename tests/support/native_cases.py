@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import throughtime as tt
+from support.close import assert_same, gradient_names, output_names
 from support.paths import TESTS
 from throughtime import state as states
 from throughtime.kernels import Spec, native
+from throughtime.kernels.cells import CELLS
 
-KINDS = ("rnn_tanh", "rnn_relu", "rnn_identity", "gru", "lstm")
-IN_TORCH = tuple(kind for kind in KINDS if kind != "rnn_identity")
+KINDS = tuple(CELLS)
+IN_TORCH = tuple(kind for kind in KINDS if CELLS[kind].torch_layer is not None)
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-GATES = {"gru": 3, "lstm": 4}
 CLASSES = {"gru": (tt.GRU, nn.GRU), "lstm": (tt.LSTM, nn.LSTM)}
 
 
@@ -57,7 +58,7 @@ def random_state(module: Any, batch: int | None) -> Any:
     shape = (rows, module.hidden_size) if batch is None else (rows, batch, module.hidden_size)
     dtype = module.weight_ih_l0.dtype
     make = lambda: torch.randn(shape, dtype=dtype).requires_grad_()  # noqa: E731
-    return (make(), make()) if isinstance(module, tt.LSTM) else make()
+    return (make(), make()) if len(module.cell.parts) == 2 else make()
 
 
 def half(state: Any) -> Any:
@@ -98,17 +99,21 @@ def flat(result: Any) -> list[Tensor]:
     return [y, *states.leaves(state)]
 
 
-def same(found: list[Tensor], expected: list[Tensor], **tolerance: float) -> None:
-    """Equal within the tolerance of float64, or the one given."""
-    torch.testing.assert_close(found, expected, equal_nan=True, **(tolerance or EXACT))
+def same(
+    found: list[Tensor], expected: list[Tensor], names: Iterable[str] = (), **tolerance: float
+) -> None:
+    """Equal within the tolerance of float64, or the one given; what differs is named."""
+    labels = list(names) or [f"tensor {i}" for i in range(len(found))]
+    assert_same(found, expected, labels, **(tolerance or EXACT))
 
 
 def compare(ours: Any, theirs: Any, inputs: list[Tensor], *args: Any) -> None:
     """Values and all gradients of two modules called alike."""
     found, expected = flat(ours(*args)), flat(theirs(*args))
-    same(found, expected)
+    same(found, expected, output_names(found))
     wanted = [*inputs, *ours.parameters()], [*inputs, *theirs.parameters()]
-    same(gradients(found, wanted[0]), gradients(expected, wanted[1]))
+    slopes = gradients(found, wanted[0]), gradients(expected, wanted[1])
+    same(*slopes, gradient_names(inputs, ours))
 
 
 @dataclass(frozen=True)
@@ -159,13 +164,13 @@ def cases(draw: Any) -> Case:
     rows, width, weights = layers * (2 if both else 1), hidden * (2 if both else 1), []
     for row in range(rows):
         first = inputs if row < rows // layers else width
-        gates = GATES.get(kind, 1) * hidden
+        gates = len(CELLS[kind].gates) * hidden
         shapes = [(gates, first), (gates, hidden), (gates,), (gates,)][: 4 if spec.bias else 2]
         weights += [torch.randn(s, dtype=torch.float64) / (1 + hidden) ** 0.5 for s in shapes]
 
     def state(rows_: int, size: int) -> Any:
         make = lambda: torch.randn(rows_, size, hidden, dtype=torch.float64)  # noqa: E731
-        return (make(), make()) if kind == "lstm" else make()
+        return (make(), make()) if len(CELLS[kind].parts) == 2 else make()
 
     x = laid_out(draw(st.sampled_from(_LAYOUTS)), steps, batch, inputs)
     density = draw(st.sampled_from([None, 0.0, 0.1, 0.5, 1.0]))

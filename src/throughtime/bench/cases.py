@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from throughtime.layers import recurrent
+from throughtime import state as states
+from throughtime.kernels import cells
+from throughtime.layers import LAYERS
 
-CELLS = ("gru", "rnn", "lstm")
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-_OURS: dict[str, Any] = {"rnn": recurrent.RNN, "gru": recurrent.GRU, "lstm": recurrent.LSTM}
+CELLS = {"gru": "gru", "rnn": "rnn_tanh", "lstm": "lstm"}  # those that torch has, and their kinds
 _TORCH: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 _TORCH_CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 
@@ -48,8 +48,8 @@ def work(cell: str, shape: Shape, training: bool) -> int:
 
     The gradients need as many again for the states and as many for the weights.
     """
-    weights = GATES[cell] * shape.hidden * (shape.inputs + shape.hidden)
-    return 2 * shape.steps * shape.batch * weights * (3 if training else 1)
+    products = cells.CELLS[CELLS[cell]].products(shape.inputs, shape.hidden)
+    return 2 * shape.steps * shape.batch * products * (3 if training else 1)
 
 
 @dataclass
@@ -73,9 +73,9 @@ class Case:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.theirs = _TORCH[self.cell](s.inputs, s.hidden)
-        self.ours = _OURS[self.cell](s.inputs, s.hidden, backend="cpu")
+        self.ours = LAYERS[self.cell](s.inputs, s.hidden, backend="cpu")
         self.ours.load_state_dict(self.theirs.state_dict())
-        count = 2 if self.cell == "lstm" else 1
+        count = self.ours.state_parts
         state = [(1, s.batch, s.hidden)] * count
         sizes = [(s.steps, s.batch, s.inputs), *state, (s.steps, s.batch, s.hidden), *state]
         drawn = [torch.randn(*size, generator=draw) for size in sizes]
@@ -99,24 +99,24 @@ class Case:
 
 def forward(case: Case, layer: Any) -> tuple[Tensor, ...]:
     """Output and final state, without gradients."""
-    state = case.start if case.cell == "lstm" else case.start[0]
+    state = case.start if len(case.start) > 1 else case.start[0]
     with torch.no_grad():
         y, after = layer(case.x, state)
-    return y, *(after if case.cell == "lstm" else (after,))
+    return y, *states.leaves(after)
 
 
 class Training:
     """A layer's output, final state, and the gradients of input, initial state and weights."""
 
     def __init__(self, case: Case, layer: Any) -> None:
-        self.layer, self.slopes, self.lstm = layer, case.slopes, case.cell == "lstm"
+        self.layer, self.slopes = layer, case.slopes
         self.x = case.x.detach().clone().requires_grad_()
         self.start = tuple(part.detach().clone().requires_grad_() for part in case.start)
         self.wanted = [self.x, *self.start, *layer.parameters()]
 
     def __call__(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        y, after = self.layer(self.x, self.start if self.lstm else self.start[0])
-        outputs = (y, *after) if self.lstm else (y, after)
+        y, after = self.layer(self.x, self.start if len(self.start) > 1 else self.start[0])
+        outputs = (y, *states.leaves(after))
         gradients = torch.autograd.grad(outputs, self.wanted, self.slopes)
         return tuple(part.detach() for part in outputs), gradients
 
@@ -148,11 +148,11 @@ class StepCase:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.theirs = _TORCH_CELLS[self.cell](s.inputs, s.hidden)
-        self.ours = _OURS[self.cell](s.inputs, s.hidden, backend="cpu")
+        self.ours = LAYERS[self.cell](s.inputs, s.hidden, backend="cpu")
         weights = {f"{name}_l0": value for name, value in self.theirs.state_dict().items()}
         self.ours.load_state_dict(weights)
         self.x = torch.randn(s.batch, s.inputs, generator=draw)
-        count = 2 if self.cell == "lstm" else 1
+        count = self.ours.state_parts
         self.start = tuple(torch.randn(s.batch, s.hidden, generator=draw) for _ in range(count))
 
     def run_torch(self, count: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
@@ -160,25 +160,20 @@ class StepCase:
         cell = self.theirs if dtype == torch.float32 else self._double()
         x, start = self.x.to(dtype), tuple(part.to(dtype) for part in self.start)
         with torch.no_grad():
-            if self.cell == "lstm":
-                state = start
-                for _ in range(count):
-                    state = cell(x, state)
-                return state
-            h = start[0]
+            state: Any = start if len(start) > 1 else start[0]
             for _ in range(count):
-                h = cell(x, h)
-            return (h,)
+                state = cell(x, state)
+        return tuple(states.leaves(state))
 
     def run_ours(self, count: int) -> tuple[Tensor, ...]:
         """The state after some of our steps."""
         x, step = self.x, self.ours.step
         parts = tuple(part.unsqueeze(0) for part in self.start)
-        state: Any = parts if self.cell == "lstm" else parts[0]
+        state: Any = parts if len(parts) > 1 else parts[0]
         with torch.no_grad():
             for _ in range(count):
                 _, state = step(x, state)
-        return tuple(part[0] for part in (state if self.cell == "lstm" else (state,)))
+        return tuple(part[0] for part in states.leaves(state))
 
     def _double(self) -> Any:
         cell = _TORCH_CELLS[self.cell](self.shape.inputs, self.shape.hidden).double()

@@ -22,7 +22,7 @@ from throughtime.history.permutation_test import OrderMatters, order_matters
 from throughtime.history.recommendation import Recommendation, recommended
 from throughtime.history.study import Study, study
 from throughtime.history.work import Work
-from throughtime.models.base import SequenceModel
+from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import threads
 from throughtime.search import views
 from throughtime.training.config import RunSettings
@@ -280,25 +280,19 @@ def _latent(
 
 
 def with_network(
-    certificate: Certificate,
-    model: SequenceModel,
-    name: str,
-    train: Sequences,
-    test: Sequences,
-    seed: int,
+    certificate: Certificate, network: FittedModel, train: Sequences, test: Sequences, seed: int
 ) -> Certificate:
     """The certificate with the memory of a trained network that beats its finite-order models.
 
     Args:
         certificate: of the same data.
-        model: the network.
-        name: what it is called.
-        train, test: the data as the network sees them; its state has seen no more than k steps
-            before each test step, for ever more k.
+        network: with its name.
+        train, test: raw data; its state has seen no more than k steps before each test step, for
+            ever more k.
         seed: of the intervals.
     """
-    points, needed = latent_gain.memory_of(model, name, train, test, seed)
-    return replace(certificate, network=Lags(needed, name, tuple(points)))
+    points, needed = latent_gain.memory_of(network, train, test, seed)
+    return replace(certificate, network=Lags(needed, network.name, tuple(points)))
 
 
 def _orders(case: Study, limit: float, tick: Callable[[str], None]) -> Trials:

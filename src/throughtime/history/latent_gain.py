@@ -26,6 +26,7 @@ from throughtime.history.work import Work
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
 from throughtime.models.closed_form import ClosedForm
+from throughtime.predict.fitted import FittedModel
 
 WORTH = 0.01  # of what the past is worth: a latent state that adds less is not worth its training
 LEAST = 0.001  # nats per step: less than that is within what training networks again varies by
@@ -171,16 +172,14 @@ def memory_curve(
 
 
 def memory_of(
-    model: SequenceModel, name: str, train: Sequences, test: Sequences, seed: int
+    network: FittedModel, train: Sequences, test: Sequences, seed: int
 ) -> tuple[list[Point], int]:
-    """The curve of `memory_curve` of a trained network, and the steps it needs.
-
-    train, test: transformed, as the model sees them.
-    """
-    targets = replace(Targets.of(test), data=test)
+    """The curve of `memory_curve` of a trained network, and the steps it needs, on raw data."""
+    model, data = network.model, network.transformed(test)
+    targets = replace(Targets.of(data), data=data)
     baseline = _constant(model.emission, model.num_differencing)
-    baseline.begin(train)
-    entrant = Entrant(name, model, targets, np.zeros(0), np.zeros(0))
+    baseline.begin(network.transformed(train))
+    entrant = Entrant(network.name, model, targets, np.zeros(0), np.zeros(0))
     return memory_curve(entrant, targets.nats(baseline), seed, lambda about: None, Work(np.inf))
 
 

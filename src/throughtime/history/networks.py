@@ -15,12 +15,12 @@ from torch import Tensor
 from throughtime import bptt
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
-from throughtime.evaluation.comparison import shown as transformed
 from throughtime.history.study import Study
 from throughtime.history.targets import Floats, Targets
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
 from throughtime.models.closed_form import ClosedForm
+from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import threads
 from throughtime.search import candidates, defaults
 from throughtime.training.config import Candidate, DataSettings, RunSettings, TrainSettings
@@ -110,7 +110,8 @@ def _trained(
     """A network trained for so many seconds at most, stopped by the validation data."""
     torch.manual_seed(training.seed)
     model = registry.build(candidate.model)
-    train, valid, test = (transformed(model, study.transforms, raw) for raw in study.raw)
+    fitted = FittedModel(name, model, study.transforms)
+    train, valid, test = map(fitted.transformed, study.raw)
     model.begin(train)
     planned = affordable(model, train, valid, training, seconds)
     with threads(training.threads or 1):

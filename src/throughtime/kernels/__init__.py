@@ -14,6 +14,7 @@ from torch import Tensor
 
 from throughtime.errors import BackendError
 from throughtime.kernels import aten, cpu, native, reference
+from throughtime.kernels.cells import CELLS, Cell
 from throughtime.kernels.native import available
 from throughtime.state import State
 
@@ -25,19 +26,36 @@ _NATIVE = (torch.float32, torch.float64)
 class Spec:
     """What is recurred: the cell and how its layers are stacked.
 
-    kind: "rnn_tanh", "rnn_relu", "rnn_identity", "gru" or "lstm". weights: "float32", or
-    "bfloat16" to use them rounded to 8 bits of precision on backend "cpu": large layers then fit
-    the cache. With torch's initial weights (16 to 512 units, up to 1,000 steps) outputs then differ
-    by 0.2 % of their spread and gradients by 0.2 % of their norm, for "rnn_relu" by 4 %; less than
-    0.3 % and 5 % is tested.
+    Attributes:
+        kind: of `cells.CELLS`.
+        num_layers: layers on top of each other.
+        bias: whether there are biases.
+        bidirectional: whether each layer runs in both directions.
+        dropout: between layers, already 0 when not training.
+        weight_dtype: "float32", or "bfloat16" to use weights rounded to 8 bits of precision on
+            backend "cpu": large layers then fit the cache. With torch's initial weights (16 to 512
+            units, up to 1,000 steps) outputs then differ by 0.2 % of their spread and gradients by
+            0.2 % of their norm, for "rnn_relu" by 4 %; less than 0.3 % and 5 % is tested.
     """
 
     kind: str
     num_layers: int = 1
     bias: bool = True
     bidirectional: bool = False
-    dropout: float = 0.0  # between layers, already 0 when not training
-    weights: str = "float32"
+    dropout: float = 0.0
+    weight_dtype: str = "float32"
+
+    @property
+    def cell(self) -> Cell:
+        return CELLS[self.kind]
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def weights_per_layer(self) -> int:
+        return 4 if self.bias else 2
 
 
 def backends() -> dict[str, bool]:
@@ -46,7 +64,11 @@ def backends() -> dict[str, bool]:
 
 
 def check(backend: str) -> str:
-    """The backend's name if it exists here. Raises BackendError otherwise."""
+    """The backend's name if it exists here.
+
+    Raises:
+        BackendError: if it does not, with what is missing.
+    """
     if backend == "cpu":
         native.require()  # says what is missing
     elif backend != "auto" and backend not in _BACKENDS:
@@ -56,14 +78,24 @@ def check(backend: str) -> str:
 
 
 def choose(kind: str, backend: str = "auto", x: Tensor | None = None) -> str:
-    """The backend that "auto" means for a cell and its input; a named one runs it or raises."""
+    """The backend that "auto" means for a cell and its input; a named one runs it or raises.
+
+    Args:
+        kind: of `cells.CELLS`.
+        backend: "auto" or a name of `backends`.
+        x: the input, if it is known: its device and type decide as well.
+
+    Raises:
+        BackendError: if the named backend does not run here or has no such cell.
+    """
+    in_torch = CELLS[kind].torch_layer is not None
     if check(backend) == "auto":
         if torch.autograd.forward_ad._current_level >= 0:
             return "reference"  # the only one that has forward mode for every cell
         if available() and (x is None or _is_native(kind, x)):
             return "cpu"
-        return "torch" if kind in aten.KINDS else "reference"
-    if backend == "torch" and kind not in aten.KINDS:
+        return "torch" if in_torch else "reference"
+    if backend == "torch" and not in_torch:
         raise BackendError(f"backend 'torch' has no {kind}; use backend='reference'")
     return backend
 
@@ -89,11 +121,23 @@ def run(
 ) -> tuple[Tensor, State]:
     """Runs a stack of recurrent layers over a time-major batch.
 
-    x: ``[T, B, I]``. state: ``[L*D, B, H]`` (LSTM: the pair (h, c)), D directions. weights: flat,
-    in torch.nn's order. reset: bool ``[T, B]``; True puts that row's state back to `initial` (zeros
-    if None; broadcastable to the state) before step t. lengths: int64 ``[B]``; a row that has ended
-    puts out zeros and keeps its state (not on backend "torch").
-    Returns the output ``[T, B, D*H]`` and the state after the last step.
+    Args:
+        spec: the cell and the stack: L layers in D directions.
+        x: ``[T, B, I]``.
+        state: ``[L*D, B, H]``, or a pair (h, c) of them for a cell with two parts of a state.
+        weights: flat, in torch.nn's order.
+        reset: bool ``[T, B]``; True puts that row's state back to `initial` before step t.
+        initial: what rows restart from, broadcastable to the state; zeros if None.
+        backend: "auto" or a name of `backends`.
+        lengths: int64 ``[B]``; a row that has ended puts out zeros and keeps its state (not on
+            backend "torch").
+
+    Returns:
+        The output ``[T, B, D*H]`` and the state after the last step.
+
+    Raises:
+        BackendError: if the named backend does not run here or does not take such a call.
+        SettingError: if sizes or types do not fit together.
     """
     more = () if lengths is None else (lengths,)
     chosen = _BACKENDS[choose(spec.kind, backend, x)]

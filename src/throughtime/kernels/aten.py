@@ -7,9 +7,9 @@ keeps oneDNN's LSTM) or repacked so that each stretch between restarts is a sequ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,12 +20,6 @@ from throughtime.state import State
 if TYPE_CHECKING:
     from throughtime.kernels import Spec
 
-KINDS: dict[str, Callable[..., Any]] = {
-    "rnn_tanh": torch.rnn_tanh,
-    "rnn_relu": torch.rnn_relu,
-    "gru": torch.gru,
-    "lstm": torch.lstm,
-}
 _STEPS_PER_CUT = 16  # cutting costs one call per cut; worthwhile while stretches stay this long
 
 
@@ -39,10 +33,8 @@ def run(
 ) -> tuple[Tensor, State]:
     """See `kernels.run`."""
     if len(x) == 0:
-        directions = 2 if spec.bidirectional else 1
-        hidden = states.apply(lambda part: part, state)
-        first = hidden[0] if isinstance(hidden, tuple) else hidden
-        return x.new_zeros(0, x.shape[1], directions * first.shape[-1]), state
+        width = spec.directions * next(states.leaves(state)).shape[-1]
+        return x.new_zeros(0, x.shape[1], width), state
     if reset is None:
         return _call(spec, weights, (x,), state)
     cuts = [0, *(reset[1:].any(1).nonzero().flatten() + 1).tolist(), len(x)]
@@ -63,8 +55,9 @@ def _call(
     state = states.apply(Tensor.contiguous, state)
     stack = (list(weights), spec.bias, spec.num_layers, spec.dropout, True, spec.bidirectional)
     layout = (False,) if len(data) == 1 else ()  # batch_first
-    y, *final = KINDS[spec.kind](*data, state, *stack, *layout)
-    return y, tuple(final) if spec.kind == "lstm" else final[0]
+    assert spec.cell.torch_layer is not None
+    y, *final = spec.cell.torch_layer(*data, state, *stack, *layout)
+    return y, tuple(final) if len(final) > 1 else final[0]
 
 
 def _repacked(
@@ -87,14 +80,15 @@ def _repacked(
     lane = position // steps
     first = position % steps == 0
     last = torch.cat([lane[1:] != lane[:-1], lane.new_ones(1, dtype=torch.bool)])
-    directions = 2 if spec.bidirectional else 1
 
     def start(part: Tensor, fresh: Tensor | float) -> Tensor:
         rows = part.index_select(1, lane)
         fresh = torch.as_tensor(fresh, dtype=part.dtype, device=part.device)
         forward = (~first | reset[0, lane]).view(1, -1, 1).expand(spec.num_layers, -1, 1)
         masks = (
-            [forward] if directions == 1 else [forward, (~last).view(1, -1, 1).expand_as(forward)]
+            [forward]
+            if spec.directions == 1
+            else [forward, (~last).view(1, -1, 1).expand_as(forward)]
         )
         mask = torch.stack(masks, 1).reshape(part.shape[0], -1, 1)
         return torch.where(mask, fresh, rows).index_select(1, sorting)
@@ -111,7 +105,7 @@ def _repacked(
 
     def finish(part: Tensor) -> Tensor:
         ahead = part.index_select(1, rank[last])
-        if directions == 1:
+        if spec.directions == 1:
             return ahead
         back = part.index_select(1, rank[first])
         return torch.stack([ahead[0::2], back[1::2]], 1).flatten(0, 1)

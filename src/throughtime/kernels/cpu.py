@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -18,15 +18,19 @@ from torch import Tensor
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
 from throughtime.kernels import native, stack
+from throughtime.kernels.cells import CELLS
+from throughtime.kernels.stack import LayerArguments
 from throughtime.state import State
 
 if TYPE_CHECKING:
     from throughtime.kernels import Spec
 
-KINDS = {"rnn_tanh": 0, "rnn_relu": 1, "rnn_identity": 2, "gru": 3, "lstm": 4}
-TYPES = {torch.float32: 0, torch.float64: 1}
-GATES = {KINDS["gru"]: 3, KINDS["lstm"]: 4}
-_LSTM = KINDS["lstm"]
+_TENSORS = LayerArguments._fields[: LayerArguments._fields.index("kind")]
+_WEIGHTED = _TENSORS[: _TENSORS.index("reset")]  # those that have gradients
+_SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", str: "str", bool: "bool"}
+_SCHEMA = ", ".join(
+    f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in get_type_hints(LayerArguments).items()
+)  # of torch's operators
 _data_ptr = Tensor.data_ptr
 _dynamo = torch.compiler.is_dynamo_compiling
 _modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
@@ -52,80 +56,60 @@ def run(
     """
     if torch.autograd.forward_ad._current_level >= 0:
         raise BackendError(_ONCE)
-    low = spec.weights == "bfloat16"
+    low = spec.weight_dtype == "bfloat16"
     if x.device.type != "cpu":
         raise BackendError(f"backend 'cpu' runs on the CPU, not on {x.device}; use backend='auto'")
     if torch.is_autocast_enabled("cpu"):
         x, state, initial = _cast((x, state, initial), weights[0].dtype)
-    if x.dtype not in TYPES or (low and x.dtype != torch.float32):
+    if x.dtype not in native.TYPES or (low and x.dtype != torch.float32):
         taken = "float32 only with weights in bfloat16" if low else "float32 and float64"
         raise BackendError(f"backend 'cpu' computes in {taken}, not in {x.dtype}")
 
-    def scan(
-        kind: str, x: Tensor, state: State, w: Sequence[Tensor], reset: Tensor | None,
-        initial: State, lengths: Tensor | None, reverse: bool,
-    ) -> tuple[Tensor, State]:  # fmt: skip
-        return _layer(KINDS[kind], x, state, w, reset, initial, lengths, reverse, low)
-
-    return stack.run(scan, spec, x, state, weights, reset, initial, lengths)
+    return stack.run(_layer, spec, x, state, weights, reset, initial, lengths)
 
 
 def _cast(state: State, dtype: torch.dtype) -> State:
     return states.apply(lambda part: part.to(dtype), state)
 
 
-def _layer(
-    kind: int, x: Tensor, state: State, w: Sequence[Tensor], reset: Tensor | None, initial: State,
-    lengths: Tensor | None, reverse: bool, low: bool,
-) -> tuple[Tensor, State]:  # fmt: skip
-    h0, c0 = state if kind == _LSTM else (state, None)
-    restart = initial if kind == _LSTM and initial is not None else (initial, None)
-    batch, hidden = x.shape[1], w[1].shape[1]
-    rows = [
-        None if part is None else part.expand(batch, hidden).contiguous()
-        for part in (h0, c0, *restart)
+def _layer(given: LayerArguments) -> tuple[Tensor, State]:
+    batch, hidden = given.x.shape[1], given.w_hh.shape[1]
+    rows = (given.h0, given.c0, given.h_restart, given.c_restart)
+    others = (given.w_ih, given.w_hh, given.b_ih, given.b_hh, given.reset, given.lengths)
+    tensors = [
+        given.x if given.x.stride(-1) == 1 else given.x.contiguous(),
+        *(None if part is None else part.expand(batch, hidden).contiguous() for part in rows),
+        *(None if part is None else part.contiguous() for part in others),
     ]
-    w_ih, w_hh, b_ih, b_hh = [part.contiguous() for part in w] if len(w) == 4 else [
-        *(part.contiguous() for part in w), None, None
-    ]  # fmt: skip
-    if x.stride(-1) != 1:
-        x = x.contiguous()
-    tensors = [x, *rows, w_ih, w_hh, b_ih, b_hh]
-    _check_sizes(kind, x, tensors, reset, lengths)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    laid_out = (*tensors, given.kind, given.reverse, given.low, keep)
+    _check_sizes(LayerArguments(*laid_out))  # type: ignore[arg-type]
     call: Any = _Recur.apply if keep else _forward
     if seen_by_torch():
         call = recur if _recorded() else _TransformedRecur.apply
-    y, h, c, _ = call(
-        x, *rows, w_ih, w_hh, b_ih, b_hh,
-        None if reset is None else reset.contiguous(),
-        None if lengths is None else lengths.contiguous(), kind, reverse, low, keep,
-    )  # fmt: skip
-    return y, (h, c) if kind == _LSTM else h
+    y, h, c, _ = call(*laid_out)
+    return y, h if given.c0 is None else (h, c)
 
 
-def _check_sizes(
-    kind: int, x: Tensor, tensors: Sequence[Tensor | None], reset: Tensor | None,
-    lengths: Tensor | None,
-) -> None:  # fmt: skip
+def _check_sizes(given: LayerArguments) -> None:
     """C reads what it is pointed at: nothing of another size, type or device gets there."""
-    steps, batch, inputs = x.shape
-    w_ih, w_hh, *biases = tensors[5:]
-    hidden = w_hh.shape[1]  # type: ignore[union-attr]
-    gates = GATES.get(kind, 1) * hidden
+    steps, batch, inputs = given.x.shape
+    hidden = given.w_hh.shape[1]
+    gates = len(CELLS[given.kind].gates) * hidden
+    reset, lengths = given.reset, given.lengths
     right = (
-        w_ih.shape == (gates, inputs)  # type: ignore[union-attr]
-        and w_hh.shape == (gates, hidden)  # type: ignore[union-attr]
-        and all(b is None or b.shape == (gates,) for b in biases)
+        given.w_ih.shape == (gates, inputs)
+        and given.w_hh.shape == (gates, hidden)
+        and all(b is None or b.shape == (gates,) for b in (given.b_ih, given.b_hh))
         and (reset is None or (reset.shape == (steps, batch) and reset.dtype == torch.bool))
         and (lengths is None or (lengths.shape == (batch,) and lengths.dtype == torch.int64))
     )
     if not right:
         raise SettingError("weights, reset or lengths do not have the sizes of input and state")
-    for tensor in tensors:
-        if tensor is not None and tensor.dtype != x.dtype:
-            raise SettingError(f"input is {x.dtype}, but a state or weight is {tensor.dtype}")
-    for tensor in (*tensors, reset, lengths):
+    for name in _TENSORS:
+        tensor = getattr(given, name)
+        if tensor is not None and name in _WEIGHTED and tensor.dtype != given.x.dtype:
+            raise SettingError(f"input is {given.x.dtype}, but a state or weight is {tensor.dtype}")
         if tensor is not None and tensor.device.type != "cpu":
             raise SettingError(f"input is on the CPU, but a state or weight on {tensor.device}")
 
@@ -139,52 +123,51 @@ def _recorded() -> bool:
     return _dynamo() or _modes() > 0
 
 
-def _forward(
-    x: Tensor, h0: Tensor, c0: Tensor | None, h_restart: Tensor | None, c_restart: Tensor | None,
-    w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None, reset: Tensor | None,
-    lengths: Tensor | None, kind: int, reverse: bool, low: bool, keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """A layer in one direction: (y [T, B, H], h [B, H], c [B, H] or empty, what backward needs)."""
-    found = _empty(x, h0, kind, keep)
+def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`LayerArguments` to (y [T, B, H], h [B, H], c [B, H] or empty, what backward needs)."""
+    given = LayerArguments(*inputs)
+    found = _empty(given)
     y, h, c, reserve = found
-    call = _arguments(
-        x, h0, c0, h_restart, c_restart, w_ih, w_hh, b_ih, b_hh, reset, lengths, kind, reverse, low
-    )
+    call = _sequence(given)
     call.y, call.h_end, call.c_end = y.data_ptr(), h.data_ptr(), c.data_ptr()
-    call.reserve = reserve.data_ptr() if keep and reserve.numel() else None
+    call.reserve = reserve.data_ptr() if given.keep and reserve.numel() else None
     native.check(native.library().tt_forward(ctypes.byref(call)))
     return found
 
 
-recur = torch.library.custom_op("throughtime::recur", mutates_args=())(_forward)
+recur = torch.library.custom_op(
+    "throughtime::recur", _forward, mutates_args=(),
+    schema=f"({_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
+)  # fmt: skip
 
 
 @recur.register_fake
-def _(x: Tensor, h0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _empty(x, h0, rest[9], rest[12])
+def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _empty(LayerArguments(*inputs))
 
 
-def _empty(x: Tensor, h0: Tensor, kind: int, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    steps, batch, _ = x.shape
-    hidden = h0.shape[1]
-    cell = x.new_empty(batch, hidden) if kind == _LSTM else x.new_empty(0)
+def _empty(given: LayerArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    x, (steps, batch, _), hidden = given.x, given.x.shape, given.h0.shape[1]
+    cell = x.new_empty(0) if given.c0 is None else x.new_empty(batch, hidden)
     size = 0
-    if keep:  # steps and batch may be symbols of torch.compile, which C does not know
-        size = steps * batch * native.library().tt_reserve(kind, TYPES[x.dtype], 1, 1, int(hidden))
+    if given.keep:  # steps and batch may be symbols of torch.compile, which C does not know
+        number = CELLS[given.kind].number
+        row = native.library().tt_reserve(number, native.TYPES[x.dtype], 1, 1, int(hidden))
+        size = steps * batch * row
     return x.new_empty(steps, batch, hidden), x.new_empty(batch, hidden), cell, x.new_empty(size)
 
 
-def _arguments(
-    x: Tensor, h0: Tensor, c0: Tensor | None, h_restart: Tensor | None, c_restart: Tensor | None,
-    w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None, reset: Tensor | None,
-    lengths: Tensor | None, kind: int, reverse: bool, low: bool,
-) -> native.Sequence:  # fmt: skip
-    return native.Sequence(
-        kind, TYPES[x.dtype], low, *x.shape, h0.shape[1], reverse, torch.get_num_threads(),
-        x.data_ptr(), x.stride(0), x.stride(1),
-        *map(native.address, (h0, c0, h_restart, c_restart)),
-        *map(native.address, (w_ih, w_hh, b_ih, b_hh, reset, lengths)),
+def _sequence(given: LayerArguments) -> native.Sequence:
+    """The arguments as C takes them, its tensors under the same names."""
+    x, (steps, batch, inputs) = given.x, given.x.shape
+    call = native.Sequence(
+        CELLS[given.kind].number, native.TYPES[x.dtype], given.low, steps, batch, inputs,
+        given.h0.shape[1], given.reverse, torch.get_num_threads(),
     )  # fmt: skip
+    call.x_t, call.x_b = x.stride(0), x.stride(1)
+    for name in _TENSORS:
+        setattr(call, name, native.address(getattr(given, name)))
+    return call
 
 
 def _no_vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
@@ -192,14 +175,14 @@ def _no_vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.kind, ctx.reverse, ctx.low, _ = inputs
     y, _h, _c, reserve = output
-    ctx.save_for_backward(*tensors, y, reserve)
+    ctx.options = inputs[len(_TENSORS) :]
+    ctx.save_for_backward(*inputs[: len(_TENSORS)], y, reserve)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, _: Any) -> Any:
-    wanted = [bool(need) for need in ctx.needs_input_grad[:9]]
+    wanted = [bool(need) for need in ctx.needs_input_grad[: len(_WEIGHTED)]]
     for part in (dy, dh, dc):  # is_grads_batched of torch.autograd.grad, an older kind of vmap
         if part is not None and torch._C._functorch.is_legacy_batchedtensor(part):
             raise BackendError(_ONCE)
@@ -207,12 +190,11 @@ def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None,
     call: Any = _gradients_of
     if torch.is_grad_enabled() or seen_by_torch():
         call = recur_backward if _recorded() else _TransformedGradients.apply
-    found = call(
-        dy, dh, None if ctx.kind != _LSTM else dc, *ctx.saved_tensors, ctx.kind, ctx.reverse,
-        ctx.low, wanted,
-    )  # fmt: skip
+    *tensors, y, reserve = ctx.saved_tensors
+    dc = dc if LayerArguments(*tensors, *ctx.options).c0 is not None else None
+    found = call(dy, dh, dc, *tensors, *ctx.options, y, reserve, wanted)
     gradients = [one if need else None for one, need in zip(found, wanted, strict=True)]
-    return *gradients, *(None,) * 6
+    return *gradients, *(None,) * (len(LayerArguments._fields) - len(_WEIGHTED))
 
 
 recur.register_autograd(_backward, setup_context=_keep)
@@ -232,49 +214,48 @@ class _Recur(torch.autograd.Function):
     backward = staticmethod(_backward)
 
 
-def _gradients_of(
-    dy: Tensor | None, dh: Tensor | None, dc: Tensor | None,
-    x: Tensor, h0: Tensor, c0: Tensor | None, h_restart: Tensor | None, c_restart: Tensor | None,
-    w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None, reset: Tensor | None,
-    lengths: Tensor | None, y: Tensor, reserve: Tensor, kind: int, reverse: bool, low: bool,
-    wanted: list[bool],
-) -> list[Tensor]:  # fmt: skip
-    """The gradients of the first nine arguments of `recur`; empty where not wanted."""
-    found = _targets(x, h0, c0, h_restart, c_restart, w_ih, w_hh, b_ih, b_hh, wanted)
-    call = _arguments(
-        x, h0, c0, h_restart, c_restart, w_ih, w_hh, b_ih, b_hh, reset, lengths, kind, reverse, low
-    )
+def _gradients_of(*inputs: Any) -> list[Tensor]:
+    """The gradients of the weighted arguments of `recur`; empty where not wanted.
+
+    inputs: those of y, h and c, the `LayerArguments`, y, what forward kept, and which are wanted.
+    """
+    dy, dh, dc, *arguments, y, reserve, wanted = inputs
+    given = LayerArguments(*arguments)
+    found = _targets(given, wanted)
+    call = _sequence(given)
     if dy is not None:
         dy = dy if dy.stride(-1) == 1 else dy.contiguous()
         call.dy, call.dy_t, call.dy_b = dy.data_ptr(), dy.stride(0), dy.stride(1)
     ends = [None if part is None else part.contiguous() for part in (dh, dc)]
     call.dh_end, call.dc_end = map(native.address, ends)
     call.y, call.reserve = y.data_ptr(), reserve.data_ptr() if reserve.numel() else None
-    names = ("dx", "dh0", "dc0", "dh_restart", "dc_restart", "dw_ih", "dw_hh", "db_ih", "db_hh")
-    for name, tensor in zip(names, found, strict=True):
-        setattr(call, name, tensor.data_ptr() if tensor.numel() else None)
+    for name, tensor in zip(_WEIGHTED, found, strict=True):
+        setattr(call, f"d{name}", tensor.data_ptr() if tensor.numel() else None)
     native.check(native.library().tt_backward(ctypes.byref(call)))
     return found
 
 
-def _targets(*sources: Any) -> list[Tensor]:
-    *tensors, wanted = sources
-    x = tensors[0]
-    always = (False, True, True, False, False, True, True, False, False)  # what C has no null for
+def _targets(given: LayerArguments, wanted: Sequence[bool]) -> list[Tensor]:
+    always = ("h0", "c0", "w_ih", "w_hh")  # what C has no null for
     return [
-        x.new_empty(0 if t is None or not (need or must) else t.shape)
-        for t, need, must in zip(tensors, wanted, always, strict=True)
+        given.x.new_empty(0 if (t := getattr(given, name)) is None else t.shape)
+        if need or name in always
+        else given.x.new_empty(0)
+        for name, need in zip(_WEIGHTED, wanted, strict=True)
     ]
 
 
-recur_backward = torch.library.custom_op("throughtime::recur_backward", mutates_args=())(
-    _gradients_of
-)
+recur_backward = torch.library.custom_op(
+    "throughtime::recur_backward", _gradients_of, mutates_args=(),
+    schema=f"(Tensor? dy, Tensor? dh, Tensor? dc, {_SCHEMA}, Tensor kept_y, Tensor reserve, "
+    "bool[] wanted) -> Tensor[]",
+)  # fmt: skip
 
 
 @recur_backward.register_fake
-def _(dy: Any, dh: Any, dc: Any, *rest: Any) -> list[Tensor]:
-    return _targets(*rest[:9], rest[-1])
+def _(*inputs: Any) -> list[Tensor]:
+    _dy, _dh, _dc, *arguments, _y, _reserve, wanted = inputs
+    return _targets(LayerArguments(*arguments), wanted)
 
 
 def _no_second(ctx: Any, *gradients: Any) -> Any:
@@ -323,20 +304,20 @@ class Stream:
 
     def __init__(self, spec: Spec, weights: Sequence[Tensor], batch: int) -> None:
         self.addresses = [w.data_ptr() for w in weights]
-        per_layer = 4 if spec.bias else 2
+        per_layer = spec.weights_per_layer
         table = [0] * (4 * spec.num_layers)
         for i, address in enumerate(self.addresses):
             table[i // per_layer * 4 + i % per_layer] = address
         self.table = (ctypes.c_uint64 * len(table))(*table)
-        self.owner, self.lstm = get_ident(), spec.kind == "lstm"
+        self.owner, self.pair = get_ident(), len(spec.cell.parts) == 2
         self.threads, self.dtype = torch.get_num_threads(), weights[0].dtype
         self.inference = torch.is_inference_mode_enabled()
         hidden, inputs = weights[1].shape[1], weights[0].shape[1]
         self.x_shape = torch.Size((batch, inputs))
         self.h_shape = torch.Size((spec.num_layers, batch, hidden))
         self.arguments = native.Stream(
-            KINDS[spec.kind], TYPES[self.dtype], spec.num_layers, inputs, hidden, self.threads,
-            ctypes.addressof(self.table), batch,
+            spec.cell.number, native.TYPES[self.dtype], spec.num_layers, inputs, hidden,
+            self.threads, ctypes.addressof(self.table), batch,
         )  # fmt: skip
         self.place = ctypes.addressof(self.arguments)
         self.call = native.stream_step()
@@ -372,13 +353,14 @@ class Stream:
     def _continue(self, state: State) -> bool:
         """Takes up a state that is not the last one; False if it is not of the right kind."""
         h, c = state if isinstance(state, tuple) else (state, None)
-        for part in (h, c) if self.lstm else (h,):
+        for part in (h, c) if self.pair else (h,):
             if (
                 not isinstance(part, Tensor) or part.shape != self.h_shape
                 or part.dtype is not self.dtype or not part.is_cpu or not part.is_contiguous()
             ):  # fmt: skip
                 return False
-        self.arguments.h, self.arguments.c = _address(h), _address(c) if self.lstm else None
+        self.arguments.h = native.address(h)
+        self.arguments.c = native.address(c) if self.pair else None
         return True
 
     def _prepare(self) -> None:
@@ -388,12 +370,8 @@ class Stream:
         states: list[State] = list(h.unbind())
         arguments = self.arguments
         arguments.y_next, arguments.h_next = y.data_ptr(), h.data_ptr()
-        if self.lstm:
+        if self.pair:
             c = torch.empty_like(h)
             arguments.c_next = c.data_ptr()
             states = list(zip(h.unbind(), c.unbind(), strict=True))
         self.ready = list(zip(y.unbind(), states, strict=True))[::-1]
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from throughtime.errors import BackendError
+from throughtime.kernels.cells import CELLS
 
 FORCE = "THROUGHTIME_INSTRUCTIONS"  # avx512, avx2, neon or baseline: for tests
 _LIBRARY = Path(__file__).with_name("_native.so")
+TYPES = {torch.float32: 0, torch.float64: 1}  # TT_FLOAT, TT_DOUBLE
 _NUMBERS = ("kind", "type", "low", "T", "B", "I", "H", "reverse", "threads")
 _FORWARD = (
     "h0", "c0", "h_restart", "c_restart", "w_ih", "w_hh", "b_ih", "b_hh", "reset", "lengths",
@@ -84,6 +86,7 @@ class Sampler(ctypes.Structure):
     ]
 
 
+STRUCTS = {"tt_sequence": Sequence, "tt_head": Head, "tt_stream": Stream, "tt_sampler": Sampler}
 REMEDY = (
     "install a C++ compiler (such as g++), then "
     "pip install --force-reinstall --no-deps --no-cache-dir throughtime"
@@ -116,12 +119,33 @@ def load(path: Path = _LIBRARY) -> None:
     found.tt_instructions.argtypes = [ctypes.c_char_p]
     found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
     found.tt_poison.argtypes = [ctypes.c_int64]
+    _wrong = _mismatch(found)
+    if _wrong:
+        return
     wanted = os.environ.get(FORCE)
     if wanted and found.tt_instructions(wanted.encode()) is None:
         _wrong = f"{FORCE}={wanted}: this machine does not run these instructions"
         return
     _share_threads(found)
     _library = found
+
+
+def _mismatch(found: ctypes.CDLL) -> str:
+    """What C and this package hold different of each other; empty where they agree."""
+    was = "backend 'cpu' was built from another version of the sources"
+    if not hasattr(found, "tt_sizeof"):
+        return was
+    found.tt_sizeof.restype, found.tt_sizeof.argtypes = ctypes.c_int64, [ctypes.c_char_p]
+    found.tt_gates.restype, found.tt_gates.argtypes = ctypes.c_int64, [ctypes.c_int64]
+    for name, struct in STRUCTS.items():
+        here, there = ctypes.sizeof(struct), found.tt_sizeof(name.encode())
+        if here != there:
+            return f"{was} ({name} has {there} bytes in it, {here} here)"
+    for cell in CELLS.values():
+        here, there = len(cell.gates), found.tt_gates(cell.number)
+        if here != there:
+            return f"{was} ({cell.kind} has {there} gates in it, {here} here)"
+    return ""
 
 
 def available() -> bool:

@@ -1,6 +1,19 @@
 """Recurrent layers: torch.nn's constructors, parameters and numbers, and more."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from throughtime.layers.mingru import MinGRU
 from throughtime.layers.recurrent import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "MinGRU"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "MinGRU"]
+
+LAYERS: dict[str, Callable[..., Any]] = {
+    "rnn": RNN,
+    "rnn_relu": partial(RNN, nonlinearity="relu"),
+    "rnn_identity": partial(RNN, nonlinearity="identity"),
+    "gru": GRU,
+    "lstm": LSTM,
+    "mingru": MinGRU,
+}  # by the name of the cell in models and files

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from throughtime import state as states
-from throughtime.errors import SettingError
+from throughtime.errors import BackendError, SettingError
 from throughtime.layers.parallel_scan import scan
 from throughtime.state import State, Traced
 
@@ -23,13 +23,24 @@ from throughtime.state import State, Traced
 class MinGRU(nn.Module):
     """``h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ (W_h x_t + b_h)``, ``z_t = σ(W_z x_t + b_z)``.
 
-    Feng et al. (2024), "Were RNNs All We Needed?". Arguments, shapes and parameter names are those
-    of `tt.GRU`, without the recurrent ones: ``weight_ih_l0`` ``[2H, I]``, ``bias_ih_l0`` ``[2H]``,
-    rows of z first. Plain torch: derivatives of any order, on any device.
+    Feng et al. (2024), "Were RNNs All We Needed?". Shapes and parameter names as for `tt.GRU`,
+    without the recurrent ones: ``weight_ih_l0`` ``[2H, I]``, ``bias_ih_l0`` ``[2H]``, rows of z
+    first. Plain torch: derivatives of any order, on any device.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, device, dtype: as for
+            `tt.RNN`.
+        backend: "auto" or "reference", which are the same here.
+
+    Raises:
+        BackendError: for another backend.
+        SettingError: for sizes or a dropout that make no sense.
     """
 
     kind = "mingru"
     backend = "reference"  # as tt.GRU calls plain torch; there is no other
+    state_parts = 1
+    memory_gates = (None, 0)  # as of tt.GRU: none keeps the state, z admits the input
 
     def __init__(
         self,
@@ -39,8 +50,13 @@ class MinGRU(nn.Module):
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
+        backend: str = "auto",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if backend not in ("auto", self.backend):
+            raise BackendError(f"mingru runs on backend '{self.backend}', not '{backend}'")
         for name, size in (("hidden_size", hidden_size), ("num_layers", num_layers)):
             if size < 1:
                 raise SettingError(f"{name} must be at least 1, got {size}")
@@ -50,12 +66,10 @@ class MinGRU(nn.Module):
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         for layer in range(num_layers):
             width = hidden_size if layer else input_size
-            weight = nn.Parameter(torch.empty(2 * hidden_size, width))
-            self.register_parameter(f"weight_ih_l{layer}", weight)
-            if bias:
-                self.register_parameter(
-                    f"bias_ih_l{layer}", nn.Parameter(torch.empty(2 * hidden_size))
-                )
+            shapes = {"weight": (2 * hidden_size, width), "bias": (2 * hidden_size,)}
+            for name in ("weight", "bias")[: 1 + bias]:
+                parameter = nn.Parameter(torch.empty(shapes[name], device=device, dtype=dtype))
+                self.register_parameter(f"{name}_ih_l{layer}", parameter)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -79,11 +93,19 @@ class MinGRU(nn.Module):
     ) -> tuple[Tensor, State]:
         """Runs the layer(s) over a sequence, all steps at once.
 
-        input: ``[T, B, I]``, ``[B, T, I]`` (batch_first) or ``[T, I]``. hx: ``[L, B, H]``
-        (``[L, H]`` unbatched), or what `traced` makes; zeros (or `initial`) when None. reset: bool
-        ``[T, B]`` (``[B, T]`` if batch_first; ``[T]`` unbatched): True restarts that row before
-        step t. initial: the state that rows restart from, ``[L, 1 or B, H]``; zeros when None.
-        Returns the output, laid out as the input, and the state after the last step.
+        Args:
+            input: ``[T, B, I]``, ``[B, T, I]`` (batch_first) or ``[T, I]``.
+            hx: the state before, ``[L, B, H]`` (``[L, H]`` unbatched), or what `traced` makes;
+                zeros (or `initial`) when None.
+            reset: bool ``[T, B]`` (``[B, T]`` if batch_first; ``[T]`` unbatched): True restarts
+                that row before step t.
+            initial: the state that rows restart from, ``[L, 1 or B, H]``; zeros when None.
+
+        Returns:
+            The output, laid out as the input, and the state after the last step.
+
+        Raises:
+            SettingError: if input or `reset` have other shapes or types.
         """
         if not isinstance(input, Tensor) or input.dim() not in (2, 3):
             raise SettingError(

@@ -16,31 +16,64 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from throughtime import kernels
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
-from throughtime.kernels import Spec, cpu
+from throughtime.kernels import Spec, cpu, native
+from throughtime.kernels.cells import CELLS, Cell
 from throughtime.kernels.stack import layer_state
 from throughtime.state import State
 
-_CELLS: dict[str, Any] = {
-    "rnn_tanh": torch.rnn_tanh_cell,
-    "rnn_relu": torch.rnn_relu_cell,
-    "gru": torch.gru_cell,
-    "lstm": torch.lstm_cell,
-}
 _FEW_ROWS = 8  # more of them are better served by packed weights
 
 
 class _Recurrent(nn.RNNBase):
-    """What the three layers add to torch.nn's.
+    """What our layers add to torch.nn's.
 
     They share torch.nn's base and use its code, but do not inherit from torch.nn.RNN, GRU and LSTM
     themselves: torch.compile refuses every instance of these (`torch._dynamo.config.allow_rnn`).
     """
 
-    parent: type[nn.RNNBase]  # torch.nn's
+    parent: type[nn.RNNBase] | None = None  # torch.nn's, where there is one
     backend: str
-    weights: str = "float32"
+    weight_dtype: str = "float32"
     kind: str
     _stream: cpu.Stream | None = None
+
+    def __init__(
+        self, *sizes: Any, weight_dtype: str | torch.dtype, backend: str, **options: Any
+    ) -> None:
+        kernels.check(backend)
+        known = self.cell.mode in ("RNN_TANH", "RNN_RELU", "GRU", "LSTM")
+        super().__init__(self.cell.mode if known else "LSTM", *sizes, **options)
+        if not known:
+            self._keep_gates()
+        self.backend, self.weight_dtype = backend, str(weight_dtype).removeprefix("torch.")
+        if self.weight_dtype not in ("float32", "bfloat16"):
+            raise SettingError(f"weight_dtype '{weight_dtype}' is not float32 or bfloat16")
+
+    def _keep_gates(self) -> None:
+        """Of the LSTM's four gates as many as a cell has that torch.nn does not know."""
+        self.mode, rows = self.cell.mode, len(self.cell.gates) * self.hidden_size
+        for name in self._names:
+            setattr(self, name, nn.Parameter(getattr(self, name).detach()[:rows].clone()))
+
+    def flatten_parameters(self) -> None:
+        """For cuDNN, which has torch.nn's cells only."""
+        if self.parent is not None:
+            super().flatten_parameters()
+
+    @property
+    def cell(self) -> Cell:
+        """The row of the table of cells."""
+        return CELLS[self.kind]
+
+    @property
+    def state_parts(self) -> int:
+        """Tensors in a state."""
+        return len(self.cell.parts)
+
+    @property
+    def memory_gates(self) -> tuple[int | None, int | None]:
+        """The gates that keep the state and that admit the input, if there are such ones."""
+        return self.cell.keep, self.cell.admit
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -54,18 +87,25 @@ class _Recurrent(nn.RNNBase):
         reset: Tensor | None = None,
         initial: State = None,
     ) -> tuple[Any, State]:
-        """Runs the layer(s) over a sequence; with `reset` None this is torch.nn's forward.
+        """Runs the layer(s) over a sequence; without `reset` this is torch.nn's forward.
 
-        input: ``[T, B, I]``, ``[B, T, I]`` (batch_first), ``[T, I]`` or a PackedSequence.
-        hx: as in torch.nn, zeros (or `initial`) when None.
-        reset: bool ``[T, B]`` (``[B, T]`` if batch_first; ``[T]`` unbatched): True restarts that
-        row before step t. initial: the state that rows restart from, ``[L*D, 1 or B, H]``; zeros
-        when None.
-        Returns the output and the state after the last step, laid out as in torch.nn.
+        Args:
+            input: ``[T, B, I]``, ``[B, T, I]`` (batch_first), ``[T, I]`` or a PackedSequence.
+            hx: the state before, as in torch.nn; zeros (or `initial`) when None.
+            reset: bool ``[T, B]`` (``[B, T]`` if batch_first; ``[T]`` unbatched): True restarts
+                that row before step t.
+            initial: the state that rows restart from, ``[L*D, 1 or B, H]``; zeros when None.
+
+        Returns:
+            The output and the state after the last step, laid out as in torch.nn.
+
+        Raises:
+            BackendError: if the layer's backend does not take this call.
+            SettingError: if `reset` does not fit the input.
         """
         backend = self._choose(input)
         plain = reset is None and initial is None
-        if plain and backend == "torch":
+        if plain and backend == "torch" and self.parent is not None:
             return self.parent.forward(self, input, hx)
         hx = tuple(hx) if isinstance(hx, list) else hx
         if not self._takes(input, hx):
@@ -80,7 +120,7 @@ class _Recurrent(nn.RNNBase):
         time_dim = 1 if batched and self.batch_first else 0
         x = input if batched else input.unsqueeze(1)
         x = x.transpose(0, 1) if time_dim else x
-        state = hx if batched or hx is None else _map(hx, lambda part: part.unsqueeze(1))
+        state = hx if batched or hx is None else states.apply(lambda part: part.unsqueeze(1), hx)
         if state is None:
             state = self._start(x, initial)
         if reset is not None:
@@ -88,7 +128,7 @@ class _Recurrent(nn.RNNBase):
         y, state = kernels.run(self._spec(), x, state, self._flat(), reset, initial, backend)
         y = y.transpose(0, 1) if time_dim else y
         if not batched:
-            y, state = y.squeeze(1), _map(state, lambda part: part.squeeze(1))
+            y, state = y.squeeze(1), states.apply(lambda part: part.squeeze(1), state)
         return y, state
 
     def _packed(
@@ -111,8 +151,15 @@ class _Recurrent(nn.RNNBase):
     def step(self, x_t: Tensor, state: State = None) -> tuple[Tensor, State]:
         """One step: the same numbers as the sequence call.
 
-        x_t: ``[B, I]``. state: ``[L, B, H]`` (LSTM: (h, c)), zeros when None.
-        Returns the output ``[B, H]`` and the next state. Raises SettingError if bidirectional.
+        Args:
+            x_t: ``[B, I]``.
+            state: ``[L, B, H]`` (LSTM: (h, c)); zeros when None.
+
+        Returns:
+            The output ``[B, H]`` and the next state.
+
+        Raises:
+            SettingError: if the layer is bidirectional.
         """
         stream = self._stream
         if stream is not None and not torch.is_grad_enabled() and not cpu.seen_by_torch():
@@ -132,24 +179,23 @@ class _Recurrent(nn.RNNBase):
                 self._spec(), x_t.unsqueeze(0), state, self._flat(), None, None, backend
             )
             return y[0], state
-        cell, weights = _CELLS[self.kind], self._flat()
+        step, weights = self.cell.torch_step, self._flat()
+        assert step is not None
         per_layer, y, finals = (4 if self.bias else 2), x_t, []
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
                 y = F.dropout(y, self.dropout)
             w = weights[layer * per_layer : (layer + 1) * per_layer]
-            after = cell(y, layer_state(state, layer), *w)
-            finals.append(after)
-            y = after[0] if self.kind == "lstm" else after
-        if self.kind == "lstm":
-            return y, (torch.stack([f[0] for f in finals]), torch.stack([f[1] for f in finals]))
-        return y, torch.stack(finals)
+            after = step(y, layer_state(state, layer), *w)
+            finals.append(states.apply(lambda part: part.unsqueeze(0), after))
+            y = next(states.leaves(after))
+        return y, states.concatenate(finals, dim=0)
 
     def _has_cell(self, backend: str) -> bool:
         """Whether torch's cell gives the numbers of this backend."""
-        rounded = self.weights != "float32" or torch.is_autocast_enabled("cpu")
+        rounded = self.weight_dtype != "float32" or torch.is_autocast_enabled("cpu")
         return (
-            self.kind in _CELLS
+            self.cell.torch_step is not None
             and not self.proj_size
             and backend != "reference"
             and not (rounded and backend == "cpu")
@@ -161,7 +207,7 @@ class _Recurrent(nn.RNNBase):
         weights = self._flat()
         return (
             self._choose(x_t) == "cpu"
-            and self.weights == "float32"
+            and self.weight_dtype == "float32"
             and not self.proj_size
             and 0 < len(x_t) <= _FEW_ROWS
             and x_t.shape[1] == self.input_size
@@ -170,7 +216,7 @@ class _Recurrent(nn.RNNBase):
             and tuple(self._parameters) == self._names  # and none is computed anew for each call
             and all(t.dtype == weights[0].dtype for t in (x_t, first, *weights))
             and all(t.is_contiguous() for t in (x_t, first, *weights))
-            and weights[0].dtype in cpu.TYPES
+            and weights[0].dtype in native.TYPES
         )
 
     def _takes(self, input: Tensor | PackedSequence, hx: State) -> bool:
@@ -191,11 +237,8 @@ class _Recurrent(nn.RNNBase):
             return False
         if hx is None:
             return True
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        sizes = [self.proj_size or self.hidden_size]
-        if self.kind == "lstm":
-            sizes.append(self.hidden_size)
-        parts = hx if self.kind == "lstm" and isinstance(hx, tuple) else (hx,)
+        rows, sizes = self._state_sizes()
+        parts = hx if len(sizes) > 1 and isinstance(hx, tuple) else (hx,)
         return len(parts) == len(sizes) and all(
             isinstance(part, Tensor)
             and part.shape == (rows, *batch, size)
@@ -206,7 +249,8 @@ class _Recurrent(nn.RNNBase):
 
     def _refuse(self, input: Tensor | PackedSequence, hx: State) -> Any:
         """torch.nn says what is wrong, in its own words."""
-        self.parent.forward(self, input, hx)
+        if self.parent is not None:
+            self.parent.forward(self, input, hx)
         raise SettingError("the input or the state does not have the types and shapes of the layer")
 
     def _choose(self, x: Tensor | PackedSequence) -> str:
@@ -216,9 +260,9 @@ class _Recurrent(nn.RNNBase):
                 raise BackendError(f"backend '{self.backend}' has no proj_size; use 'torch'")
             return "torch"
         chosen = kernels.choose(self.kind, self.backend, x[0] if isinstance(x, tuple) else x)
-        if chosen != "cpu" and self.weights != "float32":
+        if chosen != "cpu" and self.weight_dtype != "float32":
             raise BackendError(
-                f"weights '{self.weights}' need backend 'cpu' and float32 input; "
+                f"weight_dtype '{self.weight_dtype}' needs backend 'cpu' and float32 input; "
                 f"here runs backend '{chosen}'"
             )
         return chosen
@@ -226,7 +270,7 @@ class _Recurrent(nn.RNNBase):
     def _spec(self) -> Spec:
         dropout = float(self.dropout) if self.training else 0.0
         return Spec(
-            self.kind, self.num_layers, self.bias, self.bidirectional, dropout, self.weights
+            self.kind, self.num_layers, self.bias, self.bidirectional, dropout, self.weight_dtype
         )
 
     def _flat(self) -> list[Tensor]:
@@ -234,15 +278,20 @@ class _Recurrent(nn.RNNBase):
         return [getattr(self, name) for name in self._names]
 
     def _start(self, x: Tensor, initial: State) -> State:
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        sizes = [self.proj_size or self.hidden_size]
-        if self.kind == "lstm":
-            sizes.append(self.hidden_size)
+        rows, sizes = self._state_sizes()
         zeros = tuple(x.new_zeros(rows, x.shape[1], size) for size in sizes)
         if initial is not None:
             parts = initial if isinstance(initial, tuple) else (initial,)
             zeros = tuple(p.expand_as(z) for p, z in zip(parts, zeros, strict=True))
-        return zeros if self.kind == "lstm" else zeros[0]
+        return zeros if len(zeros) > 1 else zeros[0]
+
+    def _state_sizes(self) -> tuple[int, list[int]]:
+        """(L * D, units of each part of the state)."""
+        sizes = [self.hidden_size] * len(self.cell.parts)
+        return self.num_layers * (2 if self.bidirectional else 1), [
+            self.proj_size or self.hidden_size,
+            *sizes[1:],
+        ]
 
     def _check_reset(self, reset: Tensor, x: Tensor, batched: bool, time_dim: int) -> Tensor:
         reset = reset if batched else reset.unsqueeze(-1)
@@ -256,41 +305,48 @@ class _Recurrent(nn.RNNBase):
         return reset.to(x.device)
 
 
-def _check_weights(weights: str) -> str:
-    if weights not in ("float32", "bfloat16"):
-        raise SettingError(f"weights '{weights}' are not float32 or bfloat16")
-    return weights
-
-
 def _alike(h: Tensor, c: Tensor) -> bool:
     return c.shape == h.shape and c.dtype == h.dtype and c.is_contiguous()
-
-
-def _map(state: State, function: Any) -> State:
-    return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 
 class RNN(_Recurrent):
     """``S_t = σ(X_t W_x + O_{t-1})``, ``O_t = S_t W_rec``: torch.nn.RNN with reset and step.
 
-    nonlinearity: "tanh", "relu" or "identity" (the linear recurrence). backend: see `kernels`.
-    weights: "bfloat16" rounds them in the products of backend "cpu", see `kernels.Spec`.
+    Args:
+        input_size: numbers of an input.
+        hidden_size: units of a layer.
+        num_layers: layers on top of each other.
+        nonlinearity: "tanh", "relu" or "identity" (the linear recurrence).
+        bias: whether there are biases.
+        batch_first: sequences are ``[B, T, …]`` instead of ``[T, B, …]``; not states.
+        dropout: between layers, while training.
+        bidirectional: whether each layer runs in both directions.
+        weight_dtype: "bfloat16" rounds weights in the products of backend "cpu" (see
+            `kernels.Spec`).
+        backend: "auto" or a name of `kernels.backends`.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        BackendError: if a named backend does not run here.
+        SettingError: for a nonlinearity or weight_dtype that does not exist.
     """
 
     parent = nn.RNN
 
     def __init__(
-        self, *args: Any, nonlinearity: str = "tanh", backend: str = "auto",
-        weights: str = "float32", **kwargs: Any,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",
+        bias: bool = True, batch_first: bool = False, dropout: float = 0.0,
+        bidirectional: bool = False, weight_dtype: str | torch.dtype = "float32",
+        backend: str = "auto", device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        _no_projection(kwargs)
-        if len(args) > 3:  # torch.nn's fourth positional argument
-            args, nonlinearity = (*args[:3], *args[4:]), args[3]
         if nonlinearity not in ("tanh", "relu", "identity"):
             raise SettingError(f"nonlinearity '{nonlinearity}' is not tanh, relu or identity")
-        super().__init__("RNN_RELU" if nonlinearity == "relu" else "RNN_TANH", *args, **kwargs)
         self.nonlinearity = nonlinearity
-        self.backend, self.weights = kernels.check(backend), _check_weights(weights)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -298,21 +354,31 @@ class RNN(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """torch.nn.GRU with reset and step (Cho et al. 2014); backend and weights as for `RNN`."""
+    """torch.nn.GRU with reset and step (Cho et al. 2014).
+
+    Arguments as for `RNN`.
+    """
 
     parent = nn.GRU
     kind = "gru"
 
     def __init__(
-        self, *args: Any, backend: str = "auto", weights: str = "float32", **kwargs: Any
-    ) -> None:
-        _no_projection(kwargs)
-        super().__init__("GRU", *args, **kwargs)
-        self.backend, self.weights = kernels.check(backend), _check_weights(weights)
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip
 
 
 class LSTM(_Recurrent):
-    """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997); more as for `RNN`."""
+    """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997).
+
+    Arguments as for `RNN`; proj_size as in torch.nn, on torch's own code.
+    """
 
     parent = nn.LSTM
     kind = "lstm"
@@ -321,12 +387,12 @@ class LSTM(_Recurrent):
     permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
 
     def __init__(
-        self, *args: Any, backend: str = "auto", weights: str = "float32", **kwargs: Any
-    ) -> None:
-        super().__init__("LSTM", *args, **kwargs)
-        self.backend, self.weights = kernels.check(backend), _check_weights(weights)
-
-
-def _no_projection(kwargs: dict[str, Any]) -> None:
-    if "proj_size" in kwargs:
-        raise SettingError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        proj_size: int = 0, weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            proj_size, weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip

@@ -14,17 +14,15 @@ from throughtime import state as states
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Distribution, Emission
-from throughtime.errors import BackendError, SettingError
-from throughtime.layers import recurrent
-from throughtime.layers.mingru import MinGRU
+from throughtime.errors import SettingError
+from throughtime.layers import LAYERS
 from throughtime.models.base import SequenceModel, Start
-from throughtime.models.encoders import encoder, known_covariates
-from throughtime.models.native import cross_entropy as categorical
-from throughtime.models.native import latent as drawing
+from throughtime.models.encoders import SymbolEncoder, encoder, known_covariates
+from throughtime.models.native import cross_entropy
+from throughtime.models.native import sampler as sampling
+from throughtime.models.native.sampler import Sampler
 from throughtime.models.predictors import marginal_values
 from throughtime.state import State, Traced
-
-CELLS = ("rnn", "rnn_relu", "rnn_identity", "gru", "lstm", "mingru")
 
 
 class LatentAutoregressive(SequenceModel):
@@ -62,8 +60,10 @@ class LatentAutoregressive(SequenceModel):
         num_differencing: int = 0,
         backend: str = "auto",
     ) -> None:
-        if cell not in CELLS:
-            raise SettingError(f"cell '{cell}' is not one of: {', '.join(CELLS)}")
+        if cell not in LAYERS:
+            raise SettingError(f"cell '{cell}' is not one of: {', '.join(LAYERS)}")
+        if cell == "mingru" and recurrent_dropout:
+            raise SettingError("mingru has no recurrent matrix for recurrent_dropout to thin")
         if num_differencing > 1:
             raise SettingError("a latent model takes values differenced once, at lag 1")
         super().__init__(emission, num_differencing)
@@ -77,22 +77,10 @@ class LatentAutoregressive(SequenceModel):
         width = self.encoder.size + covariates + (8 if identities else 0)
         hidden = hidden_size * members
         between = dropout if num_layers > 1 else 0.0
-        if cell.startswith("rnn"):
-            kind = cell.removeprefix("rnn").removeprefix("_") or "tanh"
-            self.recurrent: Any = recurrent.RNN(
-                width, hidden, num_layers, nonlinearity=kind, dropout=between, backend=backend
-            )
-        elif cell == "mingru":
-            if recurrent_dropout:
-                raise SettingError("mingru has no recurrent matrix for recurrent_dropout to thin")
-            if backend not in ("auto", MinGRU.backend):
-                raise BackendError(f"mingru runs on backend '{MinGRU.backend}', not '{backend}'")
-            self.recurrent = MinGRU(width, hidden, num_layers, dropout=between)
-        else:
-            layer = {"gru": recurrent.GRU, "lstm": recurrent.LSTM}[cell]
-            self.recurrent = layer(width, hidden, num_layers, dropout=between, backend=backend)
-        parts = 2 if cell == "lstm" else 1
-        self.start = nn.Parameter(torch.zeros(parts, num_layers, 1, hidden))
+        self.recurrent: Any = LAYERS[cell](
+            width, hidden, num_layers, dropout=between, backend=backend
+        )
+        self.start = nn.Parameter(torch.zeros(self.recurrent.state_parts, num_layers, 1, hidden))
         self.head_weight = nn.Parameter(torch.empty(members, emission.num_parameters, hidden_size))
         self.head_bias = nn.Parameter(torch.zeros(members, emission.num_parameters))
         self._initialise()
@@ -124,7 +112,7 @@ class LatentAutoregressive(SequenceModel):
 
     def initial_state(self, batch_size: int) -> State:
         parts = tuple(part.expand(-1, batch_size, -1) for part in self.start)
-        return parts if self.cell == "lstm" else parts[0]
+        return parts if len(parts) > 1 else parts[0]
 
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         y, state = self._outputs(batch, state)
@@ -139,13 +127,13 @@ class LatentAutoregressive(SequenceModel):
         if not isinstance(self.emission, Categorical) or self.num_differencing or not self._fused():
             return super().loss(batch, state)
         y, state = self._outputs(batch, state)
-        if not categorical.fits(y, self.head_weight[0]):
+        if not cross_entropy.fits(y, self.head_weight[0]):
             return self._loss_of(self.emission.distribution(self._head(y)), batch), state
         y = F.dropout(y, self.dropout, self.training) if self.dropout else y
         rows, target = y.flatten(0, 1), batch.x.flatten()
         scale = batch.weight.flatten() / self.members
         parts = zip(rows.chunk(self.members, -1), self.head_weight, self.head_bias, strict=True)
-        total = [categorical.nats(part, w, b, target, scale) for part, w, b in parts]
+        total = [cross_entropy.nats(part, w, b, target, scale) for part, w, b in parts]
         return torch.stack(total).sum() if self.members > 1 else total[0], state
 
     def _fused(self) -> bool:
@@ -178,8 +166,57 @@ class LatentAutoregressive(SequenceModel):
 
     def _draw(self, start: Start, length: int | None) -> Iterator[Tensor]:
         """As in the base class; whole loops in native code where it knows the distribution."""
-        native = drawing.sampler(self, start)
-        return super()._draw(start, length) if native is None else native.blocks(length)
+        sampler = self._sampler(start)
+        return super()._draw(start, length) if sampler is None else sampler.blocks(length)
+
+    def _sampler(self, start: Start) -> Sampler | None:
+        """The native loop that draws these paths; None where the loop in Python has to."""
+        head, recurrent = sampling.head_of(self.emission), self.recurrent
+        if (
+            head is None
+            or recurrent.backend not in ("auto", "cpu")
+            or recurrent.weight_dtype != "float32"
+            or tuple(recurrent._parameters) != recurrent._names  # some are computed for each call
+        ):
+            return None
+        codes = self.start.new_empty(0, self.encoder.size)  # no rows for values
+        if isinstance(self.encoder, SymbolEncoder):
+            codes = self.encoder.embedding.weight
+        initial = self.initial_raw if self.num_differencing and start.previous is None else None
+        network = sampling.Network(
+            recurrent.kind, self._member_layers(), codes, self.head_weight, self.head_bias, initial
+        )
+        if not sampling.runs(network):
+            return None
+        known = identities = None
+        if self.covariates:
+            known = known_covariates(self.covariates, start.covariates, self.start)
+        if self.identity is not None:
+            unknown = torch.full((start.num_paths,), -1)
+            identities = self._identities(unknown if start.series is None else start.series)
+        paths = sampling.Paths(
+            start.num_paths, start.root, start.state, start.previous, known, identities
+        )
+        return Sampler(head, network, paths, start.temperature, start.top_p)
+
+    def _member_layers(self) -> list[Tensor]:
+        """The weights of each layer of each member, cut out of the block-diagonal ones."""
+        flat: list[Tensor] = self.recurrent._flat()
+        if self.members == 1:
+            return flat
+        found, size = [], self.hidden_size
+        for m in range(self.members):
+            for i, weight in enumerate(flat):
+                rows = weight.unflatten(0, (-1, self.members, size))[:, m].flatten(0, 1)
+                inner = rows.dim() == 2 and i > 0  # all but the first layer's inputs
+                found.append(rows[:, m * size : (m + 1) * size] if inner else rows)
+        return found
+
+    def _identities(self, series: Tensor) -> Tensor:
+        """The learned vector of each series, zeros for an unknown one (-1)."""
+        assert self.identity is not None
+        vector: Tensor = self.identity(series.clamp(min=0))
+        return vector * (series >= 0).unsqueeze(-1)
 
     def num_parameters(self) -> int:
         masked = sum(
@@ -200,8 +237,7 @@ class LatentAutoregressive(SequenceModel):
             parts.append(known_covariates(self.covariates, covariates, x))
         if self.identity is not None:
             known = torch.full_like(start, -1, dtype=torch.int64) if series is None else series
-            vector = self.identity(known.clamp(min=0))
-            parts.append(vector * (known >= 0).unsqueeze(-1))
+            parts.append(self._identities(known))
         return torch.cat(parts, -1) if len(parts) > 1 else x
 
     def _recur(
@@ -271,26 +307,26 @@ class LatentAutoregressive(SequenceModel):
                         nn.init.orthogonal_(block)
         self.head_weight.normal_(std=0.1 * size**-0.5)
         for layer in range(self.num_layers):
-            side = "ih" if self.cell == "mingru" else "hh"
-            self._gate_bias(getattr(self.recurrent, f"bias_{side}_l{layer}"))
+            sides = [f"bias_{side}_l{layer}" for side in ("hh", "ih")]
+            biases = [getattr(self.recurrent, s) for s in sides if hasattr(self.recurrent, s)]
+            self._gate_bias(biases[0])
 
     def _gate_bias(self, bias: Tensor) -> None:
         """Chrono initialisation: memories of 1 … time_scale steps, spread over each member."""
-        if self.cell.startswith("rnn"):
+        keep, admit = self.recurrent.memory_gates
+        if keep is None and admit is None:
             return
         gates = bias.split(self.hidden_size * self.members)
-        if self.time_scale is None:
-            # Remember a little by default: LSTM's forget gate, GRU's update gate, MinGRU's new part
-            if self.cell == "mingru":
-                gates[0].fill_(-1.0)
+        if self.time_scale is None:  # remember a little by default
+            if keep is not None:
+                gates[keep].fill_(1.0)
             else:
-                gates[1].fill_(1.0)
+                gates[admit].fill_(-1.0)
             return
-        spread = torch.linspace(
-            math.log(1.0), math.log(max(self.time_scale, 2.0)), self.hidden_size
-        )
-        keep = torch.log(spread.exp().clamp(min=1.05) - 0.05).repeat(self.members)
-        if self.cell != "mingru":
-            gates[1].copy_(keep)
-        if self.cell != "gru":
-            gates[0].copy_(-keep)
+        longest = math.log(max(self.time_scale, 2.0))
+        spread = torch.linspace(0.0, longest, self.hidden_size)
+        logits = torch.log(spread.exp().clamp(min=1.05) - 0.05).repeat(self.members)
+        if keep is not None:
+            gates[keep].copy_(logits)
+        if admit is not None:
+            gates[admit].copy_(-logits)
