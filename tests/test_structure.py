@@ -80,6 +80,7 @@ PUBLIC = [
     "GRU",
     "LSTM",
     "LatentAutoregressive",
+    "LiGRU",
     "MinGRU",
     "RNN",
     "Run",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from throughtime.layers.recurrent import GRU as GRU
     from throughtime.layers.recurrent import LSTM as LSTM
     from throughtime.layers.recurrent import RNN as RNN
+    from throughtime.layers.recurrent import LiGRU as LiGRU
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
     from throughtime.runs.fit import fit as fit
@@ -41,6 +42,7 @@ __all__ = [
     "RNN",
     "Autoregressive",
     "LatentAutoregressive",
+    "LiGRU",
     "MinGRU",
     "Run",
     "Sequences",
@@ -58,6 +60,7 @@ __all__ = [
 _HOME = {
     "GRU": "layers.recurrent",
     "LSTM": "layers.recurrent",
+    "LiGRU": "layers.recurrent",
     "RNN": "layers.recurrent",
     "MinGRU": "layers.mingru",
     "Autoregressive": "models.autoregressive",
