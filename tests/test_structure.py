@@ -77,13 +77,20 @@ KERNELS = ("cells", "native", "stack", "reference", "aten", "cpu")
 
 PUBLIC = [
     "Autoregressive",
+    "Batch",
+    "Context",
+    "FittedModel",
+    "Forecast",
     "GRU",
     "LSTM",
+    "Lanes",
     "LatentAutoregressive",
     "MinGRU",
     "RNN",
     "Run",
     "Sequences",
+    "TrainSettings",
+    "Trainer",
     "accelerate",
     "bptt",
     "emissions",
@@ -93,6 +100,7 @@ PUBLIC = [
     "kernels",
     "load",
     "read",
+    "train",
 ]
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,34 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise RunError(f"{path.parent} has no {path.name}; it is not a finished run") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged ({error}); fit the model again") from None
+        raise damaged(path, str(error)) from None
+
+
+def read_described(path: Path, schema: int, fields: Sequence[str]) -> dict[str, Any]:
+    """A JSON object of this schema with at least these fields.
+
+    Raises:
+        RunError: if it is missing, damaged or from a newer version.
+    """
+    found = read_json(path)
+    given = found.get("schema") if isinstance(found, dict) else None
+    if not isinstance(given, int):
+        raise damaged(path, "no schema")
+    if given > schema:
+        raise RunError(
+            f"{path} was written by a newer throughtime (schema {given}, this one reads up to "
+            f"{schema}); upgrade with: pip install --upgrade throughtime"
+        )
+    missing = sorted(set(fields) - set(found))
+    if missing:
+        raise damaged(path, f"no {missing[0]}")
+    whole: dict[str, Any] = found
+    return whole
+
+
+def damaged(path: Path, why: str) -> RunError:
+    """The error for a file that is not what was written."""
+    return RunError(f"{path} is damaged ({why}); fit the model again")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], values: Any = None) -> str:
@@ -102,7 +130,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
             # depend: a state that was read back must go on exactly as the one that was saved.
             return {name: file.get_tensor(name).clone() for name in file.keys()}, values  # noqa: SIM118
     except (safetensors.SafetensorError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}); fit the model again") from None
+        raise damaged(path, str(error)) from None
 
 
 def finite(value: Any) -> Any:

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 Event: TypeAlias = Callable[[dict[str, Any]], None]  # takes what happens in a fit, as JSON values
+Counted: TypeAlias = Callable[[int], None]  # takes how many more steps are done
 Progress: TypeAlias = Callable[[int, int, str], None]  # done, in all, what it is about
+
+
+def uncounted(done: int) -> None:
+    """Progress in steps that nobody watches."""
 
 
 def silent(done: int, total: int, about: str) -> None:

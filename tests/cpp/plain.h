@@ -18,7 +18,11 @@ struct Problem {
   std::vector<int64_t> lengths;                                  // empty: all of T
   Line dy, dh_end, dc_end;
 
-  idx gates() const { return kind == TT_LSTM ? 4 : kind == TT_GRU ? 3 : 1; }
+  idx gates() const {
+    static const idx all[] = {1, 1, 1, 3, 4};  // by kind
+    static_assert(sizeof all / sizeof *all == TT_CELLS, "a cell is missing here");
+    return all[kind];
+  }
   bool ended(idx t, idx b) const { return !lengths.empty() && t >= lengths[size_t(b)]; }
   // Whether row b starts afresh before its step at t: in reverse, a flag counts after its own step.
   bool fresh(idx t, idx b) const {

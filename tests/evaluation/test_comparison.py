@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from support.known_models import KnownAR, ar_path
+from support.known_models import KnownAR, ar_path, fitted
 
 from throughtime import evaluation
 from throughtime.data.domain import Domain
@@ -18,8 +18,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.emissions import Mixture, MixtureOf, NegativeBinomial, StudentT
 from throughtime.errors import SettingError
-from throughtime.evaluation import Entry, StepScores, bootstrap, paired
-from throughtime.evaluation import summary as verdict
+from throughtime.evaluation import Entry, StepScores, bootstrap, paired, verdict
 from throughtime.evaluation.predictive import Unwinding, quantiles_of
 from throughtime.models.autoregressive import Autoregressive
 
@@ -170,7 +169,7 @@ def test_scores_of_a_model_are_those_of_its_likelihood() -> None:
     raw = Sequences.of([torch.from_numpy(path)]).split()[2]
     chain = Transforms.fit(["log", "standardise"], raw)
     model = KnownAR(0.8, 0.5)
-    found = StepScores.of(model, chain, raw)
+    found = StepScores.of(fitted(model, chain), raw)
     z = raw.transform(chain).values[:, 0].numpy()
     std = chain.transforms[1].std[0][0]  # type: ignore[attr-defined]
     density = stats.norm(0.8 * z[-21:-1], 0.5).logpdf(z[-20:]) - np.log(path[-20:]) - math.log(std)
@@ -298,7 +297,7 @@ def test_unwinding_undoes_every_transform_step_by_step() -> None:
 
 def test_pit_of_the_true_model_is_uniform() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(8000, 0.7, 3))])
-    found = evaluation.calibration(KnownAR(0.7, 1.0), Transforms(), raw)
+    found = evaluation.calibration(fitted(KnownAR(0.7, 1.0)), raw)
     assert found is not None
     assert found["count"] == 8000
     assert sum(found["pit"]) == pytest.approx(1.0)
@@ -310,7 +309,7 @@ def test_pit_of_the_true_model_is_uniform() -> None:
 
 def test_pit_shows_a_model_that_is_too_sure() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(4000, 0.7, 3))])
-    found = evaluation.calibration(KnownAR(0.7, 0.4), Transforms(), raw)
+    found = evaluation.calibration(fitted(KnownAR(0.7, 0.4)), raw)
     assert found is not None
     assert found["pit"][0] > 0.15
     assert found["pit"][-1] > 0.15
@@ -326,16 +325,19 @@ def test_randomised_pit_of_counts_is_uniform_and_repeats_itself() -> None:
         counts = model.sample(1, num_paths=5000, seed=4)[:, 0].double()
     raw = Sequences.of([counts])
     chain = Transforms.fit(["counts"], raw)
-    found = evaluation.calibration(model, chain, raw)
+    found = evaluation.calibration(fitted(model, chain), raw)
     assert found is not None
     assert stats.chisquare(5000 * np.array(found["pit"])).pvalue > 0.001
-    assert found == evaluation.calibration(model, chain, raw)
+    assert found == evaluation.calibration(fitted(model, chain), raw)
 
 
 def test_what_is_no_amount_has_no_calibration() -> None:
     raw = Sequences.of([torch.tensor([0.0, 1.0, 1.0, 0.0])])
-    assert evaluation.calibration(KnownAR(0.5, 1.0), Transforms.fit(["binary"], raw), raw) is None
-    assert evaluation.calibration(KnownAR(0.5, 1.0), Transforms(), Sequences.of(["text"])) is None
+    assert (
+        evaluation.calibration(fitted(KnownAR(0.5, 1.0), Transforms.fit(["binary"], raw)), raw)
+        is None
+    )
+    assert evaluation.calibration(fitted(KnownAR(0.5, 1.0)), Sequences.of(["text"])) is None
 
 
 # Surprisal
@@ -377,7 +379,9 @@ def test_surprisal_of_a_dated_series_says_what_was_expected() -> None:
     domain = Domain("real", columns=("price",), step="day")
     raw = Sequences(one, torch.tensor([0, 300]), torch.tensor([200]), domain, ("x",), times)
     model, chain = KnownAR(0.5, 1.0), Transforms.fit(["standardise"], raw)
-    found = evaluation.surprisal(StepScores.of(model, chain, raw), raw, model, chain)
+    found = evaluation.surprisal(
+        StepScores.of(fitted(model, chain), raw), raw, fitted(model, chain)
+    )
     assert found["position"][0] == 200
     assert found["times"][50] == "2001-09-08"
     top = found["top"][0]

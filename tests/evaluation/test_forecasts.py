@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from support.known_models import KnownAR, ar_path
+from support.known_models import KnownAR, ar_path, fitted
 
 from throughtime import evaluation
 from throughtime.data.domain import Domain
@@ -19,9 +19,9 @@ from throughtime.data.transforms import Transforms
 from throughtime.emissions import Categorical, DiscretisedLogistic, Normal
 from throughtime.errors import SettingError
 from throughtime.evaluation import metrics
-from throughtime.evaluation.forecasts import conditioned, quantile_error
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.predict.forecast import enough_paths, quantile_error
 
 PHI = 0.8
 
@@ -88,7 +88,7 @@ def test_measures_leave_missing_truths_out() -> None:
 
 def test_forecasts_of_a_known_distribution_are_its_closed_form() -> None:
     raw = series(8000)
-    found = evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), raw, 6, origins=400, num_paths=200)
+    found = evaluation.forecast(fitted(KnownAR(PHI, 1.0)), raw, 6, origins=400, num_paths=200)
     assert found is not None
     assert (found["horizon"], found["origins"], found["paths"]) == (6, 400, 200)
     past = raw.values[: int(raw.starts[0]), 0].numpy()
@@ -114,7 +114,9 @@ def test_one_step_measures_are_those_of_the_exact_distribution() -> None:
     raw = series(1500)
     chain = Transforms.fit(["standardise"], raw)
     (std,) = chain.transforms[0].std[0]  # type: ignore[attr-defined]
-    found = evaluation.forecast(KnownAR(PHI, 1.0 / std), chain, raw, 2, origins=2, num_paths=10)
+    found = evaluation.forecast(
+        fitted(KnownAR(PHI, 1.0 / std), chain), raw, 2, origins=2, num_paths=10
+    )
     assert found is not None
     values = raw.values[:, 0].numpy()
     start = int(raw.starts[0])
@@ -137,7 +139,7 @@ def test_prices_are_forecast_through_their_transforms() -> None:
     prices = np.exp(4 + np.cumsum(0.01 * np.random.default_rng(0).normal(size=1200)))
     raw = Sequences.of([torch.from_numpy(prices)]).split(test=0.3)[2]
     chain = Transforms.fit(["log", "difference", "standardise"], raw)
-    found = evaluation.forecast(KnownAR(0.0, 1.0), chain, raw, 9, origins=60, num_paths=300)
+    found = evaluation.forecast(fitted(KnownAR(0.0, 1.0), chain), raw, 9, origins=60, num_paths=300)
     assert found is not None
     last = found["free_running"][8]
     assert last["coverage"]["0.8"] == pytest.approx(0.8, abs=0.15)
@@ -156,7 +158,7 @@ def test_fans_hold_past_truth_and_times() -> None:
     raw = Sequences(values, offsets, starts, domain, ("x",), times)
     model = Autoregressive(1, emission=Normal(2))
     model.begin(raw)
-    found = evaluation.forecast(model, Transforms(), raw, 5, origins=3, num_paths=20)
+    found = evaluation.forecast(fitted(model), raw, 5, origins=3, num_paths=20)
     assert found is not None
     first, second = found["fans"]
     assert (first["series"], first["column"], second["column"]) == ("x", "a", "b")
@@ -177,11 +179,11 @@ def test_states_at_several_origins_are_those_of_condition() -> None:
     ]
     models[1].begin(one)
     for model in models:
-        lasts, state = conditioned(model, one, [1, 40, 690])
+        every = model.condition_at(one, [1, 40, 690])
         for k, stop in enumerate((1, 40, 690)):
-            previous, alone = model.condition(Sequences.of([values[:stop]]))
-            assert torch.equal(lasts[k : k + 1], previous)
-            for part, other in zip(leaves(state), leaves(alone), strict=True):
+            alone = model.condition(Sequences.of([values[:stop]]))
+            assert torch.equal(every.previous[k : k + 1], alone.previous)
+            for part, other in zip(leaves(every.state), leaves(alone.state), strict=True):
                 assert torch.allclose(part[:, k : k + 1].double(), other.double(), atol=1e-6)
 
 
@@ -203,12 +205,12 @@ def test_covariates_of_the_future_and_series_identities_are_used() -> None:
     )
     model = Autoregressive(1, emission=Normal(1), covariates=1)
     model.begin(raw)
-    found = evaluation.forecast(model, Transforms(), raw, 4, origins=10, num_paths=50)
+    found = evaluation.forecast(fitted(model), raw, 4, origins=10, num_paths=50)
     assert found is not None
     assert all(row["rmse"] < 0.2 for row in found["free_running"])
     assert found["one_step"]["rmse"] < 0.2
     known = LatentAutoregressive("gru", 4, emission=Normal(1), covariates=1, identities=("x", "z"))
-    assert evaluation.forecast(known, Transforms(), raw, 4, origins=2, num_paths=5) is not None
+    assert evaluation.forecast(fitted(known), raw, 4, origins=2, num_paths=5) is not None
 
 
 def test_many_series_are_thinned_and_short_ones_left_out() -> None:
@@ -217,7 +219,7 @@ def test_many_series_are_thinned_and_short_ones_left_out() -> None:
     train = Sequences.of([torch.from_numpy(ar_path(500, PHI, 9))])
     model = KnownAR(PHI, 1.0)
     found = evaluation.forecast(
-        model, Transforms(), raw, 5, origins=3, num_paths=20, max_series=3, train=train
+        fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train
     )
     assert found is not None
     assert [fan["series"] for fan in found["fans"]] == ["1", "3", "5"]
@@ -225,7 +227,7 @@ def test_many_series_are_thinned_and_short_ones_left_out() -> None:
     one = found["one_step"]
     assert one["mase"] == pytest.approx(math.sqrt(2 / math.pi) / scale, rel=0.2)
     again = evaluation.forecast(
-        model, Transforms(), raw, 5, origins=3, num_paths=20, max_series=3, train=train
+        fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train
     )
     assert again == found
 
@@ -239,23 +241,23 @@ def test_sound_is_forecast_in_amplitudes() -> None:
     for emission in (Categorical(256), DiscretisedLogistic(256, 3)):
         model = LatentAutoregressive("gru", 8, emission=emission)
         model.begin(seen)
-        found = evaluation.forecast(model, chain, raw, 3, origins=2, num_paths=20)
+        found = evaluation.forecast(fitted(model, chain), raw, 3, origins=2, num_paths=20)
         assert found is not None
         assert 0 < found["one_step"]["rmse"] < 1
         assert found["fans"][0]["times"] is None
-        assert evaluation.calibration(model, chain, raw) is not None
+        assert evaluation.calibration(fitted(model, chain), raw) is not None
 
 
 def test_long_horizons_are_cut_and_what_has_no_room_is_none() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(20, PHI, 0))]).split(test=0.2)[2]
-    found = evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), raw, 50, origins=3, num_paths=5)
+    found = evaluation.forecast(fitted(KnownAR(PHI, 1.0)), raw, 50, origins=3, num_paths=5)
     assert found is not None
     assert found["horizon"] == 4
     single = Sequences.of([torch.zeros(1)])
-    assert evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), single, 2) is None
-    assert evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), Sequences.of(["text"]), 2) is None
+    assert evaluation.forecast(fitted(KnownAR(PHI, 1.0)), single, 2) is None
+    assert evaluation.forecast(fitted(KnownAR(PHI, 1.0)), Sequences.of(["text"]), 2) is None
     with pytest.raises(SettingError, match="horizon"):
-        evaluation.forecast(KnownAR(PHI, 1.0), Transforms(), raw, 0)
+        evaluation.forecast(fitted(KnownAR(PHI, 1.0)), raw, 0)
 
 
 def test_missing_values_do_not_reach_the_measures() -> None:
@@ -263,7 +265,7 @@ def test_missing_values_do_not_reach_the_measures() -> None:
     values[[120, 150, 189]] = torch.nan
     raw = Sequences.of([values]).split(test=0.5)[2]
     model = LatentAutoregressive("gru", 4, emission=Normal(1))
-    found = evaluation.forecast(model, Transforms(), raw, 3, origins=98, num_paths=5)
+    found = evaluation.forecast(fitted(model), raw, 3, origins=98, num_paths=5)
     assert found is not None
     assert all(row["crps"] is not None for row in found["free_running"])
     assert found["one_step"]["count"] == 97
@@ -280,32 +282,32 @@ def test_paths_are_drawn_until_the_quantiles_are_certain() -> None:
         source = torch.Generator().manual_seed(0)
         return torch.randn(count, 2, 1, dtype=torch.float64, generator=source)
 
-    paths = evaluation.enough_paths(draw, (0.1, 0.5, 0.9), tolerance=0.02, start=100)
+    paths = enough_paths(draw, (0.1, 0.5, 0.9), tolerance=0.02, start=100)
     assert asked == [100 * 2**k for k in range(len(asked))]
     # sqrt(q (1 - q) / n) / density / 80 % width, for the normal distribution's 10 % quantile
     per_root = 0.3 / stats.norm.pdf(stats.norm.ppf(0.1)) / (2 * stats.norm.ppf(0.9))
     assert len(paths) / 2 < (per_root / 0.02) ** 2 * 2
     assert len(paths) * 2 > (per_root / 0.02) ** 2
     assert quantile_error(paths, (0.1,)) == pytest.approx(per_root / len(paths) ** 0.5, rel=0.4)
-    assert len(evaluation.enough_paths(draw, (0.5,), 1e-9, start=100, limit=300)) == 300
+    assert len(enough_paths(draw, (0.5,), 1e-9, start=100, limit=300)) == 300
     assert quantile_error(paths[:100], (0.01,)) == math.inf
-    constant = evaluation.enough_paths(lambda count: torch.zeros(count, 3), (0.05,), start=100)
+    constant = enough_paths(lambda count: torch.zeros(count, 3), (0.05,), start=100)
     assert len(constant) == 100
     with pytest.raises(SettingError, match="quantiles"):
-        evaluation.enough_paths(draw, (0.0,))
+        enough_paths(draw, (0.0,))
 
 
 def test_risk_is_the_low_quantile_of_tomorrow() -> None:
     raw = series(400)
     last = float(raw.values[-1, 0])
-    found = evaluation.next_risk(KnownAR(PHI, 1.0), Transforms(), raw)
+    found = evaluation.next_risk(fitted(KnownAR(PHI, 1.0)), raw)
     assert found is not None
     assert found["value"] == pytest.approx(PHI * last + stats.norm.ppf(0.01))
     assert (found["level"], found["last"]) == (0.01, last)
     prices = Sequences.of([raw.values.exp()])
     chain = Transforms.fit(["log"], prices)
-    found = evaluation.next_risk(KnownAR(PHI, 1.0), chain, prices)
+    found = evaluation.next_risk(fitted(KnownAR(PHI, 1.0), chain), prices)
     assert found is not None
     assert found["value"] == pytest.approx(math.exp(PHI * last + stats.norm.ppf(0.01)))
     two = Sequences.of([torch.zeros(4), torch.zeros(4)])
-    assert evaluation.next_risk(KnownAR(PHI, 1.0), Transforms(), two) is None
+    assert evaluation.next_risk(fitted(KnownAR(PHI, 1.0)), two) is None

@@ -21,15 +21,20 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.errors import NonFiniteError, RunError, SettingError
 from throughtime.evaluation import gradient_reach
+from throughtime.predict.fitted import FittedModel
 from throughtime.report.picture import gradient
 from throughtime.runs.assessment import best_network
-from throughtime.search.search import Fitted
+from throughtime.search.search import FittedCandidate
 from throughtime.training.config import Candidate, TrainSettings
 
 
-def network(model: Any, settings: TrainSettings, name: str = "gru", valid: float = 1.0) -> Fitted:
-    candidate = Candidate(name=name, family="latent", model=model.settings(), train=settings)
-    return Fitted(candidate, model, Transforms(), valid, torch.zeros(1), 0.0, 0.0)
+def network(model: Any, settings: TrainSettings, name: str = "gru") -> FittedModel:
+    return FittedModel(name, model, Transforms(), training=settings)
+
+
+def candidate(model: Any, name: str, valid: float) -> FittedCandidate:
+    about = Candidate(name=name, family="latent", model=model.settings())
+    return FittedCandidate(about, network(model, TrainSettings()), valid, torch.zeros(1), 0.0, 0.0)
 
 
 # ----------------------------------------------------------------------------------- the segment
@@ -74,7 +79,7 @@ def test_sizes_follow_the_truncation_the_data_and_the_work() -> None:
 def test_the_norms_are_those_of_the_ledger_and_k2_is_what_training_uses() -> None:
     model, data = small_model(num_layers=2), toy((300,))
     one = network(model, TrainSettings(bptt="8,20", segment=12))
-    reach = gradient_reach.examine(one, one.trained, data, False)
+    reach = gradient_reach.examine(one, data, False)
     found = reach.to_json()
     assert found["k2"] == 12
     assert found["max_lag"] == 100
@@ -120,7 +125,7 @@ def test_every_distribution_can_be_examined(kind: str, cell: str) -> None:
         emission=distribution,
     )
     one = network(model, TrainSettings(bptt="5"))
-    found = gradient_reach.examine(one, one.trained, Sequences.of([values]), True).to_json()
+    found = gradient_reach.examine(one, Sequences.of([values]), True).to_json()
     assert all(norm is not None and norm > 0 for norm in found["norms"][:3])
     assert found["jacobian_norm"]["mean"][0] > 0
     assert found["verdict"]["sentence"]
@@ -134,7 +139,7 @@ def test_what_has_been_learned_is_not_called_nothing() -> None:
         one.model.head_weight.zero_()  # type: ignore[operator]
         one.model.head_weight.normal_(std=1e-3)  # type: ignore[operator]
     for learned in (False, True):
-        found = gradient_reach.examine(one, one.trained, noise, learned)
+        found = gradient_reach.examine(one, noise, learned)
         assert (found.verdict.name == "nothing to learn") != learned
         assert found.examination.sign_flip_p is not None
     assert gradient_reach.has_learned({"difference": {"interval": [-0.3, -0.1]}})
@@ -143,9 +148,8 @@ def test_what_has_been_learned_is_not_called_nothing() -> None:
 
 
 def test_the_network_is_the_chosen_one_or_the_best() -> None:
-    settings = TrainSettings()
-    a, b = network(small_model(), settings, "a", 1.0), network(small_model(), settings, "b", 2.0)
-    ar = replace(a, model=tt.Autoregressive(1, emission=small_model().emission))
+    a, b = candidate(small_model(), "a", 1.0), candidate(small_model(), "b", 2.0)
+    ar = candidate(tt.Autoregressive(1, emission=small_model().emission), "ar(1)", 0.5)
     assert best_network([ar, a, b], "b") is b
     assert best_network([ar, b, a], "blend") is a
     assert best_network([ar], "ar(1)") is None
@@ -192,8 +196,8 @@ def test_a_gradient_that_is_not_finite_does_not_end_a_fit(
 def test_a_run_without_a_network_says_what_it_sees(small_runs: SmallRuns) -> None:
     run = tt.load(small_runs("sales"))
     assert run.scores["gradients"] is None
-    if run.best != "ar(1)":
-        pytest.fail(f"the run of sales chose {run.best}")
+    if run.best.name != "ar(1)":
+        pytest.fail(f"the run of sales chose {run.best.name}")
     with pytest.raises(
         RunError, match=r"has no recurrent network; its ar\(1\) sees exactly 1 step$"
     ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from throughtime.evaluation import summary as verdict
+from throughtime.evaluation import verdict
 
 
 def comparison(model: str, against: str, value: Any, interval: Any) -> dict[str, Any]:

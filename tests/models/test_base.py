@@ -38,8 +38,8 @@ from throughtime.errors import DataError, SettingError, VocabularyError
 from throughtime.models import registry
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
+from throughtime.models.context import Context
 from throughtime.models.latent import LatentAutoregressive
-from throughtime.search.search import model_tensors, restore_model
 
 GARCH_FITTED = [name for name in GARCH if name in CASES]
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
@@ -271,8 +271,8 @@ def test_the_linear_autoregression_is_the_one_of_statsmodels(order: int) -> None
     peer = AutoReg(x.numpy(), lags=order, trend="c").fit()
     nats = model.step_log_prob([x])
     assert float(nats[order:].sum()) == pytest.approx(peer.llf, abs=1e-8)
-    previous, state = model.condition(tt.Sequences.of([x]))
-    distribution, _ = model.step(previous, state)
+    context = model.condition(tt.Sequences.of([x]))
+    distribution, _ = model.step(context.previous, context.state)
     assert float(distribution.mean) == pytest.approx(peer.forecast(1)[0], abs=1e-8)
 
 
@@ -382,13 +382,12 @@ def test_two_streams_do_not_disturb_each_other(case: Case) -> None:
 
 def test_condition_and_step_go_on_exactly(case: Case) -> None:
     before, rest = with_pasts(case.data)
-    previous, state = case.model.condition(before)
-    assert previous is not None
+    context = case.model.condition(before)
     first = rest.starts
     at = rest.offsets[:-1] + first
     known = None if rest.covariates is None else rest.covariates[at]
     series = rest.identity if bool((rest.identity >= 0).any()) else None
-    distribution, _ = case.model.step(previous, state, known, series)
+    distribution, _ = case.model.step(context.previous, context.state, known, series)
     expected = [
         list(distributions_by_step(case.model, one))[int(s)][1]
         for one, s in zip(rest, first, strict=True)
@@ -411,23 +410,54 @@ def test_a_past_without_scored_steps_can_be_conditioned_on() -> None:
     case = case_of("gru-1-normal")
     past = replace(case.data, starts=case.data.lengths)
     found, expected = case.model.condition(past), case.model.condition(case.data)
-    torch.testing.assert_close(found, expected, **EXACT, equal_nan=True)
+    torch.testing.assert_close(found.previous, expected.previous, **EXACT, equal_nan=True)
+    torch.testing.assert_close(found.state, expected.state, **EXACT, equal_nan=True)
 
 
 def test_a_state_of_the_wrong_size_is_an_error() -> None:
     model = case_of("gru-1-normal").model
-    with pytest.raises(SettingError, match="the state has 2 rows; sampling 3 paths needs 1 or 3"):
-        model.sample(1, model.initial_state(2), num_paths=3)
+    context = Context(model.initial_state(2), torch.zeros(2, 1))
+    with pytest.raises(SettingError, match="the context has 2 rows; sampling 3 paths needs 1 or 3"):
+        model.sample(1, context, num_paths=3)
+
+
+def test_a_state_without_its_last_element_is_an_error() -> None:
+    model = case_of("gru-1-normal").model
+    with pytest.raises(SettingError, match="needs the last element of each sequence"):
+        Context(model.initial_state(2), None)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="goes on from a Context"):
+        model.sample(3, model.initial_state(2), num_paths=2)
+
+
+def test_a_context_goes_on_where_another_stands(case: Case) -> None:
+    """Conditioning on the pasts and then on the rest is conditioning on all of it."""
+    before, rest = with_pasts(case.data)
+    found = case.model.condition(rest, after=case.model.condition(before))
+    expected = case.model.condition(rest)
+    torch.testing.assert_close(found.previous, expected.previous, **EXACT, equal_nan=True)
+    for part, other in zip(states.leaves(found.state), states.leaves(expected.state), strict=True):
+        torch.testing.assert_close(part, other, **EXACT, equal_nan=True)
+
+
+def test_contexts_are_rows() -> None:
+    case = case_of("gru-1-normal")
+    whole = case.model.condition(case.data)
+    parts = [case.model.condition(one) for one in case.data]
+    joined = Context.concatenate(parts)
+    assert len(joined) == len(whole) == len(case.data)
+    for one, other in ((joined, whole), (whole[[1]].repeat(2)[0], whole[1])):
+        torch.testing.assert_close(one.previous, other.previous, **EXACT, equal_nan=True)
+        torch.testing.assert_close(one.state, other.state, **EXACT, equal_nan=True)
 
 
 # Descriptions
 
 
 def test_models_are_rebuilt_from_their_settings_and_tensors(case: Case) -> None:
-    tensors = {name: value.clone() for name, value in model_tensors(case.model).items()}
-    copy = restore_model(case.model.settings(), tensors)
+    tensors = {name: value.clone() for name, value in registry.tensors_of(case.model).items()}
+    copy = registry.restored(case.model.settings(), tensors)
     assert copy.settings() == case.model.settings()
-    assert set(model_tensors(copy)) == set(tensors)
+    assert set(registry.tensors_of(copy)) == set(tensors)
     copy = copy.double()
     torch.testing.assert_close(
         copy.log_prob(case.data), case.model.log_prob(case.data), rtol=1e-5, atol=1e-4
@@ -440,7 +470,7 @@ def test_a_float32_model_comes_back_bit_for_bit() -> None:
     data = sequences_of(EMISSIONS["mixture"])
     model = tt.LatentAutoregressive("lstm", 4, 2, emission=EMISSIONS["mixture"], members=2)
     model.begin(data)
-    copy = restore_model(model.settings(), model_tensors(model))
+    copy = registry.restored(model.settings(), registry.tensors_of(model))
     assert torch.equal(copy.log_prob(data), model.log_prob(data))
 
 

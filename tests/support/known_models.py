@@ -9,10 +9,17 @@ import torch
 from torch import Tensor
 
 from throughtime.data.batching import Batch
+from throughtime.data.transforms import Transforms
 from throughtime.emissions import Distribution, Normal
 from throughtime.emissions.normal import NormalDistribution
 from throughtime.models.base import SequenceModel
+from throughtime.predict.fitted import FittedModel
 from throughtime.state import State
+
+
+def fitted(model: SequenceModel, transforms: Transforms | None = None) -> FittedModel:
+    """A model as if it had been fitted, on data as they are or after transforms."""
+    return FittedModel("known", model, transforms or Transforms())
 
 
 class KnownAR(SequenceModel):

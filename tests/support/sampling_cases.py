@@ -11,7 +11,7 @@ import throughtime as tt
 from throughtime import emissions
 from throughtime.emissions import Emission
 from throughtime.layers import LAYERS
-from throughtime.models.native import latent as drawing
+from throughtime.models.context import Context
 
 CELLS = [cell for cell in LAYERS if cell != "mingru"]
 
@@ -48,19 +48,19 @@ def model(
     return made.to(dtype).eval()
 
 
-def starting(made: Any, paths: int = 4, previous: Tensor | None = None, **more: Any) -> Any:
+def starting(made: Any, paths: int = 4, context: Context | None = None, **more: Any) -> Any:
     asked = {"covariates": None, "series": None, "temperature": 1.0, "top_p": 1.0} | more
-    return made._start(None, paths, 0, previous, name="", **asked)
+    return made._start(context, paths, 0, name="", **asked)
 
 
 def both(made: Any, length: int, **options: Any) -> tuple[Tensor, Tensor]:
     """The same paths from the native loop and from the one in Python."""
     covariates, series = options.get("covariates"), options.get("series")
     start = starting(made, options["num_paths"], covariates=covariates, series=series)
-    assert drawing.sampler(made, start) is not None
+    assert made._sampler(start) is not None
     found = made.sample(length, **options)
     made.recurrent.backend = "reference"
-    assert drawing.sampler(made, start) is None
+    assert made._sampler(start) is None
     expected = made.sample(length, **options)
     made.recurrent.backend = "auto"
     return found, expected

@@ -90,6 +90,7 @@ def fit(
     out.print(comparison(run.scores))
     out.print()
     out.print(Text(run.verdict))
+    assert run.folder is not None
     say(f"report: {run.folder / 'report.html'}")
 
 
@@ -105,7 +106,7 @@ def _fitted(run: Any) -> dict[str, Any]:
         )
     return {
         "run": str(run.folder),
-        "best": run.best,
+        "best": run.best.name,
         "reference": run.scores["reference"],
         "unit": run.scores["unit"],
         "verdict": run.verdict,

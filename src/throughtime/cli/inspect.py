@@ -36,9 +36,9 @@ def gradients(
     from throughtime.cli.display import Working
 
     with Working(err, "loading", quiet=json_) as working:
-        from throughtime.runs.run import load
+        from throughtime.runs.run import load_run
 
-        found = load(run).gradients(max_lag=max_lag, on_progress=working).to_json()
+        found = load_run(run).gradients(max_lag=max_lag, on_progress=working).to_json()
     if not emit({"run": str(run), **found}, json_):
         from throughtime.report.picture import gradient
 

@@ -30,8 +30,12 @@ throughtime score runs/prices prices.csv --steps surprisal.csv
 throughtime score runs/voices new.wav --json""",
     "forecast": """
 throughtime forecast runs/prices --horizon 20
+throughtime forecast runs/prices other.csv --horizon 20
 throughtime forecast runs/sales --series north --quantiles 0.05,0.5,0.95
-throughtime forecast runs/sales --covariates next-month.csv -o forecast.csv""",
+throughtime forecast runs/sales --future next-month.csv -o forecast.csv""",
+    "update": """
+throughtime update runs/prices today.csv
+throughtime update runs/sales sales.csv && throughtime forecast runs/sales --horizon 14""",
     "sample": """
 throughtime sample runs/story --length 500 --temperature 0.8 --prompt "Once "
 throughtime sample runs/voices -o new.wav
@@ -75,7 +79,7 @@ _FLAGS = {"out": "-o", "num_paths": "--paths", "header=False": "--no-header"}
 _OPTIONS = (
     "model|order|hidden|layers|bptt|emission|symbols|time|value|id|covariates|time_format|gaps|"
     "header|lines|text|encoding|rate|kind|valid|test|split|time_limit|steps|seed|name|out|unknown|"
-    "horizon|series|quantiles|num_paths|paths|tolerance|length|prompt|temperature|top_p|rounds|threads|only|"
+    "future|horizon|series|quantiles|num_paths|paths|tolerance|length|prompt|temperature|top_p|rounds|threads|only|"
     "max_lag"
 )
 _PYTHON = re.compile(rf"(?<![\w./])({_OPTIONS})=('[^']*'|[-\w.,%/*]*[\w%*])?")

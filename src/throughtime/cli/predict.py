@@ -1,4 +1,4 @@
-"""The commands that use a run: `score`, `forecast`, `sample`."""
+"""The commands that use a run or a saved model: `score`, `forecast`, `update`, `sample`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def score(
 
     with Working(err, "loading", quiet=json_) as working:
         from throughtime.cli.output import check_table, write_frame
-        from throughtime.runs.run import load
+        from throughtime.runs.run import load_model
 
         check_table(steps)
-        loaded = load(run)
-        judged = loaded.judge(data, unknown=unknown, on_progress=working)
-        found = judged.totals()
+        fitted = load_model(run)
+        scores = fitted.score(data, unknown=unknown, on_progress=working)
+        found = scores.to_json()
         if steps is not None:
-            write_frame(judged.frame(), steps)
+            write_frame(scores.frame(fitted.transforms), steps)
             found["steps_file"] = str(steps)
     if emit(found, json_):
         return
@@ -57,6 +57,9 @@ def score(
 @app.command(help_epilogue=epilogue("forecast"))
 def forecast(
     run: RunFolder,
+    data: Annotated[
+        str | None, Parameter(help="Go on from these data instead of those it was fitted on.")
+    ] = None,
     /,
     *,
     horizon: Annotated[int, Parameter(help="Steps ahead.")] = 20,
@@ -64,8 +67,12 @@ def forecast(
         list[str] | None, Parameter(help="Only this series (again for more).", negative=())
     ] = None,
     quantiles: Annotated[str, Parameter(help="Comma-separated.")] = "0.025,0.1,0.5,0.9,0.975",
-    covariates: Annotated[
-        Path | None, Parameter(help="Table of the covariates after the end of the data.")
+    future: Annotated[
+        Path | None,
+        Parameter(
+            name=["--future", "--covariates"],
+            help="Table of the covariates after the end of the data.",
+        ),
     ] = None,
     paths: Annotated[
         int | None, Parameter(help="Paths to draw; as many as needed if not given.")
@@ -82,7 +89,7 @@ def forecast(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Forecast what comes after the data the run was fitted on: quantiles of simulated paths."""
+    """Forecast what comes next, after the data of the run or any other: quantiles of paths."""
     from throughtime.cli.display import Working
 
     try:
@@ -92,24 +99,42 @@ def forecast(
             f"quantiles={quantiles}: numbers between 0 and 1, for example 0.1,0.5,0.9"
         ) from None
     with Working(err, "loading", quiet=json_) as working:
-        from throughtime.cli.output import check_table, path_frame, quantile_frame, write_frame
-        from throughtime.runs.run import load
+        from throughtime.cli.output import check_table, write_frame
+        from throughtime.runs.run import load_model
 
         check_table(output, paths_output)
-        found = load(run).forecast(
-            horizon, series=series, quantiles=levels, num_paths=paths, tolerance=tolerance,
-            seed=seed, paths=paths_output is not None, covariates=covariates,
-            on_progress=working,
+        found = load_model(run).forecast(
+            horizon, data=data, future=future, series=series, quantiles=levels,
+            num_paths=paths, tolerance=tolerance, seed=seed, on_progress=working,
         )  # fmt: skip
     if output is not None:
-        write_frame(quantile_frame(found), output)
+        write_frame(found.frame(), output)
     if paths_output is not None:
-        write_frame(path_frame(found), paths_output)
-        for one in found["series"]:
-            for column in one["columns"]:
-                del column["paths"]
-    if not emit(found, json_):
-        _show_forecast(found, output)
+        write_frame(found.path_frame(), paths_output)
+    if not emit(found.to_json(), json_):
+        _show_forecast(found.to_json(), output)
+
+
+@app.command(help_epilogue=epilogue("update"))
+def update(
+    run: RunFolder,
+    data: Annotated[str, Parameter(help="New rows; those after the end of the data count.")],
+    /,
+    *,
+    json_: Json = False,
+) -> None:
+    """Move the end of a run's data on by new rows; nothing is fitted again, weights stay."""
+    from throughtime.cli.display import Working
+
+    with Working(err, "loading", quiet=json_):
+        from throughtime.runs.run import update as move
+
+        found = move(run, data)
+    if emit(found, json_):
+        return
+    last = "" if found["end"] is None else f", the end is at {found['end']} now"
+    dropped = f" ({found['passed_over']:,} were known already)" if found["passed_over"] else ""
+    say(f"{found['rows']:,} new rows of {found['series']:,} series{dropped}{last}")
 
 
 def _show_forecast(found: dict[str, Any], output: Path | None) -> None:
@@ -146,7 +171,7 @@ def sample(
     paths: Annotated[int, Parameter(help="How many.")] = 1,
     prompt: Annotated[str, Parameter(help="Text to go on from.", show_default=False)] = "",
     temperature: Annotated[
-        float, Parameter(help="Of symbols: above 1 flatter, more varied; below 1 sharper.")
+        float, Parameter(help="Of symbols: above 1 more even, below 1 sharper.")
     ] = 1.0,
     top_p: Annotated[float, Parameter(help="Keep the likeliest symbols up to this mass.")] = 1.0,
     output: Annotated[
@@ -161,28 +186,29 @@ def sample(
 
     with Working(err, "loading", quiet=json_) as working:
         from throughtime.cli.output import Draw, sample_sound, sample_table
-        from throughtime.runs.run import load
+        from throughtime.runs.run import load_model
 
-        loaded = load(run)
-        if loaded.kind == "text":
+        fitted = load_model(run)
+        kind = fitted.domain.kind
+        if kind == "text":
             working.stop()
             found = _sample_text(
-                loaded, length or 500, paths, prompt, seed, temperature, top_p, output, json_
+                fitted, length or 500, paths, prompt, seed, temperature, top_p, output, json_
             )
             emit(found, json_)
             return
         if prompt:
             raise SettingError("prompt= is for runs of text")
-        if loaded.kind == "sound":
-            length = length or 2 * loaded.rate
+        if kind == "sound":
+            length = length or 2 * int(fitted.domain.sample_rate or 8000)
             file = output or Path("sample.wav")
             found = sample_sound(
-                loaded, Draw(length, paths, seed, temperature, top_p, file), working
+                fitted, Draw(length, paths, seed, temperature, top_p, file), working
             )
         else:
             file = output or Path("sample.csv")
             found = sample_table(
-                loaded, Draw(length or 200, paths, seed, temperature, top_p, file), working
+                fitted, Draw(length or 200, paths, seed, temperature, top_p, file), working
             )
     if emit(found, json_):
         return
@@ -193,7 +219,7 @@ def sample(
 
 
 def _sample_text(
-    loaded: Any,
+    fitted: Any,
     length: int,
     paths: int,
     prompt: str,
@@ -210,7 +236,7 @@ def _sample_text(
     texts = []
     for path in range(paths):
         pieces = [prompt]
-        stream = loaded.stream_text(
+        stream = fitted.stream_text(
             length, prompt=prompt, seed=seed, temperature=temperature, top_p=top_p, path=path
         )
         for piece in stream:

@@ -105,10 +105,33 @@ class Lanes:
         self.dtype = dtype
         self.device: torch.device | None = None
         self._code = _code(lanes, sequences)
+        self._describe()
+
+    @classmethod
+    def aligned(
+        cls, sequences: Sequences, dtype: torch.dtype = torch.float32, scored_only: bool = False
+    ) -> Lanes:
+        """A lane for each sequence, all ending together: the state at the end is that of each.
+
+        scored_only: the pasts are left out and no lane is reset, since the states that have read
+        them are at hand; the scored parts are of one length then.
+        """
+        made = object.__new__(cls)
+        made.sequences, made.num_lanes, made.dtype, made.device = (
+            sequences,
+            len(sequences),
+            dtype,
+            None,
+        )
+        made._code = _code_aligned(sequences, scored_only)
+        made._describe()
+        return made
+
+    def _describe(self) -> None:
         counts = ((self._code >= 0) & (self._code & 4 > 0)).sum(1)
         self._scored = [0, *counts.cumsum(0).tolist()]
-        self._known = bool((sequences.identity >= 0).any())
-        self._has_initial = bool(sequences.initial.any())
+        self._known = bool((self.sequences.identity >= 0).any())
+        self._has_initial = bool(self.sequences.initial.any())
 
     def __len__(self) -> int:
         return self._code.shape[0]
@@ -317,15 +340,34 @@ def _filled(pieces: list[PIECE], num_lanes: int, capacity: int) -> list[list[PIE
     return lanes + [[] for _ in range(num_lanes - len(lanes))]
 
 
+def _packed(s: Sequences) -> Tensor:
+    """int64 [total]: each step times 8, plus 4 where scored, 1 at the start of a sequence."""
+    packed = torch.arange(s.values.shape[0]) * 8
+    packed += s.scored().to(torch.int64) * 4
+    packed[s.offsets[:-1][s.lengths > 0]] += 1
+    return packed
+
+
+def _code_aligned(s: Sequences, scored_only: bool) -> Tensor:
+    """As `_code`, for lanes of one sequence each that end together."""
+    begins = s.starts if scored_only else torch.zeros_like(s.starts)
+    lengths = s.lengths - begins
+    length = int(lengths.max()) if len(s) else 0
+    steps = torch.arange(length)[:, None] - (length - lengths) + (s.offsets[:-1] + begins)
+    real = torch.arange(length)[:, None] >= length - lengths
+    code = torch.where(real, _packed(s)[steps.clamp(min=0)], -1)
+    if not scored_only:
+        code += 2 * (code & 1) * real
+    return code
+
+
 def _code(lanes: list[list[PIECE]], s: Sequences) -> Tensor:
     """int64 [T, B]: the step times 8, plus 4 where scored, 2 at a reset, 1 at a start; -1 padding.
 
     One number per place keeps the whole pass in 8 bytes a step.
     """
     length = max((sum(end - begin for begin, end, _ in lane) for lane in lanes), default=0)
-    packed = torch.arange(s.values.shape[0]) * 8
-    packed += s.scored().to(torch.int64) * 4
-    packed[s.offsets[:-1][s.lengths > 0]] += 1
+    packed = _packed(s)
     code = torch.full((len(lanes), length), -1, dtype=torch.int64)
     places = torch.arange(length)
     for row, lane in zip(code, lanes, strict=True):

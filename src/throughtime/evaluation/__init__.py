@@ -3,7 +3,7 @@
 from throughtime.evaluation.bootstrap import block_length, mean_interval
 from throughtime.evaluation.calibration import calibration
 from throughtime.evaluation.comparison import Entry, StepScores, comparisons, paired, table
-from throughtime.evaluation.forecasts import enough_paths, forecast
+from throughtime.evaluation.forecasts import forecast
 from throughtime.evaluation.predictive import next_risk
 from throughtime.evaluation.summary import verdict
 from throughtime.evaluation.surprisal import surprisal
@@ -15,7 +15,6 @@ __all__ = [
     "block_length",
     "calibration",
     "comparisons",
-    "enough_paths",
     "forecast",
     "mean_interval",
     "next_risk",

@@ -8,19 +8,15 @@ import torch
 
 from throughtime import rng
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Transforms
-from throughtime.evaluation.comparison import shown
 from throughtime.evaluation.predictive import evenly, is_numeric, walk
-from throughtime.models.base import SequenceModel
+from throughtime.predict.fitted import FittedModel
 
 BINS = 20
 MOST_STEPS = 20_000  # evenly spread over longer test data; more would not show in 20 bins
 LEVELS = (*(k / 10 for k in range(1, 10)), 0.95)
 
 
-def calibration(
-    model: SequenceModel, chain: Transforms, raw_test: Sequences, seed: int = 0
-) -> dict[str, Any] | None:
+def calibration(fitted: FittedModel, raw_test: Sequences, seed: int = 0) -> dict[str, Any] | None:
     """{"pit": 20 shares, "count", "coverage": {"0.1": share, ...}} of one-step distributions, or
     None.
 
@@ -30,12 +26,12 @@ def calibration(
     interval of each nominal level. None where values are not amounts (text, symbols, 0 and 1) or
     none is scored.
     """
-    if not is_numeric(chain, raw_test):
+    if not is_numeric(fitted.transforms, raw_test):
         return None
-    seen = shown(model, chain, raw_test)
+    seen = fitted.transformed(raw_test)
     source = rng.generator(seed, "pit")
     parts = []
-    for index, distribution in walk(model, seen, evenly(seen.scored(), MOST_STEPS)):
+    for index, distribution in walk(fitted.model, seen, evenly(seen.scored(), MOST_STEPS)):
         x = seen.values[index].double()
         pit = distribution.cdf(x)
         if distribution.discrete:

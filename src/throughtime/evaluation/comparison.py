@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Bytes, Tokens, Transforms
+from throughtime.data.transforms import Bytes, Tokens
 from throughtime.data.transforms.text import utf8_width
 from throughtime.errors import SettingError
 from throughtime.evaluation.bootstrap import mean_interval
-from throughtime.models.base import SequenceModel
+from throughtime.predict.fitted import FittedModel
 
 FAMILIES = ("reference", "autoregressive", "latent", "blend", "peer")
 
@@ -35,14 +35,14 @@ class StepScores:
     offsets: Tensor
 
     @classmethod
-    def of(cls, model: SequenceModel, chain: Transforms, raw: Sequences) -> StepScores:
-        """What a model that sees the data through `chain` makes of raw data.
+    def of(cls, fitted: FittedModel, raw: Sequences) -> StepScores:
+        """What a fitted model makes of raw data.
 
-        Where the chain changes lengths (bytes, tokens), the nats of each symbol count for the
+        Where its transforms change lengths (bytes, tokens), the nats of each symbol count for the
         character that its first byte belongs to, so models of all tokenisations can be compared.
         """
-        seen = shown(model, chain, raw)
-        return cls.aligned(model.step_log_prob(seen), seen, raw)
+        seen = fitted.transformed(raw)
+        return cls.aligned(fitted.model.step_log_prob(seen), seen, raw)
 
     @classmethod
     def aligned(cls, log_prob: Tensor, seen: Sequences, raw: Sequences) -> StepScores:
@@ -92,13 +92,6 @@ class Entry:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise SettingError(f"family '{self.family}' is not one of: {', '.join(FAMILIES)}")
-
-
-def shown(model: SequenceModel, chain: Transforms, raw: Sequences) -> Sequences:
-    """Raw data as the model sees them: transformed, the training series recognised by name."""
-    seen = raw.transform(chain)
-    names: tuple[str, ...] = getattr(model, "identities", ())
-    return seen.with_identity(names) if names else seen
 
 
 def paired(a: StepScores, b: StepScores, seed: int = 0) -> dict[str, Any]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from throughtime import state as states
 from throughtime.data import split
-from throughtime.data.batching import Lanes
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Transforms
 from throughtime.errors import SettingError
 from throughtime.evaluation import metrics
-from throughtime.evaluation.comparison import plain, shown
+from throughtime.evaluation.comparison import plain
 from throughtime.evaluation.predictive import evenly, is_numeric, raw_quantiles
 from throughtime.evaluation.stamps import stamps
-from throughtime.models.base import SequenceModel
-from throughtime.state import State
+from throughtime.predict.fitted import FittedModel
 
 FAN_LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MOST_FANS = 3
@@ -47,8 +42,7 @@ class Forecast:
 
 
 def forecast(
-    model: SequenceModel,
-    chain: Transforms,
+    fitted: FittedModel,
     raw_test: Sequences,
     horizon: int,
     origins: int = 10,
@@ -75,21 +69,19 @@ def forecast(
     """
     if horizon < 1 or origins < 1 or num_paths < 2:
         raise SettingError("a forecast needs a horizon and origins of 1 or more, and 2 paths")
-    if not is_numeric(chain, raw_test) or len(raw_test) == 0:
+    if not is_numeric(fitted.transforms, raw_test) or len(raw_test) == 0:
         return None
     room = int((raw_test.lengths - raw_test.starts.clamp(min=1)).max())
     horizon = min(horizon, room)
     if horizon < 1:
         return None
-    seen = shown(model, chain, raw_test)
+    seen = fitted.transformed(raw_test)
     scales = _scales(raw_test, season, train)
     places = _places(raw_test, horizon, origins, max_series)
     found = [
         item
         for i, stops in places.items()
-        for item in _continue(
-            model, chain, raw_test, seen, i, stops, horizon, num_paths, seed, scales
-        )
+        for item in _continue(fitted, raw_test, seen, i, stops, horizon, num_paths, seed, scales)
     ]
     return {
         "horizon": horizon,
@@ -98,55 +90,9 @@ def forecast(
         "paths": num_paths,
         "levels": list(levels),
         "free_running": _by_horizon(found, levels),
-        "one_step": _one_step(model, chain, raw_test, seen, scales, levels),
+        "one_step": _one_step(fitted, raw_test, seen, scales, levels),
         "fans": _fans(found, raw_test),
     }
-
-
-def enough_paths(
-    draw: Callable[[int], Tensor],
-    quantiles: Levels,
-    tolerance: float = 0.05,
-    start: int = 200,
-    limit: int = 51_200,
-) -> Tensor:
-    """Paths [P, ...] from `draw`, twice as many each time until the quantiles are certain.
-
-    draw: count to paths [count, ...], where more paths begin with the same ones. Certain: the
-    standard error of each quantile, everywhere, is at most `tolerance` times the distance from
-    the 10 % to the 90 % quantile there. The error is half the distance between the samples one
-    standard deviation of the binomial below and above. Stops at `limit` at the latest.
-    """
-    if not all(0 < level < 1 for level in quantiles) or not tolerance > 0:
-        raise SettingError("quantiles lie between 0 and 1, and the tolerance is above 0")
-    count = min(start, limit)
-    while True:
-        paths = draw(count)
-        if count >= limit or quantile_error(paths, quantiles) <= tolerance:
-            return paths
-        count = min(2 * count, limit)
-
-
-def quantile_error(paths: Tensor, quantiles: Levels) -> float:
-    """The greatest standard error of a quantile in units of the 80 % width at its place.
-
-    Infinite while a quantile has fewer than five samples beyond it.
-    """
-    count = len(paths)
-    ordered = paths.double().reshape(count, -1).sort(0).values
-    if count * min(min(q, 1 - q) for q in quantiles) < 5:
-        return float("inf")
-    width = ordered[round(0.9 * (count - 1))] - ordered[round(0.1 * (count - 1))]
-    worst = torch.zeros(())
-    for q in quantiles:
-        spread = (count * q * (1 - q)) ** 0.5
-        low = max(0, int(count * q - spread))
-        high = min(count - 1, int(count * q + spread))
-        error = (ordered[high] - ordered[low]) / 2
-        # Where all paths agree there is no error; where most do, it is in units of itself.
-        unit = torch.where(width > 0, width, torch.where(error > 0, error, 1.0))
-        worst = torch.maximum(worst, (error / unit).max())
-    return float(worst)
 
 
 def _places(raw: Sequences, horizon: int, origins: int, max_series: int) -> dict[int, list[int]]:
@@ -183,8 +129,7 @@ def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
 
 
 def _continue(
-    model: SequenceModel,
-    chain: Transforms,
+    fitted: FittedModel,
     raw: Sequences,
     seen: Sequences,
     i: int,
@@ -195,50 +140,27 @@ def _continue(
     scales: np.ndarray,
 ) -> list[Forecast]:
     """The forecasts of series i from each of its origins, sampled all at once."""
-    previous, state = conditioned(model, seen[i], stops)
+    context = fitted.model.condition_at(seen[i], stops)
     rows = torch.arange(len(stops)).repeat_interleave(num_paths)
     covariates = None
-    uses_covariates = bool(getattr(model, "covariates", False))
-    if raw.covariates is not None and uses_covariates:
+    if raw.covariates is not None and fitted.model.covariates:
         all_of_it = raw.covariates[int(raw.offsets[i]) : int(raw.offsets[i + 1])]
         covariates = torch.stack([all_of_it[stop : stop + horizon] for stop in stops])[rows]
-    known = seen.identity[i : i + 1] if int(seen.identity[i]) >= 0 else None
-    drawn = model.sample(
+    drawn = fitted.model.sample(
         horizon,
-        states.index(state, rows),
+        context[rows],
         len(rows),
         seed,
-        previous=previous[rows],
         covariates=covariates,
-        series=known,
         name=f"forecast/{raw.names[i]}",
     )
     values = raw.sequence(i)
     found = []
     for k, stop in enumerate(stops):
-        paths = chain.inverse(drawn[rows == k], values[:stop]).double().numpy()
+        paths = fitted.transforms.inverse(drawn[rows == k], values[:stop]).double().numpy()
         truth = values[stop : stop + horizon].numpy()
         found.append(Forecast(i, stop, paths, truth, scales[i]))
     return found
-
-
-@torch.no_grad()
-def conditioned(model: SequenceModel, one: Sequences, stops: list[int]) -> tuple[Tensor, State]:
-    """As `SequenceModel.condition`, after each of several rising numbers of steps, in one pass."""
-    training = model.training
-    model.eval()
-    lanes = Lanes(one, 1, cut=False, dtype=model._dtype())
-    state = model.initial_state(1)
-    found, lasts, at = [], [], 0
-    for stop in stops:
-        while at < stop:
-            end = min(stop, at + _CHUNK)
-            _, state = model.members_distribution(lanes[at:end], state)
-            at = end
-        found.append(state)
-        lasts.append(lanes[stop - 1 : stop].x[0])
-    model.train(training)
-    return torch.cat(lasts), states.concatenate(found)
 
 
 def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
@@ -263,8 +185,7 @@ def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
 
 
 def _one_step(
-    model: SequenceModel,
-    chain: Transforms,
+    fitted: FittedModel,
     raw: Sequences,
     seen: Sequences,
     scales: np.ndarray,
@@ -275,7 +196,7 @@ def _one_step(
     wanted = metrics.needed_levels(levels)
     both = sorted({*grid, *wanted})
     chosen = evenly(seen.scored(), MOST_ONE_STEP)
-    index, values = raw_quantiles(model, chain, raw, seen, chosen, both)
+    index, values = raw_quantiles(fitted, raw, seen, chosen, both)
     if not len(index):
         return metrics.summary(_nothing(levels), levels)
     found = metrics.measures(

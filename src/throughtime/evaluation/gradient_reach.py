@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +18,12 @@ from torch import Tensor
 from throughtime import bptt, gradflow
 from throughtime.data.batching import Batch, Lanes
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Transforms
 from throughtime.errors import SettingError
-from throughtime.evaluation.comparison import shown
 from throughtime.gradflow import Examination, Loss, Verdict
 from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.predict.fitted import FittedModel
 from throughtime.state import State
-from throughtime.training.config import TrainSettings
 from throughtime.training.reach_monitor import truncation
 from throughtime.types import Progress, silent
 
@@ -37,17 +35,6 @@ _LAGS_TRUNCATED = 100  # that are looked at however early training truncates
 _LEAST_LAGS, _LEAST_STEPS = 20, 100
 _WARM = 1000  # steps read before the segment
 _ROWS = 32
-
-
-class Fitted(Protocol):
-    """What is examined: a fitted network by name, with its transforms."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def model(self) -> SequenceModel: ...
-    @property
-    def chain(self) -> Transforms: ...
 
 
 @dataclass(frozen=True)
@@ -88,8 +75,7 @@ class GradientReach:
 
 
 def examine(
-    fitted: Fitted,
-    settings: TrainSettings,
+    fitted: FittedModel,
     raw: Sequences,
     learned: bool,
     max_lag: int | None = None,
@@ -100,8 +86,7 @@ def examine(
     """Takes the gradient of a fitted network apart by lag, on a segment of data.
 
     Args:
-        fitted: a network (`LatentAutoregressive`) and its transforms.
-        settings: how it was trained.
+        fitted: a network (`LatentAutoregressive`) with how it was trained.
         raw: data like those it was trained on.
         learned: whether it predicts better than without a past; then it is no fault that the
             gradients of its losses cancel.
@@ -115,9 +100,10 @@ def examine(
         SettingError: for lags that the data do not have.
         NonFiniteError: where the gradient is not finite.
     """
-    model = fitted.model.eval()
+    model, settings = fitted.model.eval(), fitted.training
     assert isinstance(model, LatentAutoregressive)
-    transformed = shown(model, fitted.chain, raw)
+    assert settings is not None
+    transformed = fitted.transformed(raw)
     method = bptt.parse(settings.bptt)
     known = truncation(settings, method)
     params: dict[str, Tensor] = {

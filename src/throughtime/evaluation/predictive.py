@@ -13,8 +13,8 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Flat, LinearQuantise, MuLaw, Transforms
 from throughtime.emissions import Distribution
 from throughtime.emissions.mixture import MixtureDistribution, WeightedMixture
-from throughtime.evaluation.comparison import shown
 from throughtime.models.base import SequenceModel
+from throughtime.predict.fitted import FittedModel
 
 _TABLE = 64  # places at which the cdf of a mixture is tabulated
 _REFINEMENTS = 4
@@ -138,8 +138,7 @@ def _leaf_quantiles(distribution: Distribution, p: Tensor) -> Tensor:
 
 
 def raw_quantiles(
-    model: SequenceModel,
-    chain: Transforms,
+    fitted: FittedModel,
     raw: Sequences,
     seen: Sequences,
     chosen: Tensor,
@@ -151,9 +150,9 @@ def raw_quantiles(
     The transforms are monotone, so quantiles go to quantiles. `levels` are symmetric about one
     half: a transform may turn the axis round.
     """
-    back = Unwinding(chain, raw)
+    back = Unwinding(fitted.transforms, raw)
     steps, found = [], []
-    for index, distribution in walk(model, seen, chosen):
+    for index, distribution in walk(fitted.model, seen, chosen):
         values = back(quantiles_of(distribution, levels), index)
         steps.append(index)
         found.append(values.sort(0).values.numpy())
@@ -176,24 +175,20 @@ def evenly(mask: Tensor, most: int) -> Tensor:
     return kept
 
 
-def next_risk(
-    model: SequenceModel, chain: Transforms, raw: Sequences, level: float = 0.01
-) -> dict[str, Any] | None:
+def next_risk(fitted: FittedModel, raw: Sequences, level: float = 0.01) -> dict[str, Any] | None:
     """{"level", "value", "last"}: a low quantile of the value after the end of the data.
 
     For one series of one column without covariates (those of tomorrow are unknown); None for
     other data. "last" is the last value observed.
     """
-    covariates = getattr(model, "covariates", 0)
-    if not is_numeric(chain, raw) or len(raw) != 1 or raw.values.shape[1] != 1 or covariates:
+    single = len(raw) == 1 and raw.values.shape[1:] == (1,)
+    if not single or fitted.model.covariates or not is_numeric(fitted.transforms, raw):
         return None
     observed = raw.values[~raw.missing]
     if len(observed) == 0:
         return None
-    seen = shown(model, chain, raw)
-    previous, state = model.condition(seen)
-    known = seen.identity if bool((seen.identity >= 0).any()) else None
+    context = fitted.model.condition(fitted.transformed(raw))
     with torch.no_grad():
-        distribution, _ = model.step(previous, state, None, known)
-    ends = chain.inverse(quantiles_of(distribution, (level, 1.0 - level)), raw.values)
+        distribution, _ = fitted.model.step(context.previous, context.state, None, context.series)
+    ends = fitted.transforms.inverse(quantiles_of(distribution, (level, 1.0 - level)), raw.values)
     return {"level": level, "value": float(ends.min()), "last": float(observed[-1, 0])}

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Transforms, decode_text
-from throughtime.evaluation.comparison import StepScores, plain, shown
+from throughtime.data.transforms import decode_text
+from throughtime.evaluation.comparison import StepScores, plain
 from throughtime.evaluation.predictive import is_numeric, raw_quantiles
 from throughtime.evaluation.stamps import stamp, stamps
-from throughtime.models.base import SequenceModel
+from throughtime.predict.fitted import FittedModel
 
 POINTS = 2000
 TOP = 10
@@ -28,8 +28,7 @@ _APART_SECONDS = 0.05  # of sound, between two places that are listed
 def surprisal(
     scores: StepScores,
     raw_test: Sequences,
-    model: SequenceModel | None = None,
-    chain: Transforms | None = None,
+    fitted: FittedModel | None = None,
 ) -> dict[str, Any]:
     """{"position", "times", "nats", "top"}: surprisal in nats over time, and its highest places.
 
@@ -37,7 +36,7 @@ def surprisal(
     the step in its sequence (past included) for one sequence, else among the scored steps of
     all; times: those of one sequence, or None. Each of the `TOP` places has "where", "nats" and
     "quote": text around with the symbol in ⟦ ⟧ (ends of line as ↵); of series the value and, with
-    `model` and `chain`, the median and 90 % interval expected. In text and sound, places that
+    `fitted`, the median and 90 % interval expected. In text and sound, places that
     would be quoted together are listed once.
     """
     places = scores.scored.nonzero()[:, 0]
@@ -49,7 +48,7 @@ def surprisal(
         "position": (places[kept] if single else kept).tolist(),
         "times": stamps(raw_test, places[kept].numpy()) if single else None,
         "nats": [plain(value) for value in nats[kept].tolist()],
-        "top": _top(places, nats, raw_test, model, chain),
+        "top": _top(places, nats, raw_test, fitted),
     }
 
 
@@ -68,8 +67,7 @@ def _top(
     places: Tensor,
     nats: Tensor,
     raw: Sequences,
-    model: SequenceModel | None,
-    chain: Transforms | None,
+    fitted: FittedModel | None,
 ) -> list[dict[str, Any]]:
     chosen = _apart(places, nats, _distance(raw))
     steps = [int(places[k]) for k in chosen]
@@ -81,7 +79,7 @@ def _top(
         write, reach = (_bytes, CONTEXT) if known else (_numbers, _SYMBOLS)
         describe = lambda step: _quoted(raw, step, reach, write)  # noqa: E731
     else:
-        expected = _expected(steps, raw, model, chain)
+        expected = _expected(steps, raw, fitted)
         describe = lambda step: _amount(raw, step, expected.get(step))  # noqa: E731
     return [
         {"where": _where(raw, step), "nats": plain(float(nats[k])), "quote": describe(step)}
@@ -145,15 +143,15 @@ def _numbers(values: Tensor) -> str:
 
 
 def _expected(
-    steps: list[int], raw: Sequences, model: SequenceModel | None, chain: Transforms | None
+    steps: list[int], raw: Sequences, fitted: FittedModel | None
 ) -> dict[int, np.ndarray]:
     """Low end, median and high end [3, D] of what was expected at each step."""
-    if model is None or chain is None or not is_numeric(chain, raw) or not steps:
+    if fitted is None or not is_numeric(fitted.transforms, raw) or not steps:
         return {}
     chosen = torch.zeros(len(raw.values), dtype=torch.bool)
     chosen[steps] = True
-    seen = shown(model, chain, raw)
-    index, values = raw_quantiles(model, chain, raw, seen, chosen, _EXPECTED)
+    seen = fitted.transformed(raw)
+    index, values = raw_quantiles(fitted, raw, seen, chosen, _EXPECTED)
     return {int(step): values[:, k] for k, step in enumerate(index)}
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
-from throughtime.evaluation.comparison import shown as shown_to
 from throughtime.history.parts import Floats, Ints, Part
 from throughtime.history.study import Study
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
+from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import threads
 from throughtime.search import candidates, defaults
 from throughtime.training.config import Candidate, DataSettings, RunSettings, TrainSettings
@@ -118,7 +118,9 @@ def _trained(
     begun = time.monotonic()
     torch.manual_seed(training.seed)
     model = registry.build(candidate.model)
-    learn, choose, judge = (shown_to(model, study.chain, raw) for raw in study.raw)
+    learn, choose, judge = (
+        FittedModel("", model, study.chain).transformed(raw) for raw in study.raw
+    )
     model.begin(learn)
     with threads(training.threads or 1):
         left = seconds - (time.monotonic() - begun)

@@ -13,6 +13,7 @@ from throughtime.errors import SettingError
 from throughtime.models.base import SequenceModel, choose
 from throughtime.models.predictors import PREDICTORS, CountPredictor, Predictor
 from throughtime.state import State
+from throughtime.types import Counted, uncounted
 
 
 class Autoregressive(SequenceModel):
@@ -46,13 +47,9 @@ class Autoregressive(SequenceModel):
         self.predictor: Predictor = PREDICTORS[predictor](
             order, emission, covariates, num_differencing, **options
         )
-        if self.predictor.closed_form:
+        self.closed_form = self.predictor.closed_form
+        if self.closed_form:
             self.initial_raw = self.initial_raw.double()
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether `fit` is all the training there is."""
-        return self.predictor.closed_form
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -100,10 +97,10 @@ class Autoregressive(SequenceModel):
             )
         return distribution, state
 
-    def step_nats(self, data: Sequences) -> Tensor:
+    def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
         core = self.predictor.core if isinstance(self.predictor, CountPredictor) else None
         if core is None:
-            return super().step_nats(data)
+            return super().step_nats(data, on_steps)
         return core.log_prob(data.values, data.offsets)  # all at once, without a loop over time
 
     def extra_tensors(self) -> dict[str, Tensor]:

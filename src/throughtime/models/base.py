@@ -18,7 +18,9 @@ from throughtime.data.batching import Batch, Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission, MixtureOf
 from throughtime.errors import SettingError, VocabularyError
+from throughtime.models.context import Context
 from throughtime.state import State
+from throughtime.types import Counted, uncounted
 
 _CHUNK = 512  # steps scored per call: bounds memory, does not change the result
 _LANES = 64
@@ -52,6 +54,9 @@ class SequenceModel(nn.Module, ABC):
 
     emission: Emission
     members: int = 1
+    covariates: int = 0  # known columns that it looks at
+    identities: tuple[str, ...] = ()  # training series that it tells apart by name
+    closed_form: bool = False  # whether `begin` is all the training there is
     initial_raw: Tensor
 
     def __init__(self, emission: Emission, num_differencing: int = 0) -> None:
@@ -127,24 +132,30 @@ class SequenceModel(nn.Module, ABC):
         return self._average(distribution), state
 
     @torch.no_grad()
-    def step_log_prob(self, sequences: Sequences | Sequence[Tensor]) -> Tensor:
+    def step_log_prob(
+        self, sequences: Sequences | Sequence[Tensor], on_steps: Counted = uncounted
+    ) -> Tensor:
         """Nats of every element in the data's own units, float64 ``[total]``.
 
         The log-Jacobian of the transforms is included; past and missing elements have 0.
         """
-        data = _as_sequences(sequences, self.emission)
+        data = as_sequences(sequences, self.emission)
         training = self.training
         self.eval()
-        nats = self.step_nats(data)
+        nats = self.step_nats(data, on_steps)
         self.train(training)
         return torch.where(data.scored(), nats + data.log_det, 0.0)
 
-    def step_nats(self, data: Sequences) -> Tensor:
-        """Nats of every scored element as the model sees it (transformed), float64 ``[total]``."""
+    def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
+        """Nats of every scored element as the model sees it (transformed), float64 ``[total]``.
+
+        on_steps: is told how many more steps are done, where they are not done all at once.
+        """
         nats = torch.zeros(len(data.values), dtype=torch.float64)
         for batch, distribution in self.distributions(data):
             real = batch.weight > 0
             nats[batch.index[real]] = distribution.log_prob(batch.x).double()[real]
+            on_steps(int((batch.index >= 0).sum()))
         return nats
 
     def log_prob(self, sequences: Sequences | Sequence[Tensor]) -> Tensor:
@@ -153,7 +164,7 @@ class SequenceModel(nn.Module, ABC):
         sequences: a `Sequences` (elements before `starts` are conditioned on, not scored), or a
         list of ``[T_i]`` symbols / ``[T_i, D]`` values. The first element is included.
         """
-        data = _as_sequences(sequences, self.emission)
+        data = as_sequences(sequences, self.emission)
         # Each sequence is summed by itself: one of probability 0 must not spoil the others.
         total = torch.zeros(len(data), dtype=torch.float64)
         return total.index_add_(0, data.rows, self.step_log_prob(data))
@@ -168,57 +179,121 @@ class SequenceModel(nn.Module, ABC):
             yield batch, distribution
 
     @torch.no_grad()
-    def condition(self, sequences: Sequences) -> tuple[Tensor | None, State]:
-        """The last element and the state of each sequence, ready for `step` or `sample`.
+    def condition(
+        self, sequences: Sequences | Sequence[Tensor], after: Context | None = None
+    ) -> Context:
+        """Where each sequence stands at its end, ready for `step` or `sample`.
 
-        Every sequence is read from its start; returns (x_prev ``[N]`` or ``[N, D]``, state).
+        Args:
+            sequences: read from their starts, pasts included, all side by side.
+            after: where they stand before their scored parts, if that is known: only the scored
+                parts are read then.
+
+        Returns:
+            The state and the last element of each of the N sequences.
         """
-        data = _as_sequences(sequences, self.emission)
+        data = as_sequences(sequences, self.emission)
+        if bool((data.lengths == 0).any()):
+            raise SettingError("a sequence without elements has no context: give none instead")
         training = self.training
         self.eval()
-        lasts: list[Tensor] = []
-        found: list[State] = []
-        for i in range(len(data)):
-            one = dataclasses.replace(data[i], starts=torch.zeros(1, dtype=torch.int64))
-            lanes = Lanes(one, 1, cut=False, dtype=self._dtype())
-            state = self.initial_state(1)
+        order = (data.lengths - (data.starts if after is not None else 0)).argsort(stable=True)
+        parts = []
+        for rows in self._groups(data, order, after):
+            part = data[rows]
+            lanes = Lanes.aligned(part, self._dtype(), scored_only=after is not None)
+            state = self.initial_state(len(rows)) if after is None else after[rows].state
             for t in range(0, len(lanes), _CHUNK):
                 _, state = self.members_distribution(lanes[t : t + _CHUNK], state)
-            found.append(state)
-            lasts.append(lanes[len(lanes) - 1 : len(lanes)].x[0])
+            parts.append(self._context(part, part.offsets[1:] - 1, state))
         self.train(training)
-        return torch.cat(lasts), states.concatenate(found)
+        return Context.concatenate(parts)[order.argsort()]
+
+    def _groups(self, data: Sequences, order: Tensor, after: Context | None) -> Sequence[Tensor]:
+        """Rows that are read side by side: of like length, or of the same if they go on."""
+        if after is None:
+            return order.split(_LANES)
+        lengths = (data.lengths - data.starts)[order]
+        _, counts = lengths.unique_consecutive(return_counts=True)
+        return [part for same in order.split(counts.tolist()) for part in same.split(_LANES)]
+
+    def _context(self, data: Sequences, at: Tensor, state: State) -> Context:
+        """The context after the elements at the places `at` of ``data.values``."""
+        last = data.values[at]
+        if last.is_floating_point():
+            last = last.to(self._dtype())
+        rows = torch.searchsorted(data.offsets, at, right=True) - 1
+        series = data.identity[rows]
+        return Context(state, last, series if bool((series >= 0).any()) else None)
+
+    @torch.no_grad()
+    def condition_at(self, one: Sequences, stops: Sequence[int]) -> Context:
+        """As `condition`, after each of several rising numbers of steps of one sequence.
+
+        Args:
+            one: a single sequence, read once.
+            stops: how many of its steps each context has read, at least 1.
+
+        Returns:
+            A context with a row for each stop.
+        """
+        training = self.training
+        self.eval()
+        lanes = Lanes.aligned(one, self._dtype())
+        state, found, at = self.initial_state(1), [], 0
+        for stop in stops:
+            while at < stop:
+                end = min(stop, at + _CHUNK)
+                _, state = self.members_distribution(lanes[at:end], state)
+                at = end
+            found.append(state)
+        self.train(training)
+        return self._context(one, torch.tensor(stops) - 1, states.concatenate(found))
 
     @torch.no_grad()
     def sample(
         self,
         length: int,
-        state: State = None,
+        context: Context | None = None,
         num_paths: int = 100,
         seed: int = 0,
         *,
-        previous: Tensor | None = None,
         covariates: Tensor | None = None,
         series: Tensor | None = None,
         name: str = "",
         temperature: float = 1.0,
         top_p: float = 1.0,
     ) -> Tensor:
-        """Draws paths: ``[num_paths, length]`` symbols or ``[num_paths, length, D]`` values.
+        """Draws paths from the exact joint distribution of the next elements.
 
-        state, previous: where to go on from, as `condition` returns them (one row, or one per
-        path); None starts new sequences. covariates ``[length, C]`` or ``[num_paths, length, C]``.
         A path depends on (seed, name, its index) only, not on how many are drawn.
-        temperature and top_p apply to symbols: a temperature above 1 is flatter, below 1 sharper.
+
+        Args:
+            length: steps of each path.
+            context: where to go on from, as `condition` returns it: one row, or one per path;
+                None starts new sequences.
+            num_paths: how many.
+            seed: of the random numbers.
+            covariates: ``[length, C]`` or ``[num_paths, length, C]``, where the model has some.
+            series: which training series new sequences belong to, int64 ``[1]`` or one per path;
+                that of the context where there is one.
+            name: of the series, which ties the random numbers to it.
+            temperature: of symbols: above 1 evens their probabilities out, below 1 sharpens them.
+            top_p: of symbols: only the likeliest, up to this mass, are drawn.
+
+        Returns:
+            ``[num_paths, length]`` symbols or ``[num_paths, length, D]`` values.
+
+        Raises:
+            SettingError: for a context of the wrong size, covariates that end too early, or
+                a temperature where there are no symbols.
         """
         if covariates is not None and covariates.shape[-2] < length:
             raise SettingError(
                 f"there are covariates for {covariates.shape[-2]} steps; sampling {length} "
                 "steps needs as many"
             )
-        start = self._start(
-            state, num_paths, seed, previous, covariates, series, name, temperature, top_p
-        )
+        start = self._start(context, num_paths, seed, covariates, series, name, temperature, top_p)
         blocks = list(self._draw(start, length))
         if blocks:
             return torch.cat(blocks, 1)
@@ -228,11 +303,10 @@ class SequenceModel(nn.Module, ABC):
     @torch.no_grad()
     def stream(
         self,
-        state: State = None,
+        context: Context | None = None,
         num_paths: int = 1,
         seed: int = 0,
         *,
-        previous: Tensor | None = None,
         covariates: Tensor | None = None,
         series: Tensor | None = None,
         name: str = "",
@@ -240,18 +314,15 @@ class SequenceModel(nn.Module, ABC):
         top_p: float = 1.0,
     ) -> Iterator[Tensor]:
         """What `sample` returns, a step ``[num_paths]`` or ``[num_paths, D]`` at a time."""
-        start = self._start(
-            state, num_paths, seed, previous, covariates, series, name, temperature, top_p
-        )
+        start = self._start(context, num_paths, seed, covariates, series, name, temperature, top_p)
         for block in self._draw(start, None):
             yield from block.unbind(1)
 
     def _start(
         self,
-        state: State,
+        context: Context | None,
         num_paths: int,
         seed: int,
-        previous: Tensor | None,
         covariates: Tensor | None,
         series: Tensor | None,
         name: str,
@@ -259,15 +330,21 @@ class SequenceModel(nn.Module, ABC):
         top_p: float,
     ) -> Start:
         """What `sample` was given, a row for each path. Raises SettingError for what is wrong."""
+        if context is not None and not isinstance(context, Context):
+            raise SettingError(
+                "sampling goes on from a Context, which holds the last element beside the state: "
+                "take it from model.condition(data)"
+            )
         if temperature != 1.0 or top_p != 1.0:  # refused before the first step
             _shaped(self.emission.distribution(self.initial_raw), temperature, top_p)
-        if previous is not None and len(previous) != num_paths:
-            previous = previous.expand(num_paths, *previous.shape[1:])
+        wide = None if context is None else context.widened(num_paths)
+        if series is None and wide is not None:
+            series = wide.series
         return Start(
             num_paths,
             rng.root(seed, name),
-            self.initial_state(num_paths) if state is None else _widen(state, num_paths),
-            previous,
+            self.initial_state(num_paths) if wide is None else wide.state,
+            None if wide is None else wide.previous,
             covariates,
             None if series is None else series.expand(num_paths),
             temperature,
@@ -320,7 +397,7 @@ class SequenceModel(nn.Module, ABC):
         return next((p.dtype for p in self.parameters()), torch.float64)
 
 
-def _as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:
+def as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:
     """The data as a set of sequences, refused where the emission cannot have emitted them."""
     if isinstance(sequences, Sequences):
         data = sequences
@@ -362,19 +439,6 @@ def choose(mask: Tensor, first: Distribution, second: Distribution) -> Distribut
 
 def _columns(values: Tensor) -> Tensor:
     return values if values.dim() > 1 else values.unsqueeze(-1)
-
-
-def _widen(state: State, rows: int) -> State:
-    def widen(part: Tensor) -> Tensor:
-        if part.shape[1] == rows:
-            return part
-        if part.shape[1] != 1:
-            raise SettingError(
-                f"the state has {part.shape[1]} rows; sampling {rows} paths needs 1 or {rows}"
-            )
-        return part.expand(-1, rows, *part.shape[2:])
-
-    return states.apply(widen, state)
 
 
 def _shaped(distribution: Any, temperature: float, top_p: float) -> Distribution:

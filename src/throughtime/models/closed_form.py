@@ -20,6 +20,7 @@ from throughtime.emissions import Distribution, Emission
 from throughtime.errors import SettingError
 from throughtime.models.base import SequenceModel, choose
 from throughtime.state import State
+from throughtime.types import Counted, uncounted
 
 _NUMBERS = 2**22  # of states, or of probabilities, held at once
 
@@ -70,7 +71,7 @@ class ClosedForm(SequenceModel):
             return self.predict(data, rows).log_prob(data.values[rows])
         return torch.cat([self.log_prob_at(data, part) for part in rows.split(size)])
 
-    def step_nats(self, data: Sequences) -> Tensor:
+    def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
         rows = data.scored().nonzero().flatten()
         nats = torch.zeros(len(data.values), dtype=torch.float64)
         if len(rows):

@@ -15,6 +15,7 @@ from throughtime.emissions import Distribution, weighted_mixture
 from throughtime.errors import SettingError
 from throughtime.models.base import SequenceModel
 from throughtime.state import State
+from throughtime.types import Counted, uncounted
 
 _ROUNDS = 500
 _SMALLEST = 0.02  # components with less weight than this are left out
@@ -35,9 +36,8 @@ class Blend(SequenceModel):
         self.models = torch.nn.ModuleList(models)
         shares = torch.tensor(list(weights), dtype=torch.float64)
         self.register_buffer("weights", shares / shares.sum())
-        named: list[tuple[str, ...]] = [getattr(m, "identities", ()) for m in models]
-        self.identities: tuple[str, ...] = max(named, key=len)
-        self.covariates = max(getattr(m, "covariates", 0) for m in models)
+        self.identities = max((m.identities for m in models), key=len)
+        self.covariates = max(m.covariates for m in models)
 
     def parts(self) -> list[SequenceModel]:
         """The models, in order."""
@@ -75,9 +75,17 @@ class Blend(SequenceModel):
         ]
         return self._blend(found)
 
-    def step_nats(self, data: Sequences) -> Tensor:
+    def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
         weights: Tensor = self.weights  # type: ignore[assignment]
-        each = torch.stack([part.step_nats(data) for part in self.parts()])
+        parts, left = self.parts(), 0.0
+
+        def shared(done: int) -> None:
+            nonlocal left
+            left += done / len(parts)
+            on_steps(int(left))
+            left -= int(left)
+
+        each = torch.stack([part.step_nats(data, shared) for part in parts])
         return torch.logsumexp(each + weights.log().unsqueeze(-1), 0)
 
     def extra_tensors(self) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from throughtime import emissions
 from throughtime.errors import SettingError
 from throughtime.models.autoregressive import Autoregressive
@@ -25,6 +27,22 @@ KINDS: dict[str, Any] = {
     "hmm": HiddenMarkov,
     "garch": Garch,
 }
+
+
+def tensors_of(model: SequenceModel) -> dict[str, Tensor]:
+    """Everything fitted, by name."""
+    tensors = {f"state.{name}": value for name, value in model.state_dict().items()}
+    return tensors | {f"extra.{name}": value for name, value in model.extra_tensors().items()}
+
+
+def restored(settings: dict[str, Any], tensors: dict[str, Tensor]) -> SequenceModel:
+    """The model whose `settings()` and `tensors_of` these are, in evaluation mode."""
+    model = build(settings)
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    model.load_state_dict(state)
+    extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
+    model.restore(extra)
+    return model.eval()
 
 
 def build(description: dict[str, Any]) -> SequenceModel:

@@ -14,12 +14,10 @@ from throughtime.data.readers.sound import wav_bytes
 from throughtime.data.sequences import Sequences
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.evaluation import Entry, StepScores, arch_baselines, gradient_reach
-from throughtime.evaluation.comparison import shown
-from throughtime.evaluation.forecasts import conditioned
 from throughtime.history import with_network
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.runtime import version
-from throughtime.search.search import Fitted, Workshop
+from throughtime.search.search import FittedCandidate, Workshop
 from throughtime.types import Event
 
 SCHEMA = 1
@@ -33,7 +31,7 @@ _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 
 
 def assess(
-    fitted: list[Fitted], workshop: Workshop, summary: dict[str, Any], on_event: Event
+    fitted: list[FittedCandidate], workshop: Workshop, summary: dict[str, Any], on_event: Event
 ) -> dict[str, Any]:
     """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
 
@@ -49,7 +47,7 @@ def assess(
                 one.candidate.family,
                 describe(one),
                 one.model.num_parameters(),
-                StepScores.of(one.model, one.chain, parts.test),
+                StepScores.of(one.fitted, parts.test),
                 one.valid,
                 round(one.seconds, 2),
                 round(one.peak_memory_mb, 1),
@@ -60,7 +58,7 @@ def assess(
         on_event({"event": "evaluate", "what": "arch models"})
         view = list(workshop.view.transforms)
         alike = next(one for one in reversed(fitted) if one.candidate.transforms == view)
-        entries.extend(arch_baselines.peers(parts.valid, parts.test, alike.chain))
+        entries.extend(arch_baselines.peers(parts.valid, parts.test, alike.fitted.transforms))
     scores = {"schema": SCHEMA, **evaluation.table(entries, parts.test, seed)}
     best = next(one for one in fitted if one.name == scores["best"])
     transforms = [t["kind"] for t in best.candidate.transforms]
@@ -71,7 +69,7 @@ def assess(
     season = workshop.view.season
     horizon = max(season or 0, _HORIZON)
     scores["forecast"] = evaluation.forecast(
-        best.model, best.chain, test, horizon, _ORIGINS, _PATHS, seed,
+        best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
         season=season or 1, max_series=_MOST_SERIES, train=parts.train,
     )  # fmt: skip
     if scores["forecast"] is not None:
@@ -79,10 +77,10 @@ def assess(
         for one in fitted:
             on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
             scores["forecast"]["models"][one.name] = _accuracy(one, test, horizon, season, seed)
-    scores["calibration"] = evaluation.calibration(best.model, best.chain, test, seed)
+    scores["calibration"] = evaluation.calibration(best.fitted, test, seed)
     chosen = next(entry for entry in entries if entry.name == best.name)
-    scores["surprisal"] = evaluation.surprisal(chosen.test, parts.test, best.model, best.chain)
-    scores["risk"] = evaluation.next_risk(best.model, best.chain, parts.test)
+    scores["surprisal"] = evaluation.surprisal(chosen.test, parts.test, best.fitted)
+    scores["risk"] = evaluation.next_risk(best.fitted, parts.test)
     scores["gradients"] = _gradients(fitted, scores, workshop, on_event)
     on_event({"event": "evaluate", "what": f"samples of {best.name}"})
     scores["samples"] = samples(best, parts.test, seed)
@@ -90,14 +88,14 @@ def assess(
     return scores
 
 
-def best_network(fitted: list[Fitted], selected: str) -> Fitted | None:
+def best_network(fitted: list[FittedCandidate], selected: str) -> FittedCandidate | None:
     """The selected model, or where that is no network the best one by validation, if any is."""
     networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
     return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
 
 
 def _history(
-    fitted: list[Fitted], best: str, workshop: Workshop, on_event: Event
+    fitted: list[FittedCandidate], best: str, workshop: Workshop, on_event: Event
 ) -> dict[str, Any] | None:
     """The certificate of the data; where a network beats every window, its memory is theirs."""
     found, parts = workshop.history, workshop.parts
@@ -105,7 +103,7 @@ def _history(
     windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
     if found is None or network is None or network.valid >= min(windows, default=math.inf):
         return found
-    spans = [shown(network.model, network.chain, p) for p in (parts.train, _limited(parts.test))]
+    spans = [network.fitted.transformed(p) for p in (parts.train, _limited(parts.test))]
     on_event({"event": "evaluate", "what": f"memory of {network.name}"})
     return with_network(
         found, network.model, network.name, spans[0], spans[1], workshop.settings.seed
@@ -113,7 +111,7 @@ def _history(
 
 
 def _gradients(
-    fitted: list[Fitted], scores: dict[str, Any], workshop: Workshop, on_event: Event
+    fitted: list[FittedCandidate], scores: dict[str, Any], workshop: Workshop, on_event: Event
 ) -> dict[str, Any] | None:
     """How far back the gradient of the best network reaches; None where there is none."""
     network = best_network(fitted, scores["best"])
@@ -126,7 +124,7 @@ def _gradients(
     learned = gradient_reach.has_learned(row)
     try:
         return gradient_reach.examine(
-            network, network.trained, data, learned, work=work, seed=workshop.settings.seed
+            network.fitted, data, learned, work=work, seed=workshop.settings.seed
         ).to_json()
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
@@ -134,11 +132,11 @@ def _gradients(
 
 
 def _accuracy(
-    one: Fitted, test: Sequences, horizon: int, season: int | None, seed: int
+    one: FittedCandidate, test: Sequences, horizon: int, season: int | None, seed: int
 ) -> dict[str, Any]:
     """One model's forecasts in short: a few origins, averaged over the horizon, beside one-step."""
     found = evaluation.forecast(
-        one.model, one.chain, test, horizon, 5, 100, seed, season=season or 1, max_series=10
+        one.fitted, test, horizon, 5, 100, seed, season=season or 1, max_series=10
     )
     if found is None:
         return {}
@@ -147,7 +145,7 @@ def _accuracy(
     coverage = {
         level: _mean([row["coverage"][level] for row in rows]) for level in rows[0]["coverage"]
     }
-    pit = evaluation.calibration(one.model, one.chain, test, seed)
+    pit = evaluation.calibration(one.fitted, test, seed)
     return {
         "free_running": {**means, "coverage": coverage},
         "one_step": {k: found["one_step"][k] for k in (*means, "coverage")},
@@ -170,7 +168,7 @@ def _limited(test: Sequences) -> Sequences:
     return test[: max(1, upto)]
 
 
-def describe(fitted: Fitted) -> str:
+def describe(fitted: FittedCandidate) -> str:
     """A model in a few words: sizes and distribution."""
     model = fitted.candidate.model
     if model["kind"] == "blend":
@@ -201,10 +199,10 @@ def describe(fitted: Fitted) -> str:
     return f"{names[predictor]} over {model['order']} lags, {distribution}"
 
 
-def samples(best: Fitted, test: Sequences, seed: int) -> list[dict[str, Any]]:
+def samples(best: FittedCandidate, test: Sequences, seed: int) -> list[dict[str, Any]]:
     """What the model writes, sounds or draws by itself."""
     kind = test.domain.kind
-    model, chain = best.model, best.chain
+    model, chain = best.model, best.fitted.transforms
     if kind == "text":
         drawn = model.sample(_SAMPLE_STEPS["text"], num_paths=1, seed=seed)[0]
         return [{"kind": "text", "text": chain.text(drawn)}]
@@ -224,15 +222,11 @@ def samples(best: Fitted, test: Sequences, seed: int) -> list[dict[str, Any]]:
     return []
 
 
-def _paths(best: Fitted, test: Sequences, seed: int) -> dict[str, Any]:
+def _paths(best: FittedCandidate, test: Sequences, seed: int) -> dict[str, Any]:
     """Continuations of the first test series, in its own units."""
     one = test[0]
-    seen = shown(best.model, best.chain, one)
-    previous, state = conditioned(best.model, seen, [len(one.values)])
-    drawn = best.model.sample(
-        50, state, 8, seed, previous=previous, name=one.names[0],
-        series=seen.identity if bool((seen.identity >= 0).any()) else None,
-    )  # fmt: skip
-    raw = best.chain.inverse(drawn.double(), one.values)
+    context = best.model.condition(best.fitted.transformed(one))
+    drawn = best.model.sample(50, context, 8, seed, name=one.names[0])
+    raw = best.fitted.transforms.inverse(drawn.double(), one.values)
     raw = raw if raw.dim() == 3 else raw.unsqueeze(-1)
     return {"kind": "paths", "series": one.names[0], "values": raw[..., 0].tolist()}

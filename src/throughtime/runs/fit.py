@@ -88,7 +88,7 @@ def fit(
             on_event({"event": "finished", "run": str(folder)})
         else:
             _make(folder, settings, whole, parts, summary, on_event, begun)
-    return runs.load(folder)
+    return runs.load_run(folder)
 
 
 def _make(
@@ -107,17 +107,16 @@ def _make(
     with threads(next((f.candidate.train.threads for f in fitted if f.candidate.train), None)):
         scores = assess(fitted, workshop, summary, log)
     files.write_json(folder / "scores.json", finite(scores))
-    best = next(f for f in fitted if f.name == scores["best"])
+    best = next(f for f in fitted if f.name == scores["best"]).fitted
     log({"event": "done", "seconds": round(time.monotonic() - begun, 2)})
     extra = {
         "version": throughtime.__version__,
         "fingerprint": settings.data.fingerprint,
-        "read_options": settings.data.options,
         "data": scores["data"],
     }
     report.write(folder)
     tidy(folder)
-    runs.save(folder, best, extra, whole)
+    best.ending(whole).save(folder, **extra)
 
 
 def _checked(**asked: Any) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
-from throughtime.evaluation.comparison import shown
 from throughtime.history import certificate_of
 from throughtime.models import registry
 from throughtime.models.autoregressive import natural_predictor
 from throughtime.models.base import SequenceModel
 from throughtime.models.ensemble import Blend, blend_weights, cross_fitted
+from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import peak_memory_mb, reset_peak_memory, threads
 from throughtime.search import candidates, defaults, views
 from throughtime.search.orders import real_orders, symbol_orders
@@ -37,12 +37,11 @@ SYMBOL_SHARE = {"rnn": 0.5, "gru": 1.0, "lstm": 12.0}  # a wide LSTM learns text
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedCandidate:
     """A candidate that has been fitted, with what it cost and how it did on validation data."""
 
     candidate: Candidate
-    model: SequenceModel
-    chain: Transforms
+    fitted: FittedModel
     valid: float  # nats per step, in the data's own units
     valid_nats: Tensor  # log-probability of each validation step before any refit, [total]
     seconds: float
@@ -54,10 +53,8 @@ class Fitted:
         return self.candidate.name
 
     @property
-    def trained(self) -> TrainSettings:
-        """How a network was trained."""
-        assert self.candidate.train is not None
-        return self.candidate.train
+    def model(self) -> SequenceModel:
+        return self.fitted.model
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Workshop:
         earlier = files.read_json(self.clock) if spent and self.clock else 0.0
         self.begun = time.monotonic() - earlier  # a resumed run has used some of its time
 
-    def run(self) -> list[Fitted]:
+    def run(self) -> list[FittedCandidate]:
         """Every candidate: the naive references, the autoregressions, the recurrent networks."""
         self.history = self.remembered()
         fitted = [
@@ -178,7 +175,7 @@ class Workshop:
     def place(self, candidate: Candidate) -> Path | None:
         return None if self.folder is None else place_of(self.folder, candidate.name)
 
-    def fit(self, candidate: Candidate, seconds: float | None = None) -> Fitted:
+    def fit(self, candidate: Candidate, seconds: float | None = None) -> FittedCandidate:
         """Fits one candidate, unless the folder holds it already."""
         place = self.place(candidate)
         if place is not None and (place / "result.safetensors").exists():
@@ -190,17 +187,16 @@ class Workshop:
         begun = time.monotonic()
         if candidate.train is None:
             # The held-out figure comes from the training part alone; the final fit uses both.
-            model, chain = self.begin(candidate, self.parts.train)
-            nats, passes = self.judge(model, chain), None
-            again = chain if self.parts.seen.domain.integer else None  # a vocabulary stays
-            model, chain = self.begin(candidate, self.parts.seen, again)
+            fitted = self.begin(candidate, self.parts.train)
+            nats, passes = self.judge(fitted), None
+            # A vocabulary stays.
+            again = fitted.transforms if self.parts.seen.domain.integer else None
+            fitted = self.begin(candidate, self.parts.seen, again)
             spent = time.monotonic() - begun
         else:
             with threads(candidate.train.threads):
-                model, chain, nats, passes, spent = self.train(
-                    candidate, candidate.train, seconds, place
-                )
-        found = self.finished(candidate, model, chain, nats, spent, passes)
+                fitted, nats, passes, spent = self.train(candidate, candidate.train, seconds, place)
+        found = self.finished(candidate, fitted, nats, spent, passes)
         if place is not None and self.clock is not None:
             files.write_json(self.clock, time.monotonic() - self.begun)
             save_fitted(place / "result.safetensors", found)
@@ -214,25 +210,25 @@ class Workshop:
     def finished(
         self,
         candidate: Candidate,
-        model: SequenceModel,
-        chain: Transforms,
+        fitted: FittedModel,
         nats: Tensor,
         seconds: float,
         passes: float | None = None,
-    ) -> Fitted:
+    ) -> FittedCandidate:
         """The record of a fitted model; `nats` are those of the validation steps."""
-        seen = shown(model, chain, self.held)
+        seen = fitted.transformed(self.held)
         same = torch.equal(seen.offsets, self.held.offsets)
         steps_held = seen.steps if same else self.held.steps  # of text: characters, not tokens
         valid = -float(nats[seen.scored()].sum()) / max(1, steps_held)
         memory = peak_memory_mb() or 0.0
-        return Fitted(candidate, model.eval(), chain, valid, nats, seconds, memory, passes)
+        fitted.model.eval()
+        return FittedCandidate(candidate, fitted, valid, nats, seconds, memory, passes)
 
-    def judge(self, model: SequenceModel, chain: Transforms) -> Tensor:
+    def judge(self, fitted: FittedModel) -> Tensor:
         """Log-probability of each validation step, in the data's own units; 0 for the past."""
-        return model.step_log_prob(shown(model, chain, self.held))
+        return fitted.step_log_prob(self.held)
 
-    def blend(self, fitted: list[Fitted]) -> list[Fitted]:
+    def blend(self, fitted: list[FittedCandidate]) -> list[FittedCandidate]:
         """The learned models that see the data alike as one, weighted by validation; or nothing.
 
         Weights come from the validation steps, under the models as they were before any refit.
@@ -245,10 +241,10 @@ class Workshop:
             one
             for one in fitted
             if one.candidate.family in ("latent", "autoregressive")
-            and one.chain.to_json() == leader.chain.to_json()
+            and one.fitted.transforms == leader.fitted.transforms
             and math.isfinite(one.valid)
         ]
-        scored = shown(leader.model, leader.chain, self.held).scored()
+        scored = leader.fitted.transformed(self.held).scored()
         nats = torch.stack([one.valid_nats[scored] for one in alike])
         weights = blend_weights(nats)
         used = [(one, float(w)) for one, w in zip(alike, weights, strict=True) if w > 0]
@@ -265,21 +261,27 @@ class Workshop:
             model={**model.settings(), "names": names},
         )
         seconds = sum(one.seconds for one, _ in used)
-        return [self.finished(candidate, model, leader.chain, judged, seconds)]
+        fitted_blend = replace(leader.fitted, name="blend", model=model, training=None)
+        return [self.finished(candidate, fitted_blend, judged, seconds)]
 
     def begin(
-        self, candidate: Candidate, data: Sequences, chain: Transforms | None = None
-    ) -> tuple[SequenceModel, Transforms]:
+        self, candidate: Candidate, data: Sequences, transforms: Transforms | None = None
+    ) -> FittedModel:
         """A candidate as it is before training: transforms and marginal distributions fitted to
         `data`.
         """
         torch.manual_seed(self.settings.seed)
-        model, chain = (
-            registry.build(candidate.model),
-            chain or views.fitted(candidate.transforms, data),
+        model = registry.build(candidate.model)
+        transforms = transforms or views.fitted(candidate.transforms, data)
+        fitted = FittedModel(
+            candidate.name,
+            model,
+            transforms,
+            read_options=self.settings.data.options,
+            training=candidate.train,
         )
-        model.begin(shown(model, chain, data))
-        return model, chain
+        model.begin(fitted.transformed(data))
+        return fitted
 
     def train(
         self,
@@ -287,10 +289,11 @@ class Workshop:
         wanted: TrainSettings,
         seconds: float | None,
         place: Path | None,
-    ) -> tuple[SequenceModel, Transforms, Tensor, float, float]:
-        """A trained network with its chain, the nats of the validation steps, passes, seconds."""
-        model, chain = self.begin(candidate, self.parts.train)
-        train, valid = (shown(model, chain, p) for p in (self.parts.train, self.parts.valid))
+    ) -> tuple[FittedModel, Tensor, float, float]:
+        """A trained network, the nats of the validation steps, passes, seconds."""
+        fitted = self.begin(candidate, self.parts.train)
+        model = fitted.model
+        train, valid = (fitted.transformed(p) for p in (self.parts.train, self.parts.valid))
         settings = self.planned(model, train, valid, wanted, seconds, place)
 
         before = {"step": 0, "steps": 0, "seconds": 0.0}  # a refit goes on counting
@@ -306,29 +309,30 @@ class Workshop:
         else:
             trainer = Trainer(model, train, valid, settings, on_event, place)
             progress, passes = trainer.run(), trainer.passes
-            nats, best_step = self.judge(model, chain), progress.best_step or progress.step
+            nats, best_step = self.judge(fitted), progress.best_step or progress.step
             if settings.refit == "no":
-                return model, chain, nats, passes, progress.seconds
+                return fitted, nats, passes, progress.seconds
             before |= {
                 "step": progress.step,
                 "steps": progress.step,
                 "seconds": progress.seconds,
             }
             if chosen is not None:
-                tensors = {**model_tensors(model), "nats": nats}
+                tensors = {**registry.tensors_of(model), "nats": nats}
                 files.write_tensors(chosen, tensors, [best_step, passes, before])
         if settings.refit == "afresh":
-            model, chain = self.begin(candidate, self.parts.seen)
+            fitted = self.begin(candidate, self.parts.seen)
             again = settings.model_copy(update={"steps": best_step})
         else:
             if chosen is not None:
-                model = restore_model(candidate.model, files.read_tensors(chosen)[0])
+                kept = registry.restored(candidate.model, files.read_tensors(chosen)[0])
+                fitted = replace(fitted, model=kept)
             again = defaults.continued(settings, settings.steps)
-        everything = shown(model, chain, self.parts.seen)
+        everything = fitted.transformed(self.parts.seen)
         folder = None if place is None else place / "refit"
-        refit = Trainer(model, everything, None, again, on_event, folder).run()
+        refit = Trainer(fitted.model, everything, None, again, on_event, folder).run()
         # As the trainers counted them: a run that was killed goes on counting.
-        return model, chain, nats, passes, before["seconds"] + refit.seconds
+        return fitted, nats, passes, before["seconds"] + refit.seconds
 
     def planned(
         self,
@@ -340,7 +344,7 @@ class Workshop:
         place: Path | None,
     ) -> TrainSettings:
         """The training settings, with the steps that fit the time; decided once per run."""
-        path = None if place is None else place / "views.json"
+        path = None if place is None else place / "plan.json"
         if path is not None and path.exists():
             return TrainSettings(**files.read_json(path))
         if seconds is not None and self.settings.steps is None:
@@ -351,7 +355,7 @@ class Workshop:
             files.write_json(path, settings.model_dump(mode="json"))
         return settings
 
-    def autoregressions(self) -> list[Fitted]:
+    def autoregressions(self) -> list[FittedCandidate]:
         """The finite windows: the best order in closed form, and a network over the window."""
         distribution = candidates.closed_form_emission(self.view.emission)
         advised = None if self.advice is None else self.advice.order
@@ -416,44 +420,35 @@ def place_of(folder: Path, name: str) -> Path:
     return folder / "checkpoint" / re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def model_tensors(model: SequenceModel) -> dict[str, Tensor]:
-    """Everything fitted, by name."""
-    tensors = {f"state.{name}": value for name, value in model.state_dict().items()}
-    return tensors | {f"extra.{name}": value for name, value in model.extra_tensors().items()}
-
-
-def restore_model(description: dict[str, Any], tensors: dict[str, Tensor]) -> SequenceModel:
-    """The model that `model_tensors` came from."""
-    model = registry.build(description)
-    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    model.load_state_dict(state)
-    extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
-    model.restore(extra)
-    return model.eval()
-
-
-def save_fitted(path: Path, fitted: Fitted) -> None:
+def save_fitted(path: Path, one: FittedCandidate) -> None:
     """Writes a finished candidate, weights and all, as one file."""
     values = {
-        "candidate": fitted.candidate.model_dump(mode="json"),
-        "chain": fitted.chain.to_json(),
-        "valid": fitted.valid,
-        "seconds": fitted.seconds,
-        "peak_memory_mb": fitted.peak_memory_mb,
-        "passes": fitted.passes,
+        "candidate": one.candidate.model_dump(mode="json"),
+        "transforms": one.fitted.transforms.to_json(),
+        "read_options": dict(one.fitted.read_options),
+        "valid": one.valid,
+        "seconds": one.seconds,
+        "peak_memory_mb": one.peak_memory_mb,
+        "passes": one.passes,
     }
-    tensors = {**model_tensors(fitted.model), "valid_nats": fitted.valid_nats}
+    tensors = {**registry.tensors_of(one.model), "valid_nats": one.valid_nats}
     files.write_tensors(path, tensors, values)
 
 
-def load_fitted(path: Path) -> Fitted:
+def load_fitted(path: Path) -> FittedCandidate:
     """The candidate that `save_fitted` wrote."""
     tensors, values = files.read_tensors(path)
     candidate = Candidate(**values["candidate"])
-    return Fitted(
+    fitted = FittedModel(
+        candidate.name,
+        registry.restored(candidate.model, tensors),
+        Transforms.from_json(values["transforms"]),
+        read_options=values["read_options"],
+        training=candidate.train,
+    )
+    return FittedCandidate(
         candidate,
-        restore_model(candidate.model, tensors),
-        Transforms.from_json(values["chain"]),
+        fitted,
         values["valid"],
         tensors["valid_nats"],
         values["seconds"],

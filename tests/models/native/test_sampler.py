@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -14,7 +16,6 @@ from throughtime import emissions, rng
 from throughtime import state as states
 from throughtime.errors import SettingError
 from throughtime.kernels import native
-from throughtime.models.native import latent as drawing
 from throughtime.models.native import sampler as sampling
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native library was not built")
@@ -136,15 +137,15 @@ def test_going_on_from_a_past(head: str, members: int):
     made = model(HEADS[head], "lstm", members=members)
     past = made.sample(12, num_paths=3)
     past = past.double() if past.is_floating_point() else past
-    previous, state = made.condition(tt.Sequences.of(list(past)))
-    kept = states.clone(state)
-    rows = torch.tensor([0, 1, 2, 2, 1])
-    same(*both(made, 20, num_paths=5, previous=previous[rows], state=states.index(state, rows)))
-    same(*both(made, 20, num_paths=4, previous=previous[:1], state=states.index(state, rows[:1])))
+    context = made.condition(tt.Sequences.of(list(past)))
+    kept = states.clone(context.state)
+    same(*both(made, 20, num_paths=5, context=context[[0, 1, 2, 2, 1]]))
+    same(*both(made, 20, num_paths=4, context=context[0]))
     if past.is_floating_point():
-        missing = torch.full_like(previous[:1], torch.nan)
-        same(*both(made, 5, num_paths=4, previous=missing, state=states.index(state, rows[:1])))
-    assert all(map(torch.equal, states.leaves(kept), states.leaves(state)))  # not written to
+        missing = torch.full_like(context.previous[:1], torch.nan)
+        same(*both(made, 5, num_paths=4, context=replace(context[0], previous=missing)))
+    written = states.leaves(context.state)
+    assert all(map(torch.equal, states.leaves(kept), written))  # not written to
 
 
 def test_the_first_step_of_differenced_values():
@@ -285,16 +286,16 @@ def test_what_the_native_loops_leave_to_python():
     levels = model(emissions.DiscretisedLogistic(16, 2))
     without_loop = model(HEADS["normal"], "mingru")
     for made in (factors, levels, without_loop):
-        assert drawing.sampler(made, starting(made)) is None
+        assert made._sampler(starting(made)) is None
         assert made.sample(3, num_paths=2).shape[:2] == (2, 3)
     made = model(HEADS["normal"], dtype=torch.float32)
     made.recurrent.weight_dtype = "bfloat16"
-    assert drawing.sampler(made, starting(made)) is None
+    assert made._sampler(starting(made)) is None
     made.recurrent.weight_dtype = "float32"
-    assert drawing.sampler(made, starting(made)) is not None
+    assert made._sampler(starting(made)) is not None
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert drawing.sampler(made, starting(made)) is None
-    assert drawing.sampler(made.half(), starting(made)) is None
+        assert made._sampler(starting(made)) is None
+    assert made.half()._sampler(starting(made)) is None
 
 
 def test_what_is_refused():
