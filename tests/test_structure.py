@@ -77,14 +77,21 @@ KERNELS = ("cells", "native", "stack", "reference", "aten", "cpu")
 
 PUBLIC = [
     "Autoregressive",
+    "Batch",
+    "Context",
+    "FittedModel",
+    "Forecast",
     "GRU",
     "LSTM",
+    "Lanes",
     "LatentAutoregressive",
     "LiGRU",
     "MinGRU",
     "RNN",
     "Run",
     "Sequences",
+    "TrainSettings",
+    "Trainer",
     "accelerate",
     "bptt",
     "emissions",
@@ -94,6 +101,7 @@ PUBLIC = [
     "kernels",
     "load",
     "read",
+    "train",
 ]
 
 
