@@ -163,9 +163,9 @@ class _Recurrent(nn.RNNBase):
         """
         stream = self._stream
         if stream is not None and not torch.is_grad_enabled() and not cpu.seen_by_torch():
-            found = stream.step(self._parameters, x_t, state)
-            if found is not None:
-                return found
+            result = stream.step(self._parameters, x_t, state)
+            if result is not None:
+                return result
         if self.bidirectional:
             raise SettingError("a bidirectional layer has no single step: it needs the future")
         if state is None:
