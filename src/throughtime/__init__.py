@@ -11,16 +11,20 @@ Names are loaded on first use: importing torch takes seconds, and `--help` needs
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from throughtime._version import __version__ as __version__
 
+TYPE_CHECKING = False  # the module typing takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from throughtime import bptt as bptt
     from throughtime import emissions as emissions
     from throughtime import gradflow as gradflow
     from throughtime import history as history
     from throughtime import kernels as kernels
+    from throughtime.data.batching import Batch as Batch
+    from throughtime.data.batching import Lanes as Lanes
     from throughtime.data.readers.read import read as read
     from throughtime.data.sequences import Sequences as Sequences
     from throughtime.layers.accelerate import accelerate as accelerate
@@ -28,11 +32,18 @@ if TYPE_CHECKING:
     from throughtime.layers.recurrent import GRU as GRU
     from throughtime.layers.recurrent import LSTM as LSTM
     from throughtime.layers.recurrent import RNN as RNN
+    from throughtime.layers.recurrent import LiGRU as LiGRU
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
+    from throughtime.models.context import Context as Context
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
+    from throughtime.predict.fitted import FittedModel as FittedModel
+    from throughtime.predict.forecast import Forecast as Forecast
+    from throughtime.predict.train import train as train
     from throughtime.runs.fit import fit as fit
     from throughtime.runs.run import Run as Run
     from throughtime.runs.run import load as load
+    from throughtime.training.config import TrainSettings as TrainSettings
+    from throughtime.training.trainer import Trainer as Trainer
 
 
 __all__ = [
@@ -40,10 +51,18 @@ __all__ = [
     "LSTM",
     "RNN",
     "Autoregressive",
+    "Batch",
+    "Context",
+    "FittedModel",
+    "Forecast",
+    "Lanes",
     "LatentAutoregressive",
+    "LiGRU",
     "MinGRU",
     "Run",
     "Sequences",
+    "TrainSettings",
+    "Trainer",
     "accelerate",
     "bptt",
     "emissions",
@@ -53,11 +72,13 @@ __all__ = [
     "kernels",
     "load",
     "read",
+    "train",
 ]
 
 _HOME = {
     "GRU": "layers.recurrent",
     "LSTM": "layers.recurrent",
+    "LiGRU": "layers.recurrent",
     "RNN": "layers.recurrent",
     "MinGRU": "layers.mingru",
     "Autoregressive": "models.autoregressive",
@@ -68,6 +89,14 @@ _HOME = {
     "fit": "runs.fit",
     "load": "runs.run",
     "read": "data.readers.read",
+    "Batch": "data.batching",
+    "Lanes": "data.batching",
+    "Context": "models.context",
+    "FittedModel": "predict.fitted",
+    "Forecast": "predict.forecast",
+    "train": "predict.train",
+    "TrainSettings": "training.config",
+    "Trainer": "training.trainer",
 }
 
 

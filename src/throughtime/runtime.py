@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
+import random
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 
 def version(package: str) -> str | None:
@@ -33,6 +38,25 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Leaves the caller's random generators, threads, warnings and environment as they were."""
+    import torch
+
+    numbers, chance = np.random.get_state(), random.getstate()
+    environment, count = dict(os.environ), torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            torch.set_num_threads(count)
+            np.random.set_state(numbers)
+            random.setstate(chance)
+            if os.environ != environment:
+                os.environ.clear()
+                os.environ.update(environment)
 
 
 def reset_peak_memory() -> None:

@@ -211,7 +211,7 @@ void run(const Problem& p, const Solution& truth, const Optional& use) {
   same(db_ih, truth.db_ih, "db_ih"), same(db_hh, truth.db_hh, "db_hh");
 }
 
-const char* const NAMES[] = {"rnn_tanh", "rnn_relu", "rnn_identity", "gru", "lstm"};
+const char* const NAMES[] = {"rnn_tanh", "rnn_relu", "rnn_identity", "gru", "lstm", "li_gru"};
 
 void sequence(idx kind, idx T, idx B, idx I, idx H, idx threads, bool double_) {
   Optional use;
@@ -241,7 +241,7 @@ idx odd_size() { return coin() ? 1 + below(9) : any<idx>({15, 16, 17, 31, 33, 40
 void sequences(idx cases, uint64_t seed) {
   source.seed(seed);
   for (idx i = 0; i < cases; i++) {
-    const idx kind = i % 5, B = below(11), I = odd_size(), H = odd_size();
+    const idx kind = i % TT_CELLS, B = below(11), I = odd_size(), H = odd_size();
     sequence(kind, below(10), B, I, H, 1 + below(3), coin());
   }
 }
@@ -249,7 +249,7 @@ void sequences(idx cases, uint64_t seed) {
 // Work enough for several threads, batches and single rows; more threads than there may be.
 void large(uint64_t seed) {
   source.seed(seed);
-  for (idx kind = 0; kind < 5; kind++) {
+  for (idx kind = 0; kind < TT_CELLS; kind++) {
     sequence(kind, 37, 7, 21, 35, 3, kind % 2);
     sequence(kind, 3, 70, 9, 40, 99, kind % 2 == 0);
     for (idx threads : {2, 3}) {
@@ -372,8 +372,8 @@ void extremes() {
   now = "extreme numbers";
   const double wild[] = {INFINITY, -INFINITY, NAN, 3e38, -3e38, 1e-45, 89, -88.5, 0};
   const idx T = 10, B = 3, I = 4, H = 7;
-  for (idx kind = 0; kind < 5; kind++) {
-    const idx gates = (kind == TT_LSTM ? 4 : kind == TT_GRU ? 3 : 1) * H;
+  for (idx kind = 0; kind < TT_CELLS; kind++) {
+    const idx gates = tt_gates(kind) * H;
     Guarded<float> x(T * B * I), state(B * H), w_ih(gates * I), w_hh(gates * H), b(gates);
     for (Guarded<float>* one : {&x, &state, &w_ih, &w_hh, &b}) {
       for (idx i = 0; i < one->count; i++) one->data[i] = float(below(4) ? uniform() : any({wild[below(9)]}));

@@ -12,7 +12,6 @@ from throughtime import emissions
 from throughtime.emissions import Emission
 from throughtime.layers import LAYERS
 from throughtime.models.context import Context
-from throughtime.models.native import latent as drawing
 
 CELLS = [cell for cell in LAYERS if cell != "mingru"]
 
@@ -58,10 +57,10 @@ def both(made: Any, length: int, **options: Any) -> tuple[Tensor, Tensor]:
     """The same paths from the native loop and from the one in Python."""
     covariates, series = options.get("covariates"), options.get("series")
     start = starting(made, options["num_paths"], covariates=covariates, series=series)
-    assert drawing.sampler(made, start) is not None
+    assert made._sampler(start) is not None
     found = made.sample(length, **options)
     made.recurrent.backend = "reference"
-    assert drawing.sampler(made, start) is None
+    assert made._sampler(start) is None
     expected = made.sample(length, **options)
     made.recurrent.backend = "auto"
     return found, expected

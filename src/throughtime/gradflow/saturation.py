@@ -89,6 +89,8 @@ def _seen(see: Callable[[nn.RNNBase, Tensor, State, State], None]) -> Iterator[N
     def hook(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
         if not isinstance(module, nn.RNNBase) or module.bidirectional:
             return
+        if module.mode.partition("_")[0] not in ("RNN", *_GATES):  # a cell of another kind
+            return
         given = dict(zip(("input", "hx", "reset", "initial"), inputs, strict=False)) | named
         x, before, reset = given["input"], given.get("hx"), given.get("reset")
         if isinstance(x, PackedSequence):

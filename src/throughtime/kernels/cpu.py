@@ -25,7 +25,6 @@ from throughtime.state import State
 if TYPE_CHECKING:
     from throughtime.kernels import Spec
 
-TYPES = {torch.float32: 0, torch.float64: 1}
 _TENSORS = LayerArguments._fields[: LayerArguments._fields.index("kind")]
 _WEIGHTED = _TENSORS[: _TENSORS.index("reset")]  # those that have gradients
 _SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", str: "str", bool: "bool"}
@@ -62,7 +61,7 @@ def run(
         raise BackendError(f"backend 'cpu' runs on the CPU, not on {x.device}; use backend='auto'")
     if torch.is_autocast_enabled("cpu"):
         x, state, initial = _cast((x, state, initial), weights[0].dtype)
-    if x.dtype not in TYPES or (low and x.dtype != torch.float32):
+    if x.dtype not in native.TYPES or (low and x.dtype != torch.float32):
         taken = "float32 only with weights in bfloat16" if low else "float32 and float64"
         raise BackendError(f"backend 'cpu' computes in {taken}, not in {x.dtype}")
 
@@ -153,7 +152,7 @@ def _empty(given: LayerArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     size = 0
     if given.keep:  # steps and batch may be symbols of torch.compile, which C does not know
         number = CELLS[given.kind].number
-        row = native.library().tt_reserve(number, TYPES[x.dtype], 1, 1, int(hidden))
+        row = native.library().tt_reserve(number, native.TYPES[x.dtype], 1, 1, int(hidden))
         size = steps * batch * row
     return x.new_empty(steps, batch, hidden), x.new_empty(batch, hidden), cell, x.new_empty(size)
 
@@ -162,7 +161,7 @@ def _sequence(given: LayerArguments) -> native.Sequence:
     """The arguments as C takes them, its tensors under the same names."""
     x, (steps, batch, inputs) = given.x, given.x.shape
     call = native.Sequence(
-        CELLS[given.kind].number, TYPES[x.dtype], given.low, steps, batch, inputs,
+        CELLS[given.kind].number, native.TYPES[x.dtype], given.low, steps, batch, inputs,
         given.h0.shape[1], given.reverse, torch.get_num_threads(),
     )  # fmt: skip
     call.x_t, call.x_b = x.stride(0), x.stride(1)
@@ -317,8 +316,8 @@ class Stream:
         self.x_shape = torch.Size((batch, inputs))
         self.h_shape = torch.Size((spec.num_layers, batch, hidden))
         self.arguments = native.Stream(
-            spec.cell.number, TYPES[self.dtype], spec.num_layers, inputs, hidden, self.threads,
-            ctypes.addressof(self.table), batch,
+            spec.cell.number, native.TYPES[self.dtype], spec.num_layers, inputs, hidden,
+            self.threads, ctypes.addressof(self.table), batch,
         )  # fmt: skip
         self.place = ctypes.addressof(self.arguments)
         self.call = native.stream_step()

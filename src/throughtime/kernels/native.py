@@ -15,6 +15,7 @@ from throughtime.kernels.cells import CELLS
 
 FORCE = "THROUGHTIME_INSTRUCTIONS"  # avx512, avx2, neon or baseline: for tests
 _LIBRARY = Path(__file__).with_name("_native.so")
+TYPES = {torch.float32: 0, torch.float64: 1}  # TT_FLOAT, TT_DOUBLE
 _NUMBERS = ("kind", "type", "low", "T", "B", "I", "H", "reverse", "threads")
 _FORWARD = (
     "h0", "c0", "h_restart", "c_restart", "w_ih", "w_hh", "b_ih", "b_hh", "reset", "lengths",

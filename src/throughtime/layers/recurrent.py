@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from throughtime import kernels
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
-from throughtime.kernels import Spec, cpu
+from throughtime.kernels import Spec, cpu, native
 from throughtime.kernels.cells import CELLS, Cell
 from throughtime.kernels.stack import layer_state
 from throughtime.state import State
@@ -41,10 +41,24 @@ class _Recurrent(nn.RNNBase):
         self, *sizes: Any, weight_dtype: str | torch.dtype, backend: str, **options: Any
     ) -> None:
         kernels.check(backend)
-        super().__init__(self.cell.mode, *sizes, **options)
+        known = self.cell.mode in ("RNN_TANH", "RNN_RELU", "GRU", "LSTM")
+        super().__init__(self.cell.mode if known else "LSTM", *sizes, **options)
+        if not known:
+            self._keep_gates()
         self.backend, self.weight_dtype = backend, str(weight_dtype).removeprefix("torch.")
         if self.weight_dtype not in ("float32", "bfloat16"):
             raise SettingError(f"weight_dtype '{weight_dtype}' is not float32 or bfloat16")
+
+    def _keep_gates(self) -> None:
+        """Of the LSTM's four gates as many as a cell has that torch.nn does not know."""
+        self.mode, rows = self.cell.mode, len(self.cell.gates) * self.hidden_size
+        for name in self._names:
+            setattr(self, name, nn.Parameter(getattr(self, name).detach()[:rows].clone()))
+
+    def flatten_parameters(self) -> None:
+        """For cuDNN, which has torch.nn's cells only."""
+        if self.parent is not None:
+            super().flatten_parameters()
 
     @property
     def cell(self) -> Cell:
@@ -202,7 +216,7 @@ class _Recurrent(nn.RNNBase):
             and tuple(self._parameters) == self._names  # and none is computed anew for each call
             and all(t.dtype == weights[0].dtype for t in (x_t, first, *weights))
             and all(t.is_contiguous() for t in (x_t, first, *weights))
-            and weights[0].dtype in cpu.TYPES
+            and weights[0].dtype in native.TYPES
         )
 
     def _takes(self, input: Tensor | PackedSequence, hx: State) -> bool:
@@ -381,4 +395,26 @@ class LSTM(_Recurrent):
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             proj_size, weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class LiGRU(_Recurrent):
+    """Light GRU: ``h' = z h + (1 - z) relu(W_n x + U_n h + b_n)``, no reset gate.
+
+    Ravanelli et al. (2018), "Light Gated Recurrent Units for Speech Recognition", IEEE TETCI 2(2),
+    with biases instead of batch normalisation. ``weight_ih_l0`` ``[2H, I]``, ``weight_hh_l0``
+    ``[2H, H]`` and both biases ``[2H]`` as in torch.nn, rows of z first. Arguments as for `RNN`.
+    """
+
+    kind = "li_gru"
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip

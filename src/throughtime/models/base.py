@@ -139,7 +139,7 @@ class SequenceModel(nn.Module, ABC):
 
         The log-Jacobian of the transforms is included; past and missing elements have 0.
         """
-        data = _as_sequences(sequences, self.emission)
+        data = as_sequences(sequences, self.emission)
         training = self.training
         self.eval()
         nats = self.step_nats(data, on_steps)
@@ -164,7 +164,7 @@ class SequenceModel(nn.Module, ABC):
         sequences: a `Sequences` (elements before `starts` are conditioned on, not scored), or a
         list of ``[T_i]`` symbols / ``[T_i, D]`` values. The first element is included.
         """
-        data = _as_sequences(sequences, self.emission)
+        data = as_sequences(sequences, self.emission)
         # Each sequence is summed by itself: one of probability 0 must not spoil the others.
         total = torch.zeros(len(data), dtype=torch.float64)
         return total.index_add_(0, data.rows, self.step_log_prob(data))
@@ -192,7 +192,7 @@ class SequenceModel(nn.Module, ABC):
         Returns:
             The state and the last element of each of the N sequences.
         """
-        data = _as_sequences(sequences, self.emission)
+        data = as_sequences(sequences, self.emission)
         if bool((data.lengths == 0).any()):
             raise SettingError("a sequence without elements has no context: give none instead")
         training = self.training
@@ -397,7 +397,7 @@ class SequenceModel(nn.Module, ABC):
         return next((p.dtype for p in self.parameters()), torch.float64)
 
 
-def _as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:
+def as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:
     """The data as a set of sequences, refused where the emission cannot have emitted them."""
     if isinstance(sequences, Sequences):
         data = sequences

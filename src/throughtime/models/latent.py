@@ -17,9 +17,10 @@ from throughtime.emissions import Categorical, Distribution, Emission
 from throughtime.errors import SettingError
 from throughtime.layers import LAYERS
 from throughtime.models.base import SequenceModel, Start
-from throughtime.models.encoders import encoder, known_covariates
-from throughtime.models.native import cross_entropy as categorical
-from throughtime.models.native import latent as drawing
+from throughtime.models.encoders import SymbolEncoder, encoder, known_covariates
+from throughtime.models.native import cross_entropy
+from throughtime.models.native import sampler as sampling
+from throughtime.models.native.sampler import Sampler
 from throughtime.models.predictors import marginal_values
 from throughtime.state import State, Traced
 
@@ -27,8 +28,8 @@ from throughtime.state import State, Traced
 class LatentAutoregressive(SequenceModel):
     """A recurrent state summarises the whole past (RNN, GRU, LSTM, MinGRU under an emission head).
 
-    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm" or "mingru" (element-wise, trained
-    by a parallel scan). hidden_size: per member. members: independent networks trained side by
+    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm", "li_gru" or "mingru" (trained by
+    a parallel scan). hidden_size: per member. members: independent networks trained side by
     side in one block-diagonal recurrence; their
     distributions are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between
     layers and before the head; input_dropout: on what the network is shown; recurrent_dropout: on
@@ -126,13 +127,13 @@ class LatentAutoregressive(SequenceModel):
         if not isinstance(self.emission, Categorical) or self.num_differencing or not self._fused():
             return super().loss(batch, state)
         y, state = self._outputs(batch, state)
-        if not categorical.fits(y, self.head_weight[0]):
+        if not cross_entropy.fits(y, self.head_weight[0]):
             return self._loss_of(self.emission.distribution(self._head(y)), batch), state
         y = F.dropout(y, self.dropout, self.training) if self.dropout else y
         rows, target = y.flatten(0, 1), batch.x.flatten()
         scale = batch.weight.flatten() / self.members
         parts = zip(rows.chunk(self.members, -1), self.head_weight, self.head_bias, strict=True)
-        total = [categorical.nats(part, w, b, target, scale) for part, w, b in parts]
+        total = [cross_entropy.nats(part, w, b, target, scale) for part, w, b in parts]
         return torch.stack(total).sum() if self.members > 1 else total[0], state
 
     def _fused(self) -> bool:
@@ -165,8 +166,57 @@ class LatentAutoregressive(SequenceModel):
 
     def _draw(self, start: Start, length: int | None) -> Iterator[Tensor]:
         """As in the base class; whole loops in native code where it knows the distribution."""
-        native = drawing.sampler(self, start)
-        return super()._draw(start, length) if native is None else native.blocks(length)
+        sampler = self._sampler(start)
+        return super()._draw(start, length) if sampler is None else sampler.blocks(length)
+
+    def _sampler(self, start: Start) -> Sampler | None:
+        """The native loop that draws these paths; None where the loop in Python has to."""
+        head, recurrent = sampling.head_of(self.emission), self.recurrent
+        if (
+            head is None
+            or recurrent.backend not in ("auto", "cpu")
+            or recurrent.weight_dtype != "float32"
+            or tuple(recurrent._parameters) != recurrent._names  # some are computed for each call
+        ):
+            return None
+        codes = self.start.new_empty(0, self.encoder.size)  # no rows for values
+        if isinstance(self.encoder, SymbolEncoder):
+            codes = self.encoder.embedding.weight
+        initial = self.initial_raw if self.num_differencing and start.previous is None else None
+        network = sampling.Network(
+            recurrent.kind, self._member_layers(), codes, self.head_weight, self.head_bias, initial
+        )
+        if not sampling.runs(network):
+            return None
+        known = identities = None
+        if self.covariates:
+            known = known_covariates(self.covariates, start.covariates, self.start)
+        if self.identity is not None:
+            unknown = torch.full((start.num_paths,), -1)
+            identities = self._identities(unknown if start.series is None else start.series)
+        paths = sampling.Paths(
+            start.num_paths, start.root, start.state, start.previous, known, identities
+        )
+        return Sampler(head, network, paths, start.temperature, start.top_p)
+
+    def _member_layers(self) -> list[Tensor]:
+        """The weights of each layer of each member, cut out of the block-diagonal ones."""
+        flat: list[Tensor] = self.recurrent._flat()
+        if self.members == 1:
+            return flat
+        found, size = [], self.hidden_size
+        for m in range(self.members):
+            for i, weight in enumerate(flat):
+                rows = weight.unflatten(0, (-1, self.members, size))[:, m].flatten(0, 1)
+                inner = rows.dim() == 2 and i > 0  # all but the first layer's inputs
+                found.append(rows[:, m * size : (m + 1) * size] if inner else rows)
+        return found
+
+    def _identities(self, series: Tensor) -> Tensor:
+        """The learned vector of each series, zeros for an unknown one (-1)."""
+        assert self.identity is not None
+        vector: Tensor = self.identity(series.clamp(min=0))
+        return vector * (series >= 0).unsqueeze(-1)
 
     def num_parameters(self) -> int:
         masked = sum(
@@ -187,8 +237,7 @@ class LatentAutoregressive(SequenceModel):
             parts.append(known_covariates(self.covariates, covariates, x))
         if self.identity is not None:
             known = torch.full_like(start, -1, dtype=torch.int64) if series is None else series
-            vector = self.identity(known.clamp(min=0))
-            parts.append(vector * (known >= 0).unsqueeze(-1))
+            parts.append(self._identities(known))
         return torch.cat(parts, -1) if len(parts) > 1 else x
 
     def _recur(

@@ -16,7 +16,6 @@ from throughtime import emissions, rng
 from throughtime import state as states
 from throughtime.errors import SettingError
 from throughtime.kernels import native
-from throughtime.models.native import latent as drawing
 from throughtime.models.native import sampler as sampling
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="the native library was not built")
@@ -287,16 +286,16 @@ def test_what_the_native_loops_leave_to_python():
     levels = model(emissions.DiscretisedLogistic(16, 2))
     without_loop = model(HEADS["normal"], "mingru")
     for made in (factors, levels, without_loop):
-        assert drawing.sampler(made, starting(made)) is None
+        assert made._sampler(starting(made)) is None
         assert made.sample(3, num_paths=2).shape[:2] == (2, 3)
     made = model(HEADS["normal"], dtype=torch.float32)
     made.recurrent.weight_dtype = "bfloat16"
-    assert drawing.sampler(made, starting(made)) is None
+    assert made._sampler(starting(made)) is None
     made.recurrent.weight_dtype = "float32"
-    assert drawing.sampler(made, starting(made)) is not None
+    assert made._sampler(starting(made)) is not None
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert drawing.sampler(made, starting(made)) is None
-    assert drawing.sampler(made.half(), starting(made)) is None
+        assert made._sampler(starting(made)) is None
+    assert made.half()._sampler(starting(made)) is None
 
 
 def test_what_is_refused():

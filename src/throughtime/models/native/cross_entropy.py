@@ -17,7 +17,6 @@ from throughtime.errors import BackendError
 from throughtime.kernels import native
 
 MOST_SYMBOLS = 512
-_TYPES = {torch.float32: 0, torch.float64: 1}
 
 
 def fits(y: Tensor, weight: Tensor) -> bool:
@@ -25,7 +24,7 @@ def fits(y: Tensor, weight: Tensor) -> bool:
     return (
         native.available()
         and y.device.type == "cpu"
-        and y.dtype in _TYPES
+        and y.dtype in native.TYPES
         and y.dtype == weight.dtype
         and len(weight) <= MOST_SYMBOLS
         and not torch.is_autocast_enabled("cpu")
@@ -35,10 +34,21 @@ def fits(y: Tensor, weight: Tensor) -> bool:
 
 
 def nats(y: Tensor, weight: Tensor, bias: Tensor, target: Tensor, scale: Tensor) -> Tensor:
-    """The sum over rows of scale * -log softmax(y weight^T + bias)[target], a scalar.
+    """The sum over rows of ``scale * -log softmax(y weight^T + bias)[target]``.
 
-    y ``[N, H]`` (rows any distance apart), weight ``[V, H]``, bias ``[V]``, target int64 ``[N]``,
-    scale ``[N]``. Gradients of y, weight and bias; second derivatives raise BackendError.
+    Args:
+        y: ``[N, H]``, rows any distance apart.
+        weight: ``[V, H]``.
+        bias: ``[V]``.
+        target: int64 ``[N]``.
+        scale: ``[N]``.
+
+    Returns:
+        A scalar in nats, with gradients of y, weight and bias.
+
+    Raises:
+        BackendError: for second derivatives.
+        IndexError: for a target that is not a symbol.
     """
     found: Tensor = _Nats.apply(y, weight, bias, target, scale.to(y.dtype))
     return found
@@ -56,7 +66,7 @@ class _Nats(torch.autograd.Function):
         (rows, hidden), symbols = y.shape, len(weight)
         total = ctypes.c_double()
         call = native.Head(
-            _TYPES[y.dtype], rows, hidden, symbols, torch.get_num_threads(), y.data_ptr(),
+            native.TYPES[y.dtype], rows, hidden, symbols, torch.get_num_threads(), y.data_ptr(),
             y.stride(0), weight.data_ptr(), bias.data_ptr(), target.data_ptr(), scale.data_ptr(),
             ctypes.addressof(total),
         )  # fmt: skip

@@ -15,40 +15,51 @@ import torch
 from torch import Tensor
 
 from throughtime import state as states
+from throughtime.emissions import Categorical, Emission, Mixture
 from throughtime.kernels import native
 from throughtime.kernels.cells import CELLS
-from throughtime.kernels.cpu import TYPES, seen_by_torch
+from throughtime.kernels.cpu import seen_by_torch
 from throughtime.state import State
 
-ENCODERS = {"symbols": 0, "reals": 1, "binaries": 2, "counts": 3}
-LAWS = {
-    name: number
-    for number, name in enumerate(
-        (
-            "categorical", "bernoulli", "normal", "student_t", "laplace", "poisson",
-            "negative_binomial",
-        )
-    )
+ENCODERS = {"symbols": 0, "reals": 1, "binaries": 2, "counts": 3}  # enums of throughtime.h
+FAMILIES = {
+    "categorical": 0, "bernoulli": 1, "normal": 2, "student_t": 3, "laplace": 4, "poisson": 5,
+    "negative_binomial": 6,
 }  # fmt: skip
+_ENCODED = {"bernoulli": "binaries", "poisson": "counts", "negative_binomial": "counts"}
 _MOST_STEPS = 64  # that a stream is ahead of who reads it
 _MOST_WORK = 1e9  # products between two chances to interrupt: some tenths of a second
 
 
 @dataclass(frozen=True)
-class Law:
-    """What is drawn from and what the network is shown of it.
+class Head:
+    """The distribution of a step, and what the network reads of the value drawn from it.
 
-    kind: of LAWS; encoder: of ENCODERS. symbols: how many, 0 for values; columns: of values.
+    family: of FAMILIES; encoder: of ENCODERS. symbols: how many, 0 for values; columns: of values.
     components: of a mixture of such distributions in each column, or 0. min_scale: as in the
     emissions.
     """
 
-    kind: str
+    family: str
     encoder: str
     symbols: int = 0
     columns: int = 1
     components: int = 0
     min_scale: float = 0.0
+
+
+def head_of(emission: Emission) -> Head | None:
+    """The head for an emission; None for one that the loops do not know."""
+    if isinstance(emission, Categorical):
+        return Head("categorical", "symbols", symbols=emission.num_symbols)
+    floor = float(getattr(emission, "min_scale", 0.0))
+    if isinstance(emission, Mixture):
+        sizes = emission.columns, emission.num_components
+        return Head(emission.component, "reals", 0, *sizes, min_scale=floor)
+    if emission.kind not in FAMILIES or emission.to_json().get("rank"):
+        return None
+    encoder = _ENCODED.get(emission.kind, "reals")
+    return Head(emission.kind, encoder, columns=emission.columns, min_scale=floor)
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ def runs(network: Network) -> bool:
     dtype = network.head_weight.dtype
     return (
         native.available()
-        and dtype in TYPES
+        and dtype in native.TYPES
         and all(t.dtype == dtype and t.device.type == "cpu" for t in network.tensors())
         and not seen_by_torch()
         and not torch.is_autocast_enabled("cpu")
@@ -87,7 +98,7 @@ def runs(network: Network) -> bool:
 
 @dataclass(frozen=True)
 class Paths:
-    """Where paths go on from, and what they are told on their way.
+    """Where paths go on from, and what is known beforehand.
 
     root: of the random numbers. state ``[layers, 1 or paths, members * H]`` (LSTM: two). previous:
     ``[paths]`` or ``[paths, columns]``; None at the start. covariates ``[steps, C]`` or
@@ -107,7 +118,7 @@ class Sampler:
 
     def __init__(
         self,
-        distribution: Law,
+        head: Head,
         network: Network,
         paths: Paths,
         temperature: float = 1.0,
@@ -115,30 +126,33 @@ class Sampler:
     ) -> None:
         dtype, count = network.head_weight.dtype, paths.count
         members, parameters, hidden = network.head_weight.shape
-        self.distribution, self.dtype, self.count = distribution, dtype, count
+        self.head, self.dtype, self.count = head, dtype, count
         self.kept = [t.detach().contiguous() for t in network.tensors()]
         weights = self.kept[: len(network.layers)]
         self.table = (ctypes.c_uint64 * len(weights))(*(w.data_ptr() for w in weights))
         codes, head_w, head_b, *initial = (t.data_ptr() for t in self.kept[len(weights) :])
-        self._take(paths, distribution)
-        self.call = native.Sampler(
-            CELLS[network.kind].number, TYPES[dtype], len(weights) // 4 // members, members, hidden,
-            ENCODERS[distribution.encoder], distribution.symbols, network.codes.shape[1],
-            0 if self.covariates is None else self.covariates.shape[-1],
-            0 if self.identities is None else self.identities.shape[-1],
-            LAWS[distribution.kind], distribution.columns, distribution.components, parameters,
-            torch.get_num_threads(), count, distribution.min_scale, temperature, top_p,
-            ctypes.addressof(self.table), codes, head_w, head_b, initial[0] if initial else None,
-        )  # fmt: skip
+        self._take(paths)
+        self.call = call = native.Sampler(CELLS[network.kind].number, native.TYPES[dtype])
+        call.layers, call.members, call.H = len(weights) // 4 // members, members, hidden
+        call.encoder, call.symbols = ENCODERS[head.encoder], head.symbols
+        call.coded = network.codes.shape[1]
+        call.covariates = 0 if self.covariates is None else self.covariates.shape[-1]
+        call.identity = 0 if self.identities is None else self.identities.shape[-1]
+        call.distribution, call.parameters = FAMILIES[head.family], parameters
+        call.columns, call.components = head.columns, head.components
+        call.threads, call.paths = torch.get_num_threads(), count
+        call.min_scale, call.temperature, call.top_p = head.min_scale, temperature, top_p
+        call.weights, call.codes = ctypes.addressof(self.table), codes
+        call.head_w, call.head_b, call.initial = head_w, head_b, initial[0] if initial else None
         self.library, self.place = native.library(), ctypes.byref(self.call)
         self.packed = torch.empty(self.library.tt_sampler_size(self.place) + 256, dtype=torch.uint8)
-        self.call.packed = -(-self.packed.data_ptr() // 256) * 256
+        call.packed = -(-self.packed.data_ptr() // 256) * 256
         self.library.tt_sampler_pack(self.place)
         products = sum(w.numel() for w in weights if w.dim() == 2) + network.head_weight.numel()
         self.work = max(1, products)  # of a step of a path
         self._point(paths)
 
-    def _take(self, paths: Paths, distribution: Law) -> None:
+    def _take(self, paths: Paths) -> None:
         """Copies of what the paths bring along, laid out for C."""
         self.state = [
             part.detach().to(self.dtype).expand(-1, self.count, -1).clone(
@@ -146,15 +160,15 @@ class Sampler:
             )
             for part in states.leaves(paths.state)
         ]  # fmt: skip
-        kind = torch.int64 if distribution.symbols else self.dtype
-        tail = () if distribution.symbols else (distribution.columns,)
+        kind = torch.int64 if self.head.symbols else self.dtype
+        tail = () if self.head.symbols else (self.head.columns,)
         self.previous = torch.zeros(self.count, *tail, dtype=kind)
         if paths.previous is not None:
             self.previous.copy_(paths.previous)
         known = paths.covariates
         self.covariates = None if known is None else known.to(self.dtype).contiguous()
-        told = paths.identities
-        self.identities = None if told is None else told.to(self.dtype).contiguous()
+        fixed = paths.identities
+        self.identities = None if fixed is None else fixed.to(self.dtype).contiguous()
 
     def _point(self, paths: Paths) -> None:
         call, known = self.call, self.covariates
