@@ -57,14 +57,14 @@ class Progress:
 class Trainer:
     """A model, its data and its settings, part-way through training.
 
-    `run` is the whole loop: `epoch` packs the sequences into lanes anew, `update` takes one gradient
+    `run` is the whole loop: `epoch` packs the sequences into lanes, `update` takes one gradient
     through time and one step of AdamW, `validate` keeps the averaged weights that are best, `save`
     and `resume` survive a kill. The loop of one's own is made of the same parts.
 
     Attributes:
         model: trained in place; the best (or last averaged) weights are in it afterwards.
         train: transformed training data.
-        valid: transformed validation data; None: train for all the steps and keep the last averages.
+        valid: transformed validation data; None: train for all the steps, keep the last averages.
         settings: see `TrainSettings`.
         on_event: is told of every validation and of every step that had to be skipped.
         folder: where checkpoints are kept; None: nowhere.
