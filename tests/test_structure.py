@@ -85,6 +85,7 @@ PUBLIC = [
     "LSTM",
     "Lanes",
     "LatentAutoregressive",
+    "LiGRU",
     "MinGRU",
     "RNN",
     "Run",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from throughtime.layers.recurrent import GRU as GRU
     from throughtime.layers.recurrent import LSTM as LSTM
     from throughtime.layers.recurrent import RNN as RNN
+    from throughtime.layers.recurrent import LiGRU as LiGRU
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
     from throughtime.models.context import Context as Context
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
@@ -54,6 +55,7 @@ __all__ = [
     "Forecast",
     "Lanes",
     "LatentAutoregressive",
+    "LiGRU",
     "MinGRU",
     "Run",
     "Sequences",
@@ -74,6 +76,7 @@ __all__ = [
 _HOME = {
     "GRU": "layers.recurrent",
     "LSTM": "layers.recurrent",
+    "LiGRU": "layers.recurrent",
     "RNN": "layers.recurrent",
     "MinGRU": "layers.mingru",
     "Autoregressive": "models.autoregressive",

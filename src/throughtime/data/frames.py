@@ -1,4 +1,4 @@
-"""Frames of any library in, frames of the same library out."""
+"""Frames of any library in, results in the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from narwhals import dependencies
 
 from throughtime.data.readers.files import quoted
-from throughtime.errors import DataError
+from throughtime.errors import DataError, MissingExtra
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,33 +24,6 @@ def is_frame(value: Any) -> bool:
     return isinstance(known, (nw.DataFrame, nw.LazyFrame, nw.Series))
 
 
-def library(value: Any) -> str:
-    """The library that frames for this value are made in.
-
-    Args:
-        value: a frame, a `Sequences` read from one, or anything else: "polars".
-    """
-    if is_frame(value):
-        return nw.from_native(value, allow_series=True).implementation.value
-    return str(getattr(value, "library", POLARS))
-
-
-def build(columns: Mapping[str, Any], like: Any = None) -> Any:
-    """A frame in the library of `like`.
-
-    Args:
-        columns: lists or arrays of one length, by name.
-        like: see `library`.
-    """
-    import polars as pl
-
-    name = library(like)
-    if name == POLARS:
-        return pl.DataFrame(dict(columns))
-    plain = {key: np.asarray(column) for key, column in columns.items()}
-    return nw.from_dict(plain, backend=name).to_native()
-
-
 def to_polars(frame: Any) -> pl.DataFrame:
     """A frame, or a column of one, in polars; the index of a pandas frame becomes a column.
 
@@ -61,10 +34,37 @@ def to_polars(frame: Any) -> pl.DataFrame:
         return _from_pandas(frame)  # column by column: pyarrow is not needed, the index is kept
     known = nw.from_native(frame, allow_series=True)
     if isinstance(known, nw.LazyFrame):
-        known = known.collect(POLARS)
+        known = known.collect("polars")
     if isinstance(known, nw.Series):
         known = known.alias(known.name or "value").to_frame()
     return known.to_polars()
+
+
+def library_of(source: Any, otherwise: str = POLARS) -> str:
+    """The library that a frame is of, such as "pandas"; `otherwise` for what is no frame."""
+    frame = nw.from_native(source, pass_through=True)
+    if not isinstance(frame, (nw.DataFrame, nw.LazyFrame)):
+        return otherwise
+    return str(frame.implementation.value)
+
+
+def frame_of(columns: Mapping[str, Any], library: str = POLARS) -> Any:
+    """A frame of the library from arrays or lists by name, all of one length.
+
+    Raises:
+        MissingExtra: where the library is not installed here.
+    """
+    plain = {name: _plain(values) for name, values in columns.items()}
+    try:
+        return nw.from_dict(plain, backend=nw.Implementation.from_backend(library)).to_native()  # type: ignore[arg-type]
+    except ImportError as error:
+        raise MissingExtra(library, "pandas", f"a frame of {library}") from error
+
+
+def _plain(values: Any) -> Any:
+    """Text as a list: arrays of objects or fixed width are no columns of text everywhere."""
+    array = np.asarray(values)
+    return array.tolist() if array.dtype.kind in "OUS" else array
 
 
 def _from_pandas(frame: Any) -> pl.DataFrame:

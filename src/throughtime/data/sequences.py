@@ -56,7 +56,6 @@ class Sequences:
     differencing: Tensor = _UNSET
     identity: Tensor = _UNSET
     text_sizes: dict[str, Tensor] | None = None  # read them as `sizes`
-    library: str = "polars"  # that frames about these data are made in
 
     def __post_init__(self) -> None:
         count, total = len(self.offsets) - 1, self.values.shape[0]

@@ -28,8 +28,8 @@ from throughtime.state import State, Traced
 class LatentAutoregressive(SequenceModel):
     """A recurrent state summarises the whole past (RNN, GRU, LSTM, MinGRU under an emission head).
 
-    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm" or "mingru" (element-wise, trained
-    by a parallel scan). hidden_size: per member. members: independent networks trained side by
+    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm", "li_gru" or "mingru" (trained by
+    a parallel scan). hidden_size: per member. members: independent networks trained side by
     side in one block-diagonal recurrence; their
     distributions are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between
     layers and before the head; input_dropout: on what the network is shown; recurrent_dropout: on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from throughtime.data.readers.series import (
     read_npy,
     read_series,
     read_series_folder,
-    read_tensors,
 )
 from throughtime.data.readers.sound import SOUNDS, check_rate, read_sound, read_sound_folder
 from throughtime.data.readers.text import TEXTS, read_jsonl, read_text, read_text_folder
@@ -103,10 +102,9 @@ def read(
         source: a path: `.csv .tsv .parquet .npy` are series, `.txt .md .jsonl` text, `.wav .flac
             .ogg .mp3` sound; tables, text and JSON lines may be gzipped. A frame of polars, pandas
             or another library that narwhals knows. An array or tensor ``[T]`` or ``[T, D]``, or a
-            list of them, a sequence each; a list of texts. `demo:prices`, `demo:nasdaq`,
-            `demo:text`, `demo:sound`.
-        kind: "series", "text" or "sound", where the extension does not say it. Tensors of integers
-            are symbols, unless it says "series".
+            list of them, a sequence each: floats are values, integers of tensors and of lists
+            symbols. `demo:prices`, `demo:nasdaq`, `demo:text`, `demo:sound`.
+        kind: "series", "text" or "sound", where the extension does not say it.
         time: column of time stamps; False takes rows as they come. Without it and `value`, the
             long format `unique_id, ds, y` is recognised, and a time or a value that is the only
             one of its kind is found.
@@ -115,7 +113,7 @@ def read(
         id: column (in `.jsonl`: field) of the names of series.
         covariates: columns that are known before the value of their row.
         time_format: as in strftime ("%d/%m/%Y"), or "epoch", "epoch_ms".
-        gaps: "keep" leaves the rows as they are, "fill" puts a missing row where a stamp is missing.
+        gaps: "keep" leaves the rows as they are, "fill" puts a row where a stamp is missing.
         header: False for a table whose first line is data; columns are then `column_1`, …
         encoding: of text files, or "bytes" for raw bytes as symbols.
         text: the field of `.jsonl` that holds text.
@@ -150,15 +148,15 @@ def read(
         options.check("demo")
         return read_demo(source[len("demo:") :])
     if not isinstance(source, (str, Path)):
-        return _read_object(source, kind, options)
+        return _read_object(source, options)
     path = locate(source)
     if path.is_dir():
         return _read_folder(path, kind, options, on_progress)
     return _read_file(path, kind, options)
 
 
-def _read_object(source: Any, kind: str | None, options: Options) -> Sequences:
-    """Sequences, a frame, an array, a tensor, or a list of tensors, arrays or texts."""
+def _read_object(source: Any, options: Options) -> Sequences:
+    """Sequences, a frame, an array or a tensor, or a list of them."""
     if isinstance(source, Sequences):
         options.check("demo")
         return source
@@ -168,19 +166,27 @@ def _read_object(source: Any, kind: str | None, options: Options) -> Sequences:
     if isinstance(source, np.ndarray):
         options.check("array")
         return read_array(source, "array", "series")
-    if isinstance(source, Tensor):
+    if isinstance(source, Tensor) or (isinstance(source, (list, tuple)) and len(source)):
         options.check("array")
-        return read_tensors([source], kind)
-    if isinstance(source, (list, tuple)) and source:
-        options.check("array")
-        if all(isinstance(part, str) for part in source):
-            return Sequences.of(source)
-        if all(isinstance(part, (Tensor, np.ndarray)) for part in source):
-            return read_tensors(source, kind)
+        return _read_tensors(source)
     raise SettingError(
-        f"cannot read a {type(source).__name__}: give a path, a frame, an array, a tensor, or a "
-        f"list of tensors, arrays or texts"
+        f"cannot read a {type(source).__name__}: give a path, a frame, an array or tensor [T] or "
+        "[T, D], or a list of them"
     )
+
+
+def _read_tensors(source: Tensor | Sequence[Any]) -> Sequences:
+    """One sequence, or several: floats are values, integers are symbols."""
+    parts = [source] if isinstance(source, Tensor) else list(source)
+    if any(isinstance(part, str) for part in parts):
+        raise SettingError("a list of texts is Sequences.of(texts); a path is given by itself")
+    sequences = Sequences.of(parts, names=["series"] if isinstance(source, Tensor) else None)
+    if sequences.domain.integer:
+        return sequences.with_notes(
+            f"integers are taken for symbols, 0 to {int(sequences.values.max())}; give floats for "
+            "amounts"
+        )
+    return sequences
 
 
 def _read_file(path: Path, kind: str | None, options: Options) -> Sequences:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from throughtime.data import frames
 from throughtime.data import frequency as steps
 from throughtime.data.readers.files import files_below, quoted, reason, stem, stems, suffix
 from throughtime.data.readers.table import Table, frame_table, open_table
@@ -68,8 +67,7 @@ def read_series(path: Path, columns: Columns, gaps: str, header: bool, encoding:
 
 def read_frame(frame: Any, columns: Columns, gaps: str) -> Sequences:
     """A frame of any library, or a column of one."""
-    found = _assemble([read_rows(frame_table(frame), columns, "series")], gaps, "frame")
-    return replace(found, library=frames.library(frame))
+    return _assemble([read_rows(frame_table(frame), columns, "series")], gaps, "frame")
 
 
 def read_series_folder(
@@ -119,33 +117,13 @@ def read_array(array: np.ndarray, label: str, name: str) -> Sequences:
     if len(bad):
         row, column = bad[0]
         raise DataError(f"{label}: step {row} (counted from 0), column {column}: not finite")
-    columns = Columns(value=_labels(values.shape[1]))
+    width = values.shape[1]
+    labels = ("value",) if width == 1 else tuple(f"value{index}" for index in range(width))
+    columns = Columns(value=labels)
     offsets = np.array([0, len(values)])
     no_covariates = np.zeros((len(values), 0))
     rows = Rows(values, no_covariates, None, offsets, (name,), columns, ())
     return _assemble([rows], "keep", label)
-
-
-def read_tensors(parts: Iterable[Any], kind: str | None) -> Sequences:
-    """A sequence from each tensor or array, [T] or [T, D]: fractions are values, integers symbols.
-
-    Args:
-        parts: all with the same columns.
-        kind: "series" takes integers as values, too.
-    """
-    given = list(parts)
-    whole = all(not torch.as_tensor(part).is_floating_point() for part in given)
-    if kind == "series" or not whole:
-        given = [torch.as_tensor(part).double() for part in given]
-    found = Sequences.of(given)
-    if found.domain.integer:
-        note = "integers are read as symbols; kind='series' reads them as values"
-        return found.with_notes(note)
-    return replace(found, domain=replace(found.domain, columns=_labels(found.values.shape[1])))
-
-
-def _labels(width: int) -> tuple[str, ...]:
-    return ("value",) if width == 1 else tuple(f"value{index}" for index in range(width))
 
 
 def read_npy(path: Path) -> Sequences:
