@@ -11,11 +11,13 @@ Names are loaded on first use: importing torch takes seconds, and `--help` needs
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from throughtime._version import __version__ as __version__
 
+TYPE_CHECKING = False  # the module typing takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from throughtime import bptt as bptt
     from throughtime import emissions as emissions
     from throughtime import gradflow as gradflow
