@@ -210,7 +210,8 @@ WRONG_SETTINGS = {
     ("--bptt", "memory=x"): "memory='x' is not a size like 512MB, 1.5GB or 300kB",
     ("--bptt", "0"): "k1 must be at least 1, got 0",
     ("--bptt", "5,3"): (
-        "k2=3 is shorter than k1=5: each window must reach back over all the losses it uses; "
+        "k2=3 is shorter than k1=5: a gradient travels over all the steps whose losses are used at "
+        "once; "
         "choose k2 >= k1"
     ),
     ("--emission", "norml"): (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from throughtime.bptt import GradientMethod
+from throughtime.data.frames import library_of
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Transform, Transforms
@@ -21,7 +23,7 @@ from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import isolated, threads
 from throughtime.training.config import TrainSettings, validated
 from throughtime.training.trainer import Trainer
-from throughtime.types import Event
+from throughtime.types import Event, unheard
 
 _SETTINGS = tuple(name for name in TrainSettings.model_fields if name != "refit")
 
@@ -35,7 +37,7 @@ def train(
     bptt: GradientMethod | str | None = None,
     name: str | None = None,
     out: str | Path | None = None,
-    on_event: Event = lambda event: None,
+    on_event: Event = unheard,
     **settings: Any,
 ) -> FittedModel:
     """Trains one model, or goes on training a fitted one, and keeps where its data ended.
@@ -76,7 +78,7 @@ def train(
         torch.manual_seed(asked.seed)
         begun = _begun(model, raw, transforms, name)
         fitted = _trained(begun, raw, held, asked, out, on_event)
-        ended = fitted.ending(_whole(raw, held))
+        ended = replace(fitted.ending(_whole(raw, held)), library=library_of(train))
     if out is not None:
         ended.save(out)
     return ended
