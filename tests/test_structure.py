@@ -55,7 +55,7 @@ ONLY: dict[str, set[str]] = {
     "kernels": {"errors", "state"},
     "layers": {"errors", "state", "kernels"},
     "emissions": {"errors"},
-    "data": {"errors", "types"},
+    "data": {"errors", "types", "wording"},
     "gradflow": {"errors", "state", "files"},
     "bptt": {"errors", "state", "gradflow"},
     "bench": {"errors", "state", "runtime", "wording", "kernels", "layers", "emissions", "models"},

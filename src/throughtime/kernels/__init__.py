@@ -141,5 +141,5 @@ def run(
     """
     more = () if lengths is None else (lengths,)
     chosen = _BACKENDS[choose(spec.kind, backend, x)]
-    found: tuple[Tensor, State] = chosen.run(spec, x, state, weights, reset, initial, *more)
-    return found
+    result: tuple[Tensor, State] = chosen.run(spec, x, state, weights, reset, initial, *more)
+    return result

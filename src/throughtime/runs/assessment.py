@@ -97,17 +97,15 @@ def best_network(fitted: list[FittedCandidate], selected: str) -> FittedCandidat
 def _history(
     fitted: list[FittedCandidate], best: str, workshop: Workshop, on_event: Event
 ) -> dict[str, Any] | None:
-    """The certificate of the data; where a network beats every window, its memory is theirs."""
+    """The certificate; where a network beats every finite order, with its memory."""
     found, parts = workshop.history, workshop.parts
     network = best_network(fitted, best)
     windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
     if found is None or network is None or network.valid >= min(windows, default=math.inf):
-        return found
-    spans = [network.fitted.transformed(p) for p in (parts.train, _limited(parts.test))]
+        return None if found is None else found.to_json()
     on_event({"event": "evaluate", "what": f"memory of {network.name}"})
-    return with_network(
-        found, network.model, network.name, spans[0], spans[1], workshop.settings.seed
-    )
+    seed = workshop.settings.seed
+    return with_network(found, network.fitted, parts.train, _limited(parts.test), seed).to_json()
 
 
 def _gradients(

@@ -17,7 +17,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
-from throughtime.history import certificate_of
+from throughtime.history import Certificate, certificate_of
 from throughtime.models import registry
 from throughtime.models.autoregressive import natural_predictor
 from throughtime.models.base import SequenceModel
@@ -101,7 +101,7 @@ class Workshop:
         self.view = views.natural_view(parts.train, parts.valid, settings)
         self.held = parts.valid.limit_past(PAST)
         self.orders: list[dict[str, Any]] = []
-        self.history: dict[str, Any] | None = None  # the certificate of the data, as JSON
+        self.history: Certificate | None = None  # of the data
         self.clock = None if folder is None else folder / "checkpoint" / "clock.json"
         spent = self.clock is not None and self.clock.exists()
         earlier = files.read_json(self.clock) if spent and self.clock else 0.0
@@ -122,8 +122,8 @@ class Workshop:
             fitted.append(self.fit(candidate, self.seconds_for(latent[i:])))
         return fitted + self.blend(fitted)
 
-    def remembered(self) -> dict[str, Any] | None:
-        """The history certificate of the training and validation data, as JSON.
+    def remembered(self) -> Certificate | None:
+        """The history certificate of the training and validation data.
 
         Networks are left to the fit itself. None where models or truncation are given, and where
         the data are too few to tell.
@@ -132,8 +132,7 @@ class Workshop:
             return None
         path = None if self.folder is None else self.folder / "checkpoint" / "history.json"
         if path is not None and path.exists():
-            kept: dict[str, Any] = files.read_json(path)
-            return kept
+            return Certificate.from_json(files.read_json(path))
         limit = _CERTIFICATE_SECONDS
         if self.settings.time_limit is not None:
             limit = max(_LEAST_SECONDS, min(limit, self.settings.time_limit / 8))
@@ -141,17 +140,17 @@ class Workshop:
             found = certificate_of(
                 self.parts, self.settings, time_limit=limit, seed=self.settings.seed,
                 on_event=self.on_event, networks=False,
-            ).to_json()  # fmt: skip
-            found.pop("seconds")  # all else is the same whenever it is measured
+            )  # fmt: skip
         except (
             DataError,
             SettingError,
         ) as error:  # what is too little to certify may be enough to fit
             self.on_event({"event": "uncertified", "why": str(error)})
             return None
+        found = replace(found, seconds=None)  # all else is the same whenever it is measured
         if path is not None:
             path.parent.mkdir(exist_ok=True)
-            files.write_json(path, found)
+            files.write_json(path, found.to_json())
         return found
 
     @property
@@ -159,8 +158,8 @@ class Workshop:
         """What the certificate recommends."""
         if self.history is None:
             return None
-        told = self.history["settings"]
-        return defaults.Advice(told["dense"], told["k1"], told["k2"], told["time_scale"])
+        told = self.history.recommendation
+        return defaults.Advice(told.dense, told.k1, told.k2, told.time_scale)
 
     def seconds_for(self, left: list[Candidate]) -> float | None:
         """The next candidate's share of the time left; a sixth is kept for the evaluation."""
