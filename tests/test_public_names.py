@@ -147,7 +147,7 @@ def test_the_training_loop_itself(data: tt.Sequences) -> None:
 
 @example("fit", "Run", "load")
 def test_models_are_compared_and_kept(data: tt.Sequences, tmp_path: Path) -> None:
-    run = tt.fit(data, model="ar", order=1, out=tmp_path / "run")
+    run = tt.fit(data, model="ar", order=1, steps=4, out=tmp_path / "run")
     assert isinstance(run, tt.Run)
     again = tt.load(tmp_path / "run")
     assert isinstance(again, tt.Run)
