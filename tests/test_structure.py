@@ -68,7 +68,6 @@ PENDING = {
     ("predict.forecast", "evaluation"),
     ("predict.forecast", "evaluation.comparison"),
     ("predict.forecast", "evaluation.forecasts"),
-    ("evaluation.gradient_reach", "search.search"),
     ("search.search", "history"),
 }
 
