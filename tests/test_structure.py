@@ -56,7 +56,7 @@ ONLY: dict[str, set[str]] = {
     "layers": {"errors", "state", "kernels"},
     "emissions": {"errors"},
     "data": {"errors", "types", "wording"},
-    "gradflow": {"errors", "state", "files"},
+    "gradflow": {"errors", "state", "files", "kernels"},
     "bptt": {"errors", "state", "gradflow"},
     "bench": {"errors", "state", "runtime", "wording", "kernels", "layers", "emissions", "models"},
     "report": {"errors", "files", "wording"},  # reports read values, they never load models
