@@ -21,7 +21,7 @@ from throughtime.kernels.cells import CELLS, Cell
 from throughtime.kernels.stack import layer_state
 from throughtime.state import State
 
-_FEW_ROWS = 8  # more of them are better served by packed weights
+_STREAM_ROWS = 8  # more of them are better served by packed weights
 
 
 class _Recurrent(nn.RNNBase):
@@ -219,7 +219,7 @@ class _Recurrent(nn.RNNBase):
             self._choose(x_t) == "cpu"
             and self.weight_dtype == "float32"
             and not self.proj_size
-            and 0 < len(x_t) <= _FEW_ROWS
+            and 0 < len(x_t) <= _STREAM_ROWS
             and x_t.shape[1] == self.input_size
             and first.shape == (self.num_layers, len(x_t), self.hidden_size)
             and all(_alike(first, part) for part in rest)
