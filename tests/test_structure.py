@@ -66,9 +66,6 @@ WITHOUT_TORCH = {"_version", "errors", "types", "wording", "report"}
 
 # Imports that still point the wrong way while the tree is being moved: none may be left over.
 PENDING = {
-    ("predict.forecast", "evaluation"),
-    ("predict.forecast", "evaluation.comparison"),
-    ("predict.forecast", "evaluation.forecasts"),
     ("search.search", "history"),
 }
 
