@@ -59,7 +59,7 @@ def gradient(record: GradientRecord) -> Text:
 
 
 def cures(demo: dict[str, Any]) -> Table:
-    """A demonstration of cures, from its JSON values: a small curve for each network, and whether it learned."""
+    """A demonstration, from its JSON values: a curve for each network, and whether it learned."""
     lag = demo["lag"]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("network", no_wrap=True)
