@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from throughtime.wording import duration
+
+if TYPE_CHECKING:
+    from throughtime.evaluation.results import Difference, ModelScores, Scores
 
 _QUIET_SECONDS = 10.0  # between two lines about progress where nothing can be animated
 _BAR = 20
@@ -236,37 +240,36 @@ def describe_data(data: dict[str, Any]) -> str:
     time_spans = data["time"]
     if time_spans and time_spans["train"] and time_spans["test"]:
         what += f" from {time_spans['train'][0]} to {time_spans['test'][1]}"
-    parts = f"{steps['train']:,} training, {steps['valid']:,} validation, {steps['test']:,} test"
+    parts = ", ".join(
+        f"{steps[part]:,} for {name}"
+        for part, name in (("train", "training"), ("validation", "validation"), ("test", "test"))
+    )
     return f"{what}\n  {parts}"
 
 
-def comparison(scores: dict[str, Any]) -> Table:
+def comparison(scores: Scores) -> Table:
     """The models, best first, with the difference to the best simple reference; 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("model", no_wrap=True)
-    extra = {}
-    if scores["data"]["kind"] == "text":
-        extra = {"bits_per_character": "bits per\ncharacter", "perplexity": "perplexity"}
-    elif scores["data"]["kind"] == "sound":
-        extra = {"bits_per_step": "bits per\nsample"}
-    headings = [_stacked(scores["unit"], 12), *extra.values()]
-    if scores["reference"]:
-        headings.append(_stacked(f"against {scores['reference']}", 24) + "\n[95 % interval]")
+    extra: dict[str, Callable[[ModelScores], float | None]] = {}
+    if scores.data.kind == "text":
+        extra["bits per\ncharacter"] = lambda row: row.bits_per_character
+        extra["perplexity"] = lambda row: row.perplexity
+    elif scores.data.kind == "sound":
+        extra["bits per\nsample"] = lambda row: row.bits_per_step
+    headings = [_stacked(scores.unit, 12), *extra]
+    if scores.reference:
+        headings.append(_stacked(f"against {scores.reference}", 24) + "\n[95 % interval]")
     for heading in (*headings, "time"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
-    for row in sorted(scores["models"], key=_by_score):
-        cells = [number(row["nats_per_step"], 4), *(number(row.get(key), 3) for key in extra)]
-        if scores["reference"]:
-            cells.append(difference(row.get("difference")))
-        seconds = row.get("seconds")
-        name = ("▸ " if row["selected"] else "  ") + row["name"]
-        shown = [Text(cell) for cell in (name, *cells, duration(seconds) if seconds else "")]
-        table.add_row(*shown, style="bold" if row["selected"] else None)
+    for row in scores.ranked:
+        cells = [number(row.nats_per_step, 4), *(number(of(row), 3) for of in extra.values())]
+        if scores.reference:
+            cells.append(difference(row.difference))
+        name = ("▸ " if row.selected else "  ") + row.name
+        cells.append(duration(row.seconds) if row.seconds else "")
+        table.add_row(*map(Text, (name, *cells)), style="bold" if row.selected else None)
     return table
-
-
-def _by_score(row: dict[str, Any]) -> float:
-    return math.inf if row["nats_per_step"] is None else row["nats_per_step"]
 
 
 def _stacked(heading: str, width: int) -> str:
@@ -278,14 +281,14 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def difference(found: dict[str, Any] | None) -> str:
+def difference(found: Difference | None) -> str:
     """A difference and its interval: `-0.161 [-0.288, -0.061]`."""
-    if not found or found["value"] is None:
+    if found is None or found.value is None:
         return ""
-    if found["interval"] is None:
-        return f"{found['value']:+.3f} [too few data]"
-    low, high = found["interval"]
-    return f"{found['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    if found.interval is None:
+        return f"{found.value:+.3f} [too few data]"
+    low, high = found.interval
+    return f"{found.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def score_table(found: dict[str, Any], most_rows: int = 20) -> Table:

@@ -100,18 +100,24 @@ def fit(
 def _fitted(run: Any) -> dict[str, Any]:
     """What fit --json prints."""
     models = []
-    for row in run.scores["models"]:
-        against = row["difference"] or {"value": None, "interval": None}
-        kept = {key: row[key] for key in ("name", "family", "parameters", "nats_per_step")}
-        more = {key: row.get(key) for key in ("bits_per_step", "bits_per_character", "seconds")}
+    fields = {
+        "name", "family", "parameters", "nats_per_step", "bits_per_step", "bits_per_character",
+        "seconds",
+    }  # fmt: skip
+    for row in run.scores.models:
+        against = row.difference
         models.append(
-            {**kept, "difference": against["value"], "interval": against["interval"], **more}
+            {
+                **row.model_dump(mode="json", include=fields),
+                "difference": None if against is None else against.value,
+                "interval": None if against is None else against.interval,
+            }
         )
     return {
         "run": str(run.folder),
         "best": run.best.name,
-        "reference": run.scores["reference"],
-        "unit": run.scores["unit"],
+        "reference": run.scores.reference,
+        "unit": run.scores.unit,
         "verdict": run.verdict,
         "report": str(run.folder / "report.html"),
         "models": models,
