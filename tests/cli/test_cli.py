@@ -83,11 +83,11 @@ def test_fit_says_what_it_reads_and_does(capsys: Capture) -> None:
         "  note: value is the column 'price'",
         "  note: time runs from 2020-01-01 to 2020-04-09, one row per day",
     ]
-    end = lines.index("judging 4 models on the test data")
+    end = lines.index("testing 4 models on the test data")
     fitted = re.compile(r"[a-z ]{22} \d+\.\d{4} nats per day on validation, \d+\.?\d* s")
     assert all(fitted.fullmatch(line) for line in lines[6:end])
-    assert all(line.startswith("judging: ") for line in lines[end + 1 :])
-    assert lines[-3:] == ["judging: forecasts", "judging: gradient", "judging: samples"]
+    assert all(line.startswith("testing: ") for line in lines[end + 1 :])
+    assert lines[-3:] == ["testing: forecasts", "testing: gradient", "testing: samples"]
     main(["fit", "prices.csv", "--model", "gru", "--steps", "4", "--hidden", "4"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "runs/prices holds this run already; give another folder to fit it again"

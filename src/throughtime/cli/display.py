@@ -140,14 +140,14 @@ class FitDisplay:
         self.status = "choosing how to look at the data"
 
     def _on_history(self, event: dict[str, Any]) -> None:
-        told = "measuring how much of the past matters"
-        if self.stage != told:
-            self.stage = told
-            self._say_plainly(told)
-        self.status = f"{told}: {event['about']}"
+        stage = "measuring how much of the past matters"
+        if self.stage != stage:
+            self.stage = stage
+            self._say_plainly(stage)
+        self.status = f"{stage}: {event['about']}"
 
     def _on_uncertified(self, event: dict[str, Any]) -> None:
-        self._say(f"  how much of the past matters cannot be told: {event['why']}")
+        self._say(f"  how much of the past matters is not known: {event['why']}")
 
     def _on_finished(self, event: dict[str, Any]) -> None:
         self._say(f"{event['run']} holds this run already; give another folder to fit it again")
@@ -162,10 +162,10 @@ class FitDisplay:
     def _on_valid(self, event: dict[str, Any]) -> None:
         row = self.rows.setdefault(event["model"], {})
         news = {key: value for key, value in event.items() if (key, value) != ("reach", None)}
-        row.update(news, told=time.monotonic())
+        row.update(news, at=time.monotonic())
 
     def _on_step(self, event: dict[str, Any]) -> None:
-        # The second training of a network, on all that it may see: nothing is held out to judge it.
+        # The second training of a network, on all that it may see: nothing is held out.
         kept = {key: value for key, value in event.items() if key != "best"}
         self._on_valid(kept)
         self.status = f"fitting {event['model']} again, with the validation data"
@@ -185,11 +185,11 @@ class FitDisplay:
     def _on_evaluate(self, event: dict[str, Any]) -> None:
         if event["what"] in self.rows:
             self.evaluated += 1
-            self.status = f"judging {event['what']} ({self.evaluated} of {len(self.rows)})"
+            self.status = f"testing {event['what']} ({self.evaluated} of {len(self.rows)})"
             if self.evaluated == 1:
-                self._say_plainly(f"judging {len(self.rows)} models on the test data")
+                self._say_plainly(f"testing {len(self.rows)} models on the test data")
         else:
-            self.status = f"judging: {event['what']}"
+            self.status = f"testing: {event['what']}"
             stage = self.status.split(" of ")[0]
             if stage != self.stage:
                 self.stage = stage
@@ -222,7 +222,7 @@ class FitDisplay:
             return "", far, Spinner("dots"), "", duration(time.monotonic() - row["begun"])
         total, rate = row["steps"], max(row["rate"], 1e-9)
         # Between two reports the bar goes on at the speed of the last one.
-        done = min(total, row["step"] + rate * (time.monotonic() - row["told"]))
+        done = min(total, row["step"] + rate * (time.monotonic() - row["at"]))
         bar = ProgressBar(total=total, completed=done, width=_BAR)
         return number(valid, 4), far, bar, f"{rate:.1f}", duration((total - done) / rate)
 

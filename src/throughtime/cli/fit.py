@@ -1,4 +1,4 @@
-"""The commands that learn from data: `fit` makes a run, `history` measures their memory."""
+"""The commands that fit to data: `fit` makes a run, `history` measures how much past they need."""
 
 from __future__ import annotations
 
@@ -39,17 +39,20 @@ def fit(
         ),
     ] = "auto",
     emission: Annotated[
-        str, Parameter(help="Law of a step: auto, student_t, normal, poisson, …", group=_models)
+        str,
+        Parameter(
+            help="Distribution of a step: auto, student_t, normal, poisson, …", group=_models
+        ),
     ] = "auto",
     symbols: Annotated[
         Literal["characters", "bytes", "tokens"],
         Parameter(help="What text is made of.", group=_models),
     ] = "characters",
     valid: Annotated[
-        float, Parameter(help="Share of the data to choose by.", group=_running)
+        float, Parameter(help="Share of the data for validation.", group=_running)
     ] = 0.1,
     test: Annotated[
-        float, Parameter(help="Share to judge by, never seen before.", group=_running)
+        float, Parameter(help="Share to test on, never seen before.", group=_running)
     ] = 0.1,
     split: Annotated[
         Literal["auto", "time", "sequence", "spread"],
