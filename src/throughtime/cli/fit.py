@@ -1,4 +1,4 @@
-"""The commands that learn from data: `fit` makes a run, `history` measures their memory."""
+"""The commands that fit to data: `fit` makes a run, `history` measures how much past they need."""
 
 from __future__ import annotations
 
@@ -39,17 +39,20 @@ def fit(
         ),
     ] = "auto",
     emission: Annotated[
-        str, Parameter(help="Law of a step: auto, student_t, normal, poisson, …", group=_models)
+        str,
+        Parameter(
+            help="Distribution of a step: auto, student_t, normal, poisson, …", group=_models
+        ),
     ] = "auto",
     symbols: Annotated[
         Literal["characters", "bytes", "tokens"],
         Parameter(help="What text is made of.", group=_models),
     ] = "characters",
     valid: Annotated[
-        float, Parameter(help="Share of the data to choose by.", group=_running)
+        float, Parameter(help="Share of the data for validation.", group=_running)
     ] = 0.1,
     test: Annotated[
-        float, Parameter(help="Share to judge by, never seen before.", group=_running)
+        float, Parameter(help="Share to test on, never seen before.", group=_running)
     ] = 0.1,
     split: Annotated[
         Literal["auto", "time", "sequence", "spread"],
@@ -97,18 +100,24 @@ def fit(
 def _fitted(run: Any) -> dict[str, Any]:
     """What fit --json prints."""
     models = []
-    for row in run.scores["models"]:
-        against = row["difference"] or {"value": None, "interval": None}
-        kept = {key: row[key] for key in ("name", "family", "parameters", "nats_per_step")}
-        more = {key: row.get(key) for key in ("bits_per_step", "bits_per_character", "seconds")}
+    fields = {
+        "name", "family", "parameters", "nats_per_step", "bits_per_step", "bits_per_character",
+        "seconds",
+    }  # fmt: skip
+    for row in run.scores.models:
+        against = row.difference
         models.append(
-            {**kept, "difference": against["value"], "interval": against["interval"], **more}
+            {
+                **row.model_dump(mode="json", include=fields),
+                "difference": None if against is None else against.value,
+                "interval": None if against is None else against.interval,
+            }
         )
     return {
         "run": str(run.folder),
         "best": run.best.name,
-        "reference": run.scores["reference"],
-        "unit": run.scores["unit"],
+        "reference": run.scores.reference,
+        "unit": run.scores.unit,
         "verdict": run.verdict,
         "report": str(run.folder / "report.html"),
         "models": models,

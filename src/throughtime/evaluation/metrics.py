@@ -84,34 +84,34 @@ def measures(
     "crps", ("pinball", level), ("coverage", level). NaN where the truth is missing.
     """
     median = quantiles[0.5]
-    found: dict[Any, np.ndarray] = {
+    measured: dict[Any, np.ndarray] = {
         "crps": ensemble_crps(ensemble, truth, fair),
         "mase": np.abs(truth - median) / scale,
         "smape": smape(median, truth),
         "square": (truth - ensemble.mean(0)) ** 2,
     }
     for level in DECILES:
-        found["pinball", level] = pinball(quantiles[level], truth, level)
+        measured["pinball", level] = pinball(quantiles[level], truth, level)
     for level in levels:
         low, high = interval_ends(level)
         inside = (quantiles[low] <= truth) & (truth <= quantiles[high])
-        found["coverage", level] = np.where(np.isnan(truth), np.nan, inside)
-    return found
+        measured["coverage", level] = np.where(np.isnan(truth), np.nan, inside)
+    return measured
 
 
-def summary(found: dict[Any, np.ndarray], levels: Sequence[float]) -> dict[str, Any]:
-    """The averages over everything that is not NaN, as JSON values; None where nothing is left."""
+def averages(measured: dict[Any, np.ndarray], levels: Sequence[float]) -> dict[str, Any]:
+    """The fields of `results.Accuracy`: means over everything that is not NaN, else NaN."""
+    square = _mean(measured["square"])
     return {
-        "crps": _mean(found["crps"]),
-        "mase": _mean(found["mase"]),
-        "smape": _mean(found["smape"]),
-        "rmse": None if (square := _mean(found["square"])) is None else square**0.5,
-        "pinball": {f"{level:g}": _mean(found["pinball", level]) for level in DECILES},
-        "coverage": {f"{level:g}": _mean(found["coverage", level]) for level in levels},
+        "crps": _mean(measured["crps"]),
+        "mase": _mean(measured["mase"]),
+        "smape": _mean(measured["smape"]),
+        "rmse": square**0.5,
+        "pinball": {level: _mean(measured["pinball", level]) for level in DECILES},
+        "coverage": {level: _mean(measured["coverage", level]) for level in levels},
     }
 
 
-def _mean(values: np.ndarray) -> float | None:
+def _mean(values: np.ndarray) -> float:
     kept = values[~np.isnan(values)]
-    mean = float(kept.mean()) if kept.size else np.nan
-    return mean if np.isfinite(mean) else None
+    return float(kept.mean()) if kept.size else np.nan

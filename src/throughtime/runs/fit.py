@@ -8,11 +8,11 @@ from typing import Any
 
 import throughtime
 from throughtime import bptt as methods
-from throughtime import emissions, files, report
+from throughtime import emissions, report
 from throughtime.data.loading import label_of, load, plain_options, seconds
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError, nearest
-from throughtime.files import finite
+from throughtime.evaluation.results import DataSummary, Part
 from throughtime.runs import run as runs
 from throughtime.runs.assessment import assess
 from throughtime.runs.run import Run
@@ -75,7 +75,7 @@ def fit(
     parts = Parts(*spans)
     _check_symbols(symbols, whole, label)
     summary = _summary(name or label, whole, parts)
-    on_event({"event": "data", **summary})
+    on_event({"event": "data", **summary.to_json()})
     source = {
         "source": label, "options": read_options, "split": split, "valid": valid, "test": test,
         "fingerprint": _fingerprint(whole, parts, data),
@@ -96,7 +96,7 @@ def _make(
     settings: RunSettings,
     whole: Sequences,
     parts: Parts,
-    summary: dict[str, Any],
+    summary: DataSummary,
     on_event: Event,
     begun: float,
 ) -> None:
@@ -106,13 +106,13 @@ def _make(
     fitted = workshop.run()
     with threads(next((f.candidate.train.threads for f in fitted if f.candidate.train), None)):
         scores = assess(fitted, workshop, summary, log)
-    files.write_json(folder / "scores.json", finite(scores))
-    best = next(f for f in fitted if f.name == scores["best"]).fitted
+    scores.write(folder / "scores.json")
+    best = next(f for f in fitted if f.name == scores.best).fitted
     log({"event": "done", "seconds": round(time.monotonic() - begun, 2)})
     extra = {
         "version": throughtime.__version__,
         "fingerprint": settings.data.fingerprint,
-        "data": scores["data"],
+        "data": scores.data.to_json(),
     }
     report.write(folder)
     tidy(folder)
@@ -160,26 +160,28 @@ def _slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in stem) or "run"
 
 
-def _summary(name: str, whole: Sequences, parts: Parts) -> dict[str, Any]:
-    """What is being modelled, for people and for scores.json."""
+def _summary(name: str, whole: Sequences, parts: Parts) -> DataSummary:
+    """What is being modelled."""
 
-    def span(part: Sequences) -> list[str] | None:
+    def span(part: Sequences) -> tuple[str, str] | None:
         if part.times is None:
             return None
         stamps = part.times[part.scored().numpy()]
-        return [_stamp(stamps.min()), _stamp(stamps.max())]
+        return _stamp(stamps.min()), _stamp(stamps.max())
 
-    spans = {"train": parts.train, "valid": parts.valid, "test": parts.test}
-    return {
-        "source": name,
-        "kind": whole.domain.kind,
-        "sequences": len(whole),
-        "columns": list(whole.domain.columns),
-        "step": whole.domain.step,
-        "steps": {key: part.steps for key, part in spans.items()},
-        "time": None if whole.times is None else {key: span(p) for key, p in spans.items()},
-        "notes": list(dict.fromkeys((*whole.notes, *parts.train.notes))),
-    }
+    spans: dict[Part, Sequences] = {
+        "train": parts.train, "validation": parts.valid, "test": parts.test
+    }  # fmt: skip
+    return DataSummary(
+        source=name,
+        kind=whole.domain.kind,
+        sequences=len(whole),
+        columns=whole.domain.columns,
+        step=whole.domain.step,
+        steps={key: part.steps for key, part in spans.items()},
+        time=None if whole.times is None else {key: span(p) for key, p in spans.items()},
+        notes=tuple(dict.fromkeys((*whole.notes, *parts.train.notes))),
+    )
 
 
 def _stamp(value: Any) -> str:

@@ -24,6 +24,8 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import RunError, SettingError, nearest
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
+from throughtime.evaluation.results import Scores
+from throughtime.history import Certificate
 from throughtime.predict.fitted import END, MODEL, FittedModel
 from throughtime.predict.forecast import Forecast
 from throughtime.predict.scoring import SequenceScores
@@ -42,13 +44,13 @@ class Run:
     Attributes:
         best: the model chosen by validation.
         models: every fitted model, by name.
-        scores: the comparison, as scores.json holds it.
+        scores: the comparison on test data.
         data: what the models were fitted on, and how it was read.
         folder: where it is kept; None in memory.
     """
 
     best: FittedModel
-    scores: dict[str, Any]
+    scores: Scores
     data: dict[str, Any]
     folder: Path | None = None
     fitted: tuple[FittedModel, ...] = field(default=(), repr=False)
@@ -58,21 +60,22 @@ class Run:
         """Every fitted model by name, each with the end of the data to go on from."""
         found = {one.name: one for one in self.fitted}
         if self.folder is not None and not found:
-            for row in self.scores["models"]:
-                if row["family"] != "blend" and row["family"] != "peer":
-                    path = place_of(self.folder, row["name"]) / "result.safetensors"
-                    found[row["name"]] = load_fitted(path).fitted
+            for row in self.scores.models:
+                if row.family not in ("blend", "baseline"):
+                    path = place_of(self.folder, row.name) / "result.safetensors"
+                    found[row.name] = load_fitted(path).fitted
         return {**found, self.best.name: self.best}
 
     @property
     def verdict(self) -> str:
         """What the comparison says, in a sentence."""
-        return str(self.scores["verdict"])
+        return self.scores.verdict
 
     @property
-    def certificate(self) -> Any:
+    def certificate(self) -> Certificate | None:
         """How much of the past the data need, where that was measured."""
-        return self.scores.get("history")
+        kept = self.scores.certificate
+        return None if kept is None else Certificate.from_json(kept.to_json())
 
     @property
     def kind(self) -> str:
@@ -136,27 +139,25 @@ class Run:
         Raises:
             RunError: for a run without a network.
         """
-        kept = self.scores.get("gradients")
-        if max_lag is None and kept:
-            return GradientReach.from_json(kept)
-        rows = [row for row in self.scores["models"] if row["family"] == "latent"]
-        if not rows:
+        kept, row = self.scores.gradients, self.scores.network
+        if max_lag is None and kept is not None:
+            return GradientReach.from_json(kept.to_json())
+        if row is None:
             order = int(self.best.model.settings().get("order", 0))
             steps = f"exactly {order} step{'s' if order != 1 else ''}" if order else "no past"
             raise RunError(
                 f"{self._label} has no recurrent network; its {self.best.name} sees {steps}"
             )
-        row = min(rows, key=lambda row: (row["name"] != self.best.name, row["valid_nats_per_step"]))
-        network, end = self.models[row["name"]], self.best.end
+        network, end = self.models[row.name], self.best.end
         if end is None or network.training is None:
             raise SettingError(f"{self._label} was kept without its data; fit it again")
         data = end.history
-        tested = int(self.data["steps"]["test"]) / max(1, data.steps)
+        tested = self.scores.data.steps["test"] / max(1, data.steps)
         if tested < 0.9:  # of long data only the end is kept
             data = data.split(valid=0.0, test=tested)[0]
         with threads(network.training.threads):
             return gradient_reach.examine(
-                network, data, gradient_reach.has_learned(row), max_lag, on_progress=on_progress
+                network, data, row.beats_reference, max_lag, on_progress=on_progress
             )
 
     def report(self) -> Path:
@@ -196,9 +197,7 @@ def load_run(folder: str | Path) -> Run:
     place = Path(folder)
     _check_place(place)
     description = files.read_described(place / MODEL, SCHEMA, ("data",))
-    scores = files.read_described(
-        place / "scores.json", SCHEMA, ("best", "verdict", "unit", "models")
-    )
+    scores = Scores.read(place / "scores.json")
     best = FittedModel.load(place, owner=f"the run {place}")
     return Run(best, scores, description["data"], place)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission
+from throughtime.evaluation.results import OrderScore
 from throughtime.models import linear_ar
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.ngram import NGram
@@ -20,7 +19,7 @@ def real_orders(
     distribution: Emission,
     ladder: list[int],
     num_differencing: int,
-) -> list[dict[str, Any]]:
+) -> list[OrderScore]:
     """Held-out nats, AIC and BIC of linear autoregressions of several orders."""
     offset = validation_offset(train)
     values = torch.where(train.initial.unsqueeze(1), torch.nan, train.values)
@@ -39,19 +38,19 @@ def real_orders(
         )
         model.begin(train)
         rows.append(
-            {
-                "order": row["order"],
-                "nats_per_step": views.held_out(model, valid),
-                "aic": row["aic"] + 2 * row["steps"] * offset,
-                "bic": row["bic"] + 2 * row["steps"] * offset,
-            }
+            OrderScore(
+                order=row["order"],
+                nats_per_step=views.held_out(model, valid),
+                aic=row["aic"] + 2 * row["steps"] * offset,
+                bic=row["bic"] + 2 * row["steps"] * offset,
+            )
         )
     return rows
 
 
 def symbol_orders(
     train: Sequences, valid: Sequences, distribution: Emission, highest: int
-) -> list[dict[str, Any]]:
+) -> list[OrderScore]:
     """Held-out nats, AIC and BIC of n-grams of every order, all nested in one fit."""
     core = NGram.fit(train.values, train.offsets, distribution.num_symbols, highest)  # type: ignore[attr-defined]
     counts, levels = core.tensors()["counts"][0], core.tensors()["levels"]
@@ -63,12 +62,12 @@ def symbol_orders(
         inside = float(core.log_prob(train.values, train.offsets, order).sum())
         p = int((counts[: levels[order + 1]] > 0).sum())
         rows.append(
-            {
-                "order": order,
-                "nats_per_step": -float(held.mean()) - float(valid.log_det[scored].mean()),
-                "aic": 2 * p - 2 * inside,
-                "bic": p * float(torch.tensor(steps).log()) - 2 * inside,
-            }
+            OrderScore(
+                order=order,
+                nats_per_step=-float(held.mean()) - float(valid.log_det[scored].mean()),
+                aic=2 * p - 2 * inside,
+                bic=p * float(torch.tensor(steps).log()) - 2 * inside,
+            )
         )
     return rows
 

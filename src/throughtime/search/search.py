@@ -17,6 +17,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
+from throughtime.evaluation.results import OrderScore, or_infinite
 from throughtime.history import Certificate, certificate_of
 from throughtime.models import registry
 from throughtime.models.autoregressive import natural_predictor
@@ -100,7 +101,7 @@ class Workshop:
         self.parts, self.settings, self.folder, self.on_event = parts, settings, folder, on_event
         self.view = views.natural_view(parts.train, parts.valid, settings)
         self.held = parts.valid.limit_past(PAST)
-        self.orders: list[dict[str, Any]] = []
+        self.orders: list[OrderScore] = []
         self.history: Certificate | None = None  # of the data
         self.clock = None if folder is None else folder / "checkpoint" / "clock.json"
         spent = self.clock is not None and self.clock.exists()
@@ -371,8 +372,11 @@ class Workshop:
             self.orders = real_orders(train, valid, distribution, ladder, self.view.differenced)
         else:
             self.orders = []
-        best = min(self.orders, key=lambda row: row["nats_per_step"], default={"order": ladder[0]})
-        order = int(best["order"]) if self.settings.order == "auto" else int(self.settings.order)
+        order = ladder[0]
+        if self.settings.order != "auto":
+            order = int(self.settings.order)
+        elif self.orders:
+            order = min(self.orders, key=lambda row: or_infinite(row.nats_per_step)).order
         found = []
         if natural_predictor(distribution) != "mlp":
             found.append(self.fit(self.window(f"ar({order})", order, distribution, train, None)))

@@ -1,4 +1,4 @@
-"""Forecasts of held-out data: rolling origins free-running, and one step at a time beside it."""
+"""Forecasts of held-out data: free-running from rolling origins, and one step at a time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from throughtime.data import split
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
 from throughtime.evaluation import metrics
-from throughtime.evaluation.comparison import plain
 from throughtime.evaluation.predictive import evenly, is_numeric, raw_quantiles
-from throughtime.evaluation.stamps import stamps
+from throughtime.evaluation.results import (
+    BacktestResult,
+    Fan,
+    HorizonAccuracy,
+    OneStepAccuracy,
+    Past,
+    Times,
+)
 from throughtime.predict.fitted import FittedModel
+from throughtime.wording import stamps
 
 FAN_LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MOST_FANS = 3
@@ -28,7 +35,7 @@ Levels = Sequence[float]
 
 
 @dataclass(frozen=True)
-class Forecast:
+class _Continuation:
     """Sampled continuations of one series from one origin, in the data's own units.
 
     paths: float64 [P, horizon, D]; truth: [horizon, D], NaN where missing; scale: [D], of MASE.
@@ -41,7 +48,7 @@ class Forecast:
     scale: np.ndarray
 
 
-def forecast(
+def backtest(
     fitted: FittedModel,
     raw_test: Sequences,
     horizon: int,
@@ -52,20 +59,34 @@ def forecast(
     season: int = 1,
     max_series: int = 30,
     train: Sequences | None = None,
-) -> dict[str, Any] | None:
+) -> BacktestResult | None:
     """Accuracy of forecasts from rolling origins over the test span, and of every next step.
 
-    Free-running: `num_paths` sampled paths from each of at most `origins` origins in at most
-    `max_series` series (spread evenly), each conditioned on its true past; covariates of the
+    Free-running: sampled paths from each origin, conditioned on its true past; covariates of the
     future are taken from the data. Quantiles of P samples are those of Weibull's position, whose
     intervals have the right coverage for any P. One-step: the exact distribution of each test step
-    given its true past, as quantiles taken back through the transforms.
+    given its true past, as quantiles taken back through the transforms. A missing truth is left
+    out.
 
-    MASE is in units of the in-sample error of the seasonal naive forecast (lag `season`) on what
-    comes before the test span; where that is nothing, on `train` if given, else on what comes
-    before the first origin. A missing truth is left out. A horizon that no series has room for
-    is cut to the longest possible. Returns the "forecast" of scores.json, None for text and
-    symbols, columns of 0 and 1, and test data without room for any forecast.
+    Args:
+        fitted: the model.
+        raw_test: raw data, with their past.
+        horizon: steps ahead; one that no series has room for is cut to the longest possible.
+        origins: of each series, at most.
+        num_paths: from each origin.
+        seed: of the paths.
+        levels: of the central intervals.
+        season: MASE is in units of the in-sample error of the naive forecast of this lag, on what
+            comes before the test span; where that is nothing, on `train` if given, else on what
+            comes before the first origin.
+        max_series: spread evenly over more.
+        train: training data, see `season`.
+
+    Returns:
+        None for text and symbols, columns of 0 and 1, and data without room for any forecast.
+
+    Raises:
+        SettingError: for a horizon or origins below 1, or fewer than 2 paths.
     """
     if horizon < 1 or origins < 1 or num_paths < 2:
         raise SettingError("a forecast needs a horizon and origins of 1 or more, and 2 paths")
@@ -75,37 +96,39 @@ def forecast(
     horizon = min(horizon, room)
     if horizon < 1:
         return None
-    seen = fitted.transformed(raw_test)
+    transformed = fitted.transformed(raw_test)
     scales = _scales(raw_test, season, train)
     places = _places(raw_test, horizon, origins, max_series)
-    found = [
+    continuations = [
         item
         for i, stops in places.items()
-        for item in _continue(fitted, raw_test, seen, i, stops, horizon, num_paths, seed, scales)
+        for item in _continue(
+            fitted, raw_test, transformed, i, stops, horizon, num_paths, seed, scales
+        )
     ]
-    return {
-        "horizon": horizon,
-        "origins": max(len(stops) for stops in places.values()),
-        "series": len(places),
-        "paths": num_paths,
-        "levels": list(levels),
-        "free_running": _by_horizon(found, levels),
-        "one_step": _one_step(fitted, raw_test, seen, scales, levels),
-        "fans": _fans(found, raw_test),
-    }
+    return BacktestResult(
+        horizon=horizon,
+        origins=max(len(stops) for stops in places.values()),
+        series=len(places),
+        paths=num_paths,
+        levels=tuple(levels),
+        free_running=_by_horizon(continuations, levels),
+        one_step=_one_step(fitted, raw_test, transformed, scales, levels),
+        fans=_fans(continuations, raw_test),
+    )
 
 
 def _places(raw: Sequences, horizon: int, origins: int, max_series: int) -> dict[int, list[int]]:
-    """The origins of each chosen series, earliest first."""
+    """The origins of each selected series, earliest first."""
     places: dict[int, list[int]] = {}
     for keep, stops in split.origins(raw, horizon, origins):
         for i in keep.tolist():
             places.setdefault(i, []).append(int(stops[i]))
-    chosen = sorted(places)
-    if len(chosen) > max_series:
-        at = np.linspace(0, len(chosen) - 1, max_series).round().astype(int)
-        chosen = [chosen[k] for k in at]
-    return {i: places[i] for i in chosen}
+    selected = sorted(places)
+    if len(selected) > max_series:
+        at = np.linspace(0, len(selected) - 1, max_series).round().astype(int)
+        selected = [selected[k] for k in at]
+    return {i: places[i] for i in selected}
 
 
 def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
@@ -131,16 +154,16 @@ def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
 def _continue(
     fitted: FittedModel,
     raw: Sequences,
-    seen: Sequences,
+    transformed: Sequences,
     i: int,
     stops: list[int],
     horizon: int,
     num_paths: int,
     seed: int,
     scales: np.ndarray,
-) -> list[Forecast]:
+) -> list[_Continuation]:
     """The forecasts of series i from each of its origins, sampled all at once."""
-    context = fitted.model.condition_at(seen[i], stops)
+    context = fitted.model.condition_at(transformed[i], stops)
     rows = torch.arange(len(stops)).repeat_interleave(num_paths)
     covariates = None
     if raw.covariates is not None and fitted.model.covariates:
@@ -155,19 +178,19 @@ def _continue(
         name=f"forecast/{raw.names[i]}",
     )
     values = raw.sequence(i)
-    found = []
+    continuations = []
     for k, stop in enumerate(stops):
         paths = fitted.transforms.inverse(drawn[rows == k], values[:stop]).double().numpy()
         truth = values[stop : stop + horizon].numpy()
-        found.append(Forecast(i, stop, paths, truth, scales[i]))
-    return found
+        continuations.append(_Continuation(i, stop, paths, truth, scales[i]))
+    return continuations
 
 
-def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
+def _by_horizon(continuations: list[_Continuation], levels: Levels) -> tuple[HorizonAccuracy, ...]:
     """Measures averaged over series, origins and columns, for each number of steps ahead."""
     wanted = metrics.needed_levels(levels)
     collected: dict[Any, list[np.ndarray]] = {}
-    for item in found:
+    for item in continuations:
         ends = np.quantile(item.paths, wanted, axis=0, method="weibull")
         quantiles = dict(zip(wanted, ends, strict=True))
         measured = metrics.measures(
@@ -176,30 +199,30 @@ def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
         for key, value in measured.items():
             collected.setdefault(key, []).append(value)
     stacked = {key: np.stack(values) for key, values in collected.items()}  # [items, horizon, D]
-    horizon = len(found[0].truth)
-    return [
-        {"horizon": h + 1}
-        | metrics.summary({key: values[:, h] for key, values in stacked.items()}, levels)
-        for h in range(horizon)
-    ]
+
+    def ahead(h: int) -> HorizonAccuracy:
+        here = {key: values[:, h] for key, values in stacked.items()}
+        return HorizonAccuracy(horizon=h + 1, **metrics.averages(here, levels))
+
+    return tuple(ahead(h) for h in range(len(continuations[0].truth)))
 
 
 def _one_step(
     fitted: FittedModel,
     raw: Sequences,
-    seen: Sequences,
+    transformed: Sequences,
     scales: np.ndarray,
     levels: Levels,
-) -> dict[str, Any]:
+) -> OneStepAccuracy:
     """The same measures of exact one-step distributions."""
     grid = [(k + 0.5) / _GRID for k in range(_GRID)]
     wanted = metrics.needed_levels(levels)
     both = sorted({*grid, *wanted})
-    chosen = evenly(seen.scored(), MOST_ONE_STEP)
-    index, values = raw_quantiles(fitted, raw, seen, chosen, both)
+    selected = evenly(transformed.scored(), MOST_ONE_STEP)
+    index, values = raw_quantiles(fitted, raw, transformed, selected, both)
     if not len(index):
-        return metrics.summary(_nothing(levels), levels)
-    found = metrics.measures(
+        return OneStepAccuracy()
+    measured = metrics.measures(
         values[[both.index(level) for level in grid]],
         {level: values[both.index(level)] for level in wanted},
         raw.values[index].numpy(),
@@ -207,45 +230,35 @@ def _one_step(
         levels,
         fair=False,
     )
-    return {"count": len(index)} | metrics.summary(found, levels)
+    return OneStepAccuracy(count=len(index), **metrics.averages(measured, levels))
 
 
-def _nothing(levels: Levels) -> dict[Any, np.ndarray]:
-    empty = np.zeros((2, 0))
-    quantiles = dict.fromkeys(metrics.needed_levels(levels), empty[0])
-    return metrics.measures(empty, quantiles, empty[0], empty[0], levels, fair=False)
-
-
-def _fans(found: list[Forecast], raw: Sequences) -> list[dict[str, Any]]:
+def _fans(continuations: list[_Continuation], raw: Sequences) -> tuple[Fan, ...]:
     """Fan charts of the last origin of the first few series and columns."""
-    last = {item.series: item for item in found}  # later origins replace earlier ones
+    last = {item.series: item for item in continuations}  # later origins replace earlier ones
     names = raw.domain.columns or tuple(f"value{d}" for d in range(raw.values.shape[1]))
     picked = [(item, d) for item in last.values() for d in range(len(names))]
     if len(last) > 1:  # of several series the first column each, rather than all of one
         picked.sort(key=lambda pair: pair[1])
-    return [_fan(item, d, names[d], raw) for item, d in picked[:MOST_FANS]]
+    return tuple(_fan(item, d, names[d], raw) for item, d in picked[:MOST_FANS])
 
 
-def _fan(item: Forecast, d: int, column: str, raw: Sequences) -> dict[str, Any]:
+def _fan(item: _Continuation, d: int, column: str, raw: Sequences) -> Fan:
     horizon = len(item.truth)
     begin = int(raw.offsets[item.series])
     origin = begin + item.origin
     first = max(begin, origin - _FAN_PAST * horizon)
     ends = np.quantile(item.paths[..., d], FAN_LEVELS, axis=0, method="weibull")
-    return {
-        "series": raw.names[item.series],
-        "column": column,
-        "past": {
-            "times": stamps(raw, slice(first, origin)),
-            "values": _plain_list(raw.values[first:origin, d].numpy()),
-        },
-        "times": stamps(raw, slice(origin, origin + horizon)),
-        "truth": _plain_list(item.truth[:, d]),
-        "quantiles": {
-            f"{level:g}": _plain_list(row) for level, row in zip(FAN_LEVELS, ends, strict=True)
-        },
-    }
+    return Fan(
+        series=raw.names[item.series],
+        column=column,
+        past=Past(times=_times(raw, first, origin), values=raw.values[first:origin, d].tolist()),
+        times=_times(raw, origin, origin + horizon),
+        truth=item.truth[:, d].tolist(),
+        quantiles={level: row.tolist() for level, row in zip(FAN_LEVELS, ends, strict=True)},
+    )
 
 
-def _plain_list(values: np.ndarray) -> list[float | None]:
-    return [plain(value) for value in values.tolist()]
+def _times(raw: Sequences, begin: int, end: int) -> Times | None:
+    times = stamps(raw.times, slice(begin, end))
+    return None if times is None else tuple(times)
