@@ -81,7 +81,7 @@ class Windowed(Predictor):
 
     @abstractmethod
     def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
-        """The distribution given the last ``[..., τ]`` or ``[..., τ, D]``; `known` ones are real."""
+        """The distribution given the last ``[..., τ]`` or ``[..., τ, D]``; `known` ones count."""
 
     def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         window, known = state
