@@ -49,17 +49,10 @@ class _Continuation:
 
 
 def backtest(
-    fitted: FittedModel,
-    raw_test: Sequences,
-    horizon: int,
-    origins: int = 10,
-    num_paths: int = 200,
-    seed: int = 0,
-    levels: Levels = (0.8, 0.95),
-    season: int = 1,
-    max_series: int = 30,
-    train: Sequences | None = None,
-) -> BacktestResult | None:
+    fitted: FittedModel, raw_test: Sequences, horizon: int, origins: int = 10,
+    num_paths: int = 200, seed: int = 0, levels: Levels = (0.8, 0.95), season: int = 1,
+    max_series: int = 30, train: Sequences | None = None,
+) -> BacktestResult | None:  # fmt: skip
     """Accuracy of forecasts from rolling origins over the test span, and of every next step.
 
     Free-running: sampled paths from each origin, conditioned on its true past; covariates of the
