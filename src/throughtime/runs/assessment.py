@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,12 +13,17 @@ import torch
 from throughtime import evaluation
 from throughtime.data.readers.sound import wav_bytes
 from throughtime.data.sequences import Sequences
+from throughtime.emissions import Emission, Mixture
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.evaluation import Entry, StepScores, arch_baselines, gradient_reach
 from throughtime.history import with_network
+from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.runtime import version
-from throughtime.search.search import FittedCandidate, Workshop
+from throughtime.search.candidates import FittedCandidate
+from throughtime.search.fitting import Parts
+from throughtime.search.search import Found
+from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
 SCHEMA = 1
@@ -30,21 +36,33 @@ _HURRIED, _UNHURRIED = 30.0, 120.0  # seconds of a fit: no time for gradients; t
 _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 
 
-def assess(
-    fitted: list[FittedCandidate], workshop: Workshop, summary: dict[str, Any], on_event: Event
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Fitted:
+    """What is assessed: the models, their data, what was asked for, and the certificate."""
+
+    found: Found
+    parts: Parts
+    settings: RunSettings
+    certificate: dict[str, Any] | None
+
+    def best_network(self, selected: str) -> FittedCandidate | None:
+        """See `best_network`."""
+        return best_network(self.found.candidates, selected)
+
+
+def assess(fitted: Fitted, summary: dict[str, Any], on_event: Event) -> dict[str, Any]:
     """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
 
     The model is chosen by validation; the test data only judge.
     """
-    parts, seed = workshop.parts, workshop.settings.seed
+    parts, seed, models = fitted.parts, fitted.settings.seed, fitted.found.candidates
     entries = []
-    for one in fitted:
+    for one in models:
         on_event({"event": "evaluate", "what": one.name})
         entries.append(
             Entry(
                 one.name,
-                one.candidate.family,
+                one.family,
                 describe(one),
                 one.model.num_parameters(),
                 StepScores.of(one.fitted, parts.test),
@@ -56,17 +74,17 @@ def assess(
         )
     if parts.test.domain.kind == "real" and version("arch"):
         on_event({"event": "evaluate", "what": "arch models"})
-        view = list(workshop.view.transforms)
-        alike = next(one for one in reversed(fitted) if one.candidate.transforms == view)
-        entries.extend(arch_baselines.peers(parts.valid, parts.test, alike.fitted.transforms))
+        view = fitted.found.view.transforms.kinds
+        alike = next(one.fitted for one in reversed(models) if one.fitted.transforms.kinds == view)
+        entries.extend(arch_baselines.peers(parts.valid, parts.test, alike.transforms))
     scores = {"schema": SCHEMA, **evaluation.table(entries, parts.test, seed)}
-    best = next(one for one in fitted if one.name == scores["best"])
-    transforms = [t["kind"] for t in best.candidate.transforms]
-    scores |= {"data": summary | {"transforms": transforms}, "orders": workshop.orders}
-    scores["history"] = _history(fitted, scores["best"], workshop, on_event)
+    best = next(one for one in models if one.name == scores["best"])
+    scores["data"] = summary | {"transforms": list(best.fitted.transforms.kinds)}
+    scores["orders"] = [asdict(order) for order in fitted.found.orders]
+    scores["history"] = _history(fitted, scores["best"], on_event)
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
     test = _limited(parts.test)
-    season = workshop.view.season
+    season = fitted.found.view.season
     horizon = max(season or 0, _HORIZON)
     scores["forecast"] = evaluation.forecast(
         best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
@@ -74,48 +92,45 @@ def assess(
     )  # fmt: skip
     if scores["forecast"] is not None:
         scores["forecast"]["models"] = {}
-        for one in fitted:
+        for one in models:
             on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
             scores["forecast"]["models"][one.name] = _accuracy(one, test, horizon, season, seed)
     scores["calibration"] = evaluation.calibration(best.fitted, test, seed)
     chosen = next(entry for entry in entries if entry.name == best.name)
     scores["surprisal"] = evaluation.surprisal(chosen.test, parts.test, best.fitted)
     scores["risk"] = evaluation.next_risk(best.fitted, parts.test)
-    scores["gradients"] = _gradients(fitted, scores, workshop, on_event)
+    scores["gradients"] = _gradients(fitted, scores, on_event)
     on_event({"event": "evaluate", "what": f"samples of {best.name}"})
     scores["samples"] = samples(best, parts.test, seed)
     scores["verdict"] = evaluation.verdict(scores)
     return scores
 
 
-def best_network(fitted: list[FittedCandidate], selected: str) -> FittedCandidate | None:
+def best_network(fitted: Sequence[FittedCandidate], selected: str) -> FittedCandidate | None:
     """The selected model, or where that is no network the best one by validation, if any is."""
     networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
     return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
 
 
-def _history(
-    fitted: list[FittedCandidate], best: str, workshop: Workshop, on_event: Event
-) -> dict[str, Any] | None:
+def _history(fitted: Fitted, best: str, on_event: Event) -> dict[str, Any] | None:
     """The certificate of the data; where a network beats every window, its memory is theirs."""
-    found, parts = workshop.history, workshop.parts
-    network = best_network(fitted, best)
-    windows = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
+    found, parts, network = fitted.certificate, fitted.parts, fitted.best_network(best)
+    windows = [one.valid for one in fitted.found.candidates if one.family == "autoregressive"]
     if found is None or network is None or network.valid >= min(windows, default=math.inf):
         return found
     spans = [network.fitted.transformed(p) for p in (parts.train, _limited(parts.test))]
     on_event({"event": "evaluate", "what": f"memory of {network.name}"})
     return with_network(
-        found, network.model, network.name, spans[0], spans[1], workshop.settings.seed
+        found, network.model, network.name, spans[0], spans[1], fitted.settings.seed
     )
 
 
 def _gradients(
-    fitted: list[FittedCandidate], scores: dict[str, Any], workshop: Workshop, on_event: Event
+    fitted: Fitted, scores: dict[str, Any], on_event: Event
 ) -> dict[str, Any] | None:
     """How far back the gradient of the best network reaches; None where there is none."""
-    network = best_network(fitted, scores["best"])
-    data, limit = workshop.parts.seen, workshop.settings.time_limit
+    network, data = fitted.best_network(scores["best"]), fitted.parts.fitting
+    limit = fitted.settings.time_limit
     if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _HURRIED:
         return None
     on_event({"event": "evaluate", "what": f"gradient of {network.name}"})
@@ -124,7 +139,7 @@ def _gradients(
     learned = gradient_reach.has_learned(row)
     try:
         return gradient_reach.examine(
-            network.fitted, data, learned, work=work, seed=workshop.settings.seed
+            network.fitted, data, learned, work=work, seed=fitted.settings.seed
         ).to_json()
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
@@ -170,33 +185,31 @@ def _limited(test: Sequences) -> Sequences:
 
 def describe(fitted: FittedCandidate) -> str:
     """A model in a few words: sizes and distribution."""
-    model = fitted.candidate.model
-    if model["kind"] == "blend":
-        return " + ".join(
-            f"{w:.2f} {n}" for n, w in zip(model["names"], model["weights"], strict=True)
-        )
-    emission = model["emission"]
-    distribution = emission["kind"].replace("_", " ")
-    if emission["kind"] == "mixture":
-        component = (
-            emission["component"].replace("student_t", "Student-t").replace("normal", "Normal")
-        )
-        distribution = f"mixture of {emission['num_components']} {component}"
-    distribution = distribution.replace("student t", "Student-t")
-    if model["kind"] == "latent":
-        size = f"{model['cell'].upper()}({model['hidden_size']})"
-        if model["num_layers"] > 1:
-            size += f", {model['num_layers']} layers"
-        if model["members"] > 1:
-            size += f", {model['members']} averaged"
+    model = fitted.model
+    if fitted.blended:
+        return " + ".join(f"{weight:.2f} {name}" for name, weight in fitted.blended)
+    distribution = _in_words(model.emission)
+    if isinstance(model, LatentAutoregressive):
+        size = f"{model.cell.upper()}({model.hidden_size})"
+        if model.num_layers > 1:
+            size += f", {model.num_layers} layers"
+        if model.members > 1:
+            size += f", {model.members} averaged"
         return f"{size}, {distribution}"
-    if model["order"] == 0:
+    if not isinstance(model, Autoregressive):
+        return f"{str(model.settings().get('kind', fitted.name)).replace('_', ' ')}, {distribution}"
+    if model.order == 0:
         return f"constant {distribution}"
     names = {"linear": "linear", "ngram": "interpolated n-gram", "mlp": "network"}
-    predictor = model["predictor"]
-    if predictor == "auto":
-        predictor = "ngram" if emission["kind"] == "categorical" else "linear"
-    return f"{names[predictor]} over {model['order']} lags, {distribution}"
+    return f"{names[model.kind]} over {model.order} lags, {distribution}"
+
+
+def _in_words(emission: Emission) -> str:
+    words = emission.kind.replace("_", " ")
+    if isinstance(emission, Mixture):
+        component = emission.component.replace("student_t", "Student-t").replace("normal", "Normal")
+        words = f"mixture of {emission.num_components} {component}"
+    return words.replace("student t", "Student-t")
 
 
 def samples(best: FittedCandidate, test: Sequences, seed: int) -> list[dict[str, Any]]:
