@@ -128,6 +128,7 @@ def interval(draws: Tensor, exact: Tensor) -> bool:
     return bool(((draws.mean(0) - exact).abs() <= quantile * error).all())
 
 
+@pytest.mark.slow
 def test_the_mean_of_ten_thousand_draws_is_the_exact_gradient(monkeypatch):
     problem = Problem(8)
     exact = problem.gradient(bptt.Full())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from throughtime.cli import display, main
 from throughtime.cli.messages import EXAMPLES, as_flags
 from throughtime.files import finite
 
+CLI_QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -208,6 +210,46 @@ def test_forecast(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     assert paths.height == 1200
     first = paths.filter(pl.col("ds") == paths["ds"].min())["value"]
     assert first.quantile(0.5, "linear") == pytest.approx(column["quantiles"]["0.5"][0])
+
+
+def test_forecast_of_other_data(ask: Any, small_runs: SmallRuns) -> None:
+    run = small_runs("series")
+    write_series(Path("other.csv"), walk(90, seed=4))
+    found = ask("forecast", run, "other.csv", "--horizon", 2, "--paths", 50)
+    (series,) = found["series"]
+    assert series["name"] == "other"
+    assert series["times"] == ["2020-03-31", "2020-04-01"]
+    again = tt.load(run).forecast(2, data="other.csv", num_paths=50, quantiles=CLI_QUANTILES)
+    assert again.to_json() == found
+
+
+def test_update_moves_the_end_on(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
+    shutil.copytree(small_runs("series"), "run")
+    write_series(Path("prices.csv"), walk(153))  # three days more than the run has seen
+    found = ask("update", "run", "prices.csv")
+    assert fields(found) == documented("update")
+    assert found == {
+        "run": "run", "series": 1, "rows": 3, "passed_over": 150, "end": "2020-06-01"
+    }  # fmt: skip
+    moved = ask("forecast", "run", "--horizon", 2, "--paths", 50)
+    assert moved["series"][0]["times"] == ["2020-06-02", "2020-06-03"]
+    whole = ask("forecast", "run", "prices.csv", "--horizon", 2, "--paths", 50)
+    for one, other in zip(moved["series"], whole["series"], strict=True):
+        for ours, theirs in zip(one["columns"], other["columns"], strict=True):
+            assert ours["mean"] == pytest.approx(theirs["mean"], rel=1e-5)
+    write_series(Path("prices.csv"), walk(154))
+    (line,) = said(capsys, "update", "run", "prices.csv")
+    assert line == ("1 new rows of 1 series (153 were known already), the end is at 2020-06-02 now")
+
+
+def test_a_model_that_was_saved_is_used_like_a_run(ask: Any) -> None:
+    write_series(Path("prices.csv"), walk(100))
+    data = tt.read("prices.csv", value="price")
+    model = tt.Autoregressive(1, emission=tt.emissions.Normal())
+    tt.train(model, data, out="kept")
+    assert ask("forecast", "kept", "--horizon", 1, "--paths", 9)["horizon"] == 1
+    assert ask("score", "kept", "prices.csv")["steps"] == 100
+    assert ask("update", "kept", write_series(Path("more.csv"), walk(101)))["rows"] == 1
 
 
 def test_forecast_with_covariates(ask: Any, small_runs: SmallRuns) -> None:
@@ -413,10 +455,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on() -> None:
            "--model", "gru", "--hidden", "4", "--steps", "100000"]  # fmt: skip
     process = subprocess.Popen(fit, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     log = Path("runs/prices/log.jsonl")
-    begun = time.monotonic()
-    while not (log.exists() and '"valid"' in log.read_text()):
-        assert time.monotonic() - begun < 60
-        time.sleep(0.1)
+    while process.poll() is None and not (log.exists() and '"valid"' in log.read_text()):
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1

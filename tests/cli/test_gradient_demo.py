@@ -40,6 +40,7 @@ def test_chrono_gates_keep_memories_of_one_step_to_the_whole_lag():
     assert abs(float(memory.max()) - demo.LAG) < 1
 
 
+@pytest.mark.slow
 def test_the_command_shows_who_learns_and_why(quick, tmp_path, capsys):
     main(["demo", "gradients", "-o", str(tmp_path / "page.html"), "--json"])
     found = json.loads(capsys.readouterr().out)

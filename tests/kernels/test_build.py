@@ -166,6 +166,7 @@ except BackendError as error:
 
 
 @pytest.mark.parametrize("compiler", ["absent", "failing"])
+@pytest.mark.slow
 def test_the_package_installs_without_a_compiler(compiler: str, tmp_path: Path) -> None:
     """What the build makes of a copy of the sources, and what it then does."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):

@@ -168,6 +168,7 @@ def test_a_row_does_not_depend_on_the_batch_around_it(kind: str) -> None:
     assert len(inward) == len(whole)
 
 
+@pytest.mark.slow
 def test_fewer_threads_than_asked_for_do_all_the_work() -> None:
     code = """
 import torch

@@ -193,7 +193,9 @@ def test_bfloat16_weights_err_as_little_as_documented(
 
 
 @needs_library
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["gru", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "gru")]
+)
 def test_compiled_without_a_graph_break(kind: str) -> None:
     ours = layer(kind, 3, 5, 2, bidirectional=True, backend="cpu")
     torch.compiler.reset()

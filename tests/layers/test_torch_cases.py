@@ -139,7 +139,7 @@ def test_non_contiguous_tensors(name: str, backend: str, training: bool) -> None
         equal(*results)
 
 
-@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("second", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_grad(name: str, backend: str, second: bool) -> None:
     """gradcheck of inputs, state and weights; of the reference its gradients, too."""
     if second and backend != "reference":

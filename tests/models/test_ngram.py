@@ -227,6 +227,7 @@ def test_bad_arguments(error: type[Exception], change: dict) -> None:
         model.log_prob(torch.tensor([0]), torch.tensor([0, 1]), order=2)
 
 
+@pytest.mark.slow
 def test_beats_witten_bell_on_shakespeare() -> None:
     path = TEXT / "tinyshakespeare.txt"
     if not path.exists():

@@ -249,3 +249,20 @@ def test_data_of_another_kind_are_refused() -> None:
     one = tt.train(MODELS["ar"](), upto(panel(), 60))
     with pytest.raises(DataError, match=r"gives symbols data; the model 'ar\(3\)' models real"):
         one.forecast(2, data=tt.Sequences.of([torch.tensor([0, 1, 2])]))
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+def test_frames_in_are_frames_out_of_the_same_library(library: str, tmp_path: Path) -> None:
+    module = pytest.importorskip(library)
+    values = 50 + np.random.default_rng(0).normal(size=60).cumsum()
+    frame = module.DataFrame({"unique_id": ["a"] * 60, "ds": days(60), "y": values})
+    one = tt.train(tt.Autoregressive(1, emission=tt.emissions.Normal()), frame)
+    one.save(tmp_path / "kept")
+    for fitted in (one, tt.load(tmp_path / "kept")):
+        ahead = fitted.forecast(2, num_paths=5).frame()
+        assert type(ahead) is module.DataFrame
+        assert list(ahead.columns)[:3] == ["unique_id", "ds", "mean"]
+        assert type(fitted.step_scores(frame)) is module.DataFrame
+    other = tt.train(tt.Autoregressive(1, emission=tt.emissions.Normal()), values)
+    assert type(other.forecast(2, data=frame, num_paths=5).frame()) is module.DataFrame
+    assert type(other.forecast(2, num_paths=5).frame()).__module__.startswith("polars")

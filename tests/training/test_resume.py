@@ -119,11 +119,11 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from throughtime import checkpoint, emissions
-from throughtime.config import TrainSettings
+from throughtime import emissions, files
 from throughtime.data.sequences import Sequences
 from throughtime.models.latent import LatentAutoregressive
-from throughtime.train import Trainer
+from throughtime.training.config import TrainSettings
+from throughtime.training.trainer import Trainer
 
 folder = Path(sys.argv[1])
 data = Sequences.of([torch.arange(n) ** 2 % 7 for n in (70, 40, 55)])
@@ -154,26 +154,25 @@ def test_kill_9_at_any_moment_and_again_ends_with_the_same_bits(tmp_path: Path) 
         return process
 
     def finish(process: subprocess.Popen[str]) -> int:
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
         return process.returncode
 
-    begun = time.monotonic()
-    whole = begin("whole")
-    ready = time.monotonic()
-    assert finish(whole) == 0
-    length = time.monotonic() - ready
-    chance, kills, steps = random.Random(0), 0, []
+    def updates() -> int:
+        path = tmp_path / "killed" / "training.safetensors"
+        return int(files.read_tensors(path)[1]["progress"]["step"]) if path.exists() else 0
+
+    assert finish(begin("whole")) == 0
+    chance, kills, steps = random.Random(0), 0, [0]
     for _ in range(3):
+        enough = steps[-1] + chance.randint(1, 30)
         process = begin("killed")
-        time.sleep(chance.uniform(0.05, 0.3) * length)
+        while process.poll() is None and updates() < enough:
+            time.sleep(0.002)
         process.kill()
         kills += finish(process) == -9
-        path = tmp_path / "killed" / "training.safetensors"
-        if path.exists():
-            steps.append(files.read_tensors(path)[1]["progress"]["step"])
+        steps.append(updates())
     assert finish(begin("killed")) == 0
-    assert kills >= 1, f"the run is too short to be killed ({length:.1f} s)"
-    assert 0 < steps[0] < 100
+    assert kills >= 1, "the run ends before it can be killed"
+    assert 0 < steps[1] < 100
     assert steps == sorted(steps)
     assert (tmp_path / "killed/end").read_bytes() == (tmp_path / "whole/end").read_bytes()
-    assert time.monotonic() - begun < 120

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from throughtime import files
 from throughtime.data.domain import Domain
+from throughtime.data.frames import POLARS, library_of
 from throughtime.data.readers.files import quoted, suffix
 from throughtime.data.readers.read import KINDS, read
 from throughtime.data.sequences import Sequences
@@ -46,6 +47,7 @@ class FittedModel:
         end: where its training data ended, from which forecasts go on; None where nobody kept it.
         read_options: how tables and files are read, so that new ones are read alike.
         training: how it was trained; None for a closed form.
+        library: the one that frames are made in, that of the training data.
         owner: what messages call it.
     """
 
@@ -55,6 +57,7 @@ class FittedModel:
     end: End | None = None
     read_options: Mapping[str, Any] = field(default_factory=dict)
     training: TrainSettings | None = None
+    library: str = POLARS
     owner: str = field(default="", compare=False)
 
     # What it is
@@ -101,7 +104,8 @@ class FittedModel:
             found = next((k for k, names in KINDS.items() if suffix(Path(source)) in names), mine)
             if found != mine and suffix(Path(source)) != ".jsonl" and mine != "symbols":
                 raise DataError(f"{source} is {a(found)}; {self.whose} models {a(mine)}")
-        raw = read(source, **{**self.read_options, **options})
+        table = isinstance(source, (str, Path)) or library_of(source, "") != ""
+        raw = read(source, **{**(self.read_options if table else {}), **options})
         given = raw.domain
         if (domain.kind, len(domain.columns)) != (given.kind, len(given.columns)) or (
             domain.covariate_columns != given.covariate_columns
@@ -139,7 +143,7 @@ class FittedModel:
         if not unknown:
             check_known(self.transforms, raw, seen)
         nats = step_log_prob(self.model, seen, on_progress)
-        return SequenceScores(raw, seen, nats, self.unit, like=data)
+        return SequenceScores(raw, seen, nats, self.unit, library_of(data, self.library))
 
     def log_prob(self, data: Any, **options: Any) -> Tensor:
         """Log-likelihood of each sequence, its first element included.
@@ -209,8 +213,9 @@ class FittedModel:
         draws, times = draw(self.model, self.transforms, end, question, known, on_progress)
         columns = column_names(end.history, draws[0].shape[-1])
         stamped = end.history.times is not None
+        library = library_of(data, self.library)
         return Forecast(
-            end.history.names, columns, draws, times, stamped, question, self.name, like=data
+            end.history.names, columns, draws, times, stamped, question, self.name, library=library
         )
 
     def condition(self, raw: Sequences, on_progress: Progress = silent) -> End:
@@ -347,6 +352,7 @@ class FittedModel:
             "model": self.model.settings(),
             "transforms": self.transforms.to_json(),
             "read_options": dict(self.read_options),
+            "library": self.library,
             "training": None if self.training is None else self.training.model_dump(mode="json"),
             **extra,
         }
@@ -384,8 +390,9 @@ class FittedModel:
             ) from error
         end = End.load(folder / END, digest) if (folder / END).exists() else None
         options = description["read_options"]
+        library = str(description.get("library", POLARS))
         return FittedModel(
-            str(description["name"]), model, transforms, end, options, settings, owner
+            str(description["name"]), model, transforms, end, options, settings, library, owner
         )
 
     # Inside

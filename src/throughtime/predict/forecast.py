@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from throughtime.data.frames import frame_of
 from throughtime.data.frequency import future_stamps
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
@@ -20,9 +21,6 @@ from throughtime.predict.end import End
 from throughtime.predict.future import Future
 from throughtime.types import Progress
 from throughtime.wording import stamp
-
-if TYPE_CHECKING:
-    import polars as pl
 
 QUANTILES = (0.01, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 0.99)
 _MOST_PATHS = 51_200
@@ -90,7 +88,7 @@ class Forecast:
     question: Question
     model: str = "model"
     notes: tuple[str, ...] = ()
-    like: Any = field(default=None, repr=False, compare=False)  # whose library frames are made in
+    library: str = "polars"  # that frames are made in
 
     def __len__(self) -> int:
         return len(self.names)
@@ -174,7 +172,7 @@ class Forecast:
         table = self._index(1)
         table[mean] = self.mean.swapaxes(1, 2).ravel()
         table |= {name: ends[i].swapaxes(1, 2).ravel() for i, name in enumerate(named)}
-        return self._made(table)
+        return frame_of(table, self.library)
 
     def path_frame(self) -> Any:
         """A row for each series, column, path and step: unique_id, ds, column, path, value."""
@@ -187,7 +185,9 @@ class Forecast:
             one["value"] = paths.transpose(2, 0, 1).ravel()
             assert len(one["value"]) == count * len(self.columns)
             parts.append(one)
-        return self._made({key: np.concatenate([one[key] for one in parts]) for key in parts[0]})
+        return frame_of(
+            {key: np.concatenate([one[key] for one in parts]) for key in parts[0]}, self.library
+        )
 
     def _index(self, repeats: int, series: Sequence[int] | None = None) -> dict[str, np.ndarray]:
         """unique_id, ds and column, a row for each (series, column, repeat, step)."""
@@ -201,12 +201,6 @@ class Forecast:
             column = np.repeat(np.asarray(self.columns), repeats * self.horizon)
             index["column"] = np.tile(column, len(chosen))
         return index
-
-    def _made(self, table: dict[str, np.ndarray]) -> Any:
-        import polars as pl
-
-        frame: pl.DataFrame = pl.DataFrame(table)
-        return frame
 
     def to_json(self, paths: bool = False) -> dict[str, Any]:
         """Plain JSON values, as docs/commands.md lists them."""

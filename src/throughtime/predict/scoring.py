@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from throughtime.data.frames import frame_of
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.errors import DataError, VocabularyError
 from throughtime.models.base import SequenceModel
 from throughtime.types import Progress
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class SequenceScores:
     transformed: Sequences
     nats: Tensor
     unit: str
-    like: Any = field(default=None, repr=False, compare=False)  # whose library frames are made in
+    library: str = "polars"  # that frames are made in
 
     @property
     def steps(self) -> Tensor:
@@ -81,10 +79,8 @@ class SequenceScores:
             ],
         }
 
-    def frame(self, transforms: Transforms) -> pl.DataFrame:
+    def frame(self, transforms: Transforms) -> Any:
         """A row for each scored step; see `FittedModel.step_scores`."""
-        import polars as pl
-
         raw, seen = self.raw, self.transformed
         kept = seen.scored()
         step = (torch.arange(len(self.nats)) - seen.offsets[seen.rows])[kept].numpy()
@@ -101,7 +97,7 @@ class SequenceScores:
             values = raw.values[kept].reshape(int(kept.sum()), -1)
             names = raw.domain.columns or tuple(f"value_{i}" for i in range(values.shape[1]))
             columns |= {n: values[:, i].numpy() for i, n in enumerate(names)}
-        return pl.DataFrame({**columns, "surprisal": -self.nats[kept].numpy()})
+        return frame_of({**columns, "surprisal": -self.nats[kept].numpy()}, self.library)
 
 
 def _symbols(values: Tensor, transforms: Transforms) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from throughtime.bptt import GradientMethod
+from throughtime.data.frames import library_of
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Transform, Transforms
@@ -76,7 +78,7 @@ def train(
         torch.manual_seed(asked.seed)
         begun = _begun(model, raw, transforms, name)
         fitted = _trained(begun, raw, held, asked, out, on_event)
-        ended = fitted.ending(_whole(raw, held))
+        ended = replace(fitted.ending(_whole(raw, held)), library=library_of(train))
     if out is not None:
         ended.save(out)
     return ended

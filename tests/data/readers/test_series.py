@@ -711,9 +711,9 @@ def test_options_that_say_nothing_here() -> None:
     assert message(np.zeros(3), SettingError, time="t") == (
         "time= says nothing about this source; it is for series"
     )
-    assert message([1, 2], SettingError) == (
-        "cannot read a list: give a path, a frame or an array; for a list of arrays there is "
-        "Sequences.of"
+    assert message(5, SettingError) == (
+        "cannot read a int: give a path, a frame, an array or tensor [T] or [T, D], or a list of "
+        "them"
     )
 
 
@@ -809,3 +809,24 @@ def test_public_series(shared_data: Path) -> None:
         shared_data / "series/exchange_rate.txt.gz", kind="series", header=False, value="*"
     )
     assert rates.values.shape == (7588, 8)
+
+
+@pytest.mark.parametrize("values", [torch.randn(9), torch.randn(9, 2), torch.randn(9).double()])
+def test_a_tensor_is_a_series(values: torch.Tensor) -> None:
+    found = read(values)
+    assert (found.names, found.domain.kind) == (("series",), "real")
+    torch.testing.assert_close(found.values, values.double().reshape(9, -1))
+
+
+def test_a_list_of_tensors_or_arrays_is_several() -> None:
+    parts = [torch.randn(4), np.arange(6.0), torch.randn(2)]
+    found = read(parts)
+    assert found.lengths.tolist() == [4, 6, 2]
+    assert found.names == ("0", "1", "2")
+    symbols = read([torch.tensor([0, 2, 1]), torch.tensor([1])])
+    assert symbols.domain.num_symbols == 3
+    assert symbols.notes == ("integers are taken for symbols, 0 to 2; give floats for amounts",)
+    with pytest.raises(SettingError, match="a list of texts"):
+        read(["a.csv", "b.csv"])
+    with pytest.raises(DataError, match="shape"):
+        read([torch.randn(2, 2, 2)])

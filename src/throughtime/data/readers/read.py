@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from throughtime.data.readers.demo import read_demo
 from throughtime.data.readers.files import counts_by_suffix, files_below, locate, quoted, suffix
@@ -149,13 +150,30 @@ def _read_object(source: Any, options: Options) -> Sequences:
     if isinstance(source, np.ndarray):
         options.check("array")
         return read_array(source, "array", "series")
+    if isinstance(source, Tensor) or (isinstance(source, (list, tuple)) and len(source)):
+        options.check("array")
+        return _read_tensors(source)
     if type(source).__module__.split(".")[0] in ("polars", "pandas"):
         options.check("series")
         return read_frame(source, options.columns, options.gaps)
     raise SettingError(
-        f"cannot read a {type(source).__name__}: give a path, a frame or an array; for a list of "
-        f"arrays there is Sequences.of"
+        f"cannot read a {type(source).__name__}: give a path, a frame, an array or tensor [T] or "
+        "[T, D], or a list of them"
     )
+
+
+def _read_tensors(source: Tensor | Sequence[Any]) -> Sequences:
+    """One sequence, or several: floats are values, integers are symbols."""
+    parts = [source] if isinstance(source, Tensor) else list(source)
+    if any(isinstance(part, str) for part in parts):
+        raise SettingError("a list of texts is Sequences.of(texts); a path is given by itself")
+    sequences = Sequences.of(parts, names=["series"] if isinstance(source, Tensor) else None)
+    if sequences.domain.integer:
+        return sequences.with_notes(
+            f"integers are taken for symbols, 0 to {int(sequences.values.max())}; give floats for "
+            "amounts"
+        )
+    return sequences
 
 
 def _read_file(path: Path, kind: str | None, options: Options) -> Sequences:
