@@ -68,8 +68,6 @@ PENDING = {
     ("predict.forecast", "evaluation"),
     ("predict.forecast", "evaluation.comparison"),
     ("predict.forecast", "evaluation.forecasts"),
-    ("evaluation.gradient_reach", "search.search"),
-    ("search.search", "history"),
 }
 
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.

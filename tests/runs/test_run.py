@@ -238,9 +238,9 @@ def test_answers_at_the_end_of_long_covariates() -> None:
     gru = next(row for row in run.scores["models"] if row["name"] == "gru")
     assert gru["nats_per_step"] is not None
     assert candidates.latent_candidates(
-        views.View((), tt.emissions.Normal()), whole[:40], whole[40:50],
+        views.View(views.unfitted(), tt.emissions.Normal()), whole[:40], whole[40:50],
         RunSettings(data=DataSettings(source="x")),
-    )[0].model["time_scale"] == steps  # fmt: skip
+    )[0].make().time_scale == steps  # fmt: skip
 
 
 def test_what_was_half_written_is_swept_away() -> None:

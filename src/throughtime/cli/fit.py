@@ -77,13 +77,14 @@ def fit(
     from throughtime.cli.display import FitDisplay, comparison
 
     with FitDisplay(err, quiet=json_) as display:
+        from throughtime.runs.fit import default_folder
         from throughtime.runs.fit import fit as fit_models
 
         run = fit_models(
             data, model=model, order=order, hidden=hidden, layers=layers, bptt=bptt,
             emission=emission, symbols=symbols, valid=valid, test=test, split=split,
-            time_limit=time_limit, steps=steps, seed=seed, name=name, out=output,
-            on_event=display, **reading.options(),
+            time_limit=time_limit, steps=steps, seed=seed, name=name,
+            out=output or default_folder(data), on_event=display, **reading.options(),
         )  # fmt: skip
     if emit(_fitted(run), json_):
         return

@@ -278,7 +278,7 @@ def _windows(case: Study, clock: _Clock, tick: Tick) -> Pool:
 
 def _view_in_words(case: Study) -> str:
     """How the data are looked at, where that is not plain."""
-    kinds = [spec["kind"] for spec in case.view.transforms]
+    kinds = case.view.transforms.kinds
     if "difference" not in kinds:
         return ""
     return f", seen as changes of the {'logarithm' if 'log' in kinds else 'value'}"

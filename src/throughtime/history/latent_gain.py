@@ -205,7 +205,7 @@ def constant(study: Study) -> Entrant:
     """The memoryless distribution with the emission of the networks."""
     learn, *shown = study.shown
     distribution = memoryless(
-        study.view.emission, study.view.differenced, learn, (shown[0], shown[1])
+        study.view.emission, study.view.num_differencing, learn, (shown[0], shown[1])
     )
     return _entrant(distribution, *study.parts[1:])
 

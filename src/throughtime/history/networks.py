@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from throughtime.models.base import SequenceModel
 from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import threads
 from throughtime.search import candidates, defaults
-from throughtime.training.config import Candidate, DataSettings, RunSettings, TrainSettings
+from throughtime.search.candidates import Candidate
+from throughtime.training.config import DataSettings, RunSettings, TrainSettings
 from throughtime.training.trainer import Trainer, affordable_steps
 
 CELL = "gru"
@@ -85,29 +87,23 @@ def _brisk(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, Tr
     What thins a network out pays only where it is trained for long. In a quarter of the updates of
     a fit it is then past the best n-gram, if it ever will be.
     """
-    dropouts = dict.fromkeys(("dropout", "input_dropout", "recurrent_dropout"), 0.0)
-    model = {**candidate.model, **dropouts, "hidden_size": TEXT_HIDDEN}
+    plain = {"dropout": 0.0, "input_dropout": 0.0, "recurrent_dropout": 0.0}
+    make = partial(
+        registry.build, {**candidate.make().settings(), **plain, "hidden_size": TEXT_HIDDEN}
+    )
     steps = {"steps": max(training.steps, TEXT_UPDATES), "precision": "float32"}
-    return candidate.model_copy(update={"model": model}), training.model_copy(update=steps)
+    return replace(candidate, make=make), training.model_copy(update=steps)
 
 
 def over_window(study: Study, lags: int, seed: int, seconds: float) -> Network:
     """A network over so many lags, or a few more."""
     train = study.shown[0]
-    width = candidates.window_width(train, max(1, lags), "auto")
-    model = {
-        "kind": "autoregressive",
-        "order": width,
-        "emission": study.view.emission.to_json(),
-        "predictor": "mlp",
-        "covariates": 0 if train.covariates is None else train.covariates.shape[1],
-        "num_differencing": study.view.differenced,
-    }
-    training = defaults.window_training(study.raw[0], study.view.emission, settings_of(seed))
+    width = candidates.lag_network_order(train, max(1, lags), "auto")
+    training = defaults.lag_network_training(study.raw[0], study.view.emission, settings_of(seed))
     steps = min(training.steps, WINDOW_UPDATES)
     training = training.model_copy(update={"steps": steps})
     name = f"network over {width} lags"
-    candidate = Candidate(name=name, family="autoregressive", model=model, train=training)
+    candidate = candidates.autoregression(name, width, study.view, train, training=training)
     return _trained(study, name, candidate, training, seconds)
 
 
@@ -117,7 +113,7 @@ def _trained(
     """A network trained for so many seconds at most, stopped by the data to choose by."""
     begun = time.monotonic()
     torch.manual_seed(training.seed)
-    model = registry.build(candidate.model)
+    model = candidate.make()
     learn, choose, judge = (
         FittedModel("", model, study.chain).transformed(raw) for raw in study.raw
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +97,7 @@ def study(
     if raw[0].steps < whole:
         notes = (f"measured on {raw[0].steps:,} of {whole:,} steps, as many as the time allows",)
     chosen = view or settled_view(raw[0], raw[1], settings)
-    chain = views.fitted(list(chosen.transforms), raw[0])
+    chain = views.fitted(chosen.transforms, raw[0])
     shown = tuple(span.transform(chain) for span in raw)
     targets, comparable = _targets(raw, shown, chosen)
     return Study(raw, shown, chosen, chain, targets, comparable, notes)  # type: ignore[arg-type]
@@ -111,15 +110,14 @@ def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> v
     would make a short memory look long.
     """
     view = views.natural_view(train, valid, settings)
-    if not view.differenced:
+    if not view.num_differencing:
         return view
-    levels = tuple(t for t in view.transforms if t["kind"] != "difference")
+    levels = Transforms(tuple(t for t in view.transforms if t.kind != "difference"))
     distribution = emissions.StudentT(train.values.shape[1])
 
-    def nats(transforms: tuple[dict[str, Any], ...]) -> float:
-        specs = list(transforms)
-        order = max(0, views.highest_order(train, specs, _PROBE))
-        model, chain = views.fit_closed(order, distribution, specs, train)
+    def nats(transforms: Transforms) -> float:
+        order = max(0, views.highest_order(train, transforms, _PROBE))
+        model, chain = views.fit_closed(order, distribution, transforms, train)
         return views.held_out(model, valid.transform(chain))
 
     return replace(view, transforms=levels) if nats(levels) <= nats(view.transforms) else view
@@ -158,10 +156,10 @@ def _targets(
     if distribution.symbols and raw[0].domain.integer:
         return (_each(shown),), True
     if distribution.symbols or distribution.discrete:
-        chain = views.fitted([{"kind": "standardise"}], raw[0])
+        chain = views.fitted(views.unfitted("standardise"), raw[0])
         return (_each(tuple(span.transform(chain) for span in raw)),), False
     found = [_each(shown)]
-    plain = [t for t in view.transforms if t["kind"] != "log"]
+    plain = Transforms(tuple(t for t in view.transforms if t.kind != "log"))
     if len(plain) < len(view.transforms):  # what is a line in logarithms need not be one in values
         chain = views.fitted(plain, raw[0])
         found.append(_each(tuple(span.transform(chain) for span in raw)))

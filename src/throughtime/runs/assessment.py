@@ -125,9 +125,7 @@ def _history(fitted: Fitted, best: str, on_event: Event) -> dict[str, Any] | Non
     )
 
 
-def _gradients(
-    fitted: Fitted, scores: dict[str, Any], on_event: Event
-) -> dict[str, Any] | None:
+def _gradients(fitted: Fitted, scores: dict[str, Any], on_event: Event) -> dict[str, Any] | None:
     """How far back the gradient of the best network reaches; None where there is none."""
     network, data = fitted.best_network(scores["best"]), fitted.parts.fitting
     limit = fitted.settings.time_limit

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.predict.fitted import END, MODEL, FittedModel
 from throughtime.predict.forecast import Forecast
 from throughtime.predict.scoring import SequenceScores
+from throughtime.runs.store import CHECKPOINT
 from throughtime.runtime import threads
-from throughtime.search.search import load_fitted, place_of
+from throughtime.search.artifacts import Artifacts
+from throughtime.search.candidates import load_fitted
+from throughtime.search.fitting import RESULT
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
 
@@ -45,6 +49,8 @@ class Run:
         scores: the comparison, as scores.json holds it.
         data: what the models were fitted on, and how it was read.
         folder: where it is kept; None in memory.
+        fitted: the models, in memory.
+        whole: all the data, in memory.
     """
 
     best: FittedModel
@@ -52,15 +58,20 @@ class Run:
     data: dict[str, Any]
     folder: Path | None = None
     fitted: tuple[FittedModel, ...] = field(default=(), repr=False)
+    whole: Sequences | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def models(self) -> dict[str, FittedModel]:
-        """Every fitted model by name, each with the end of the data to go on from."""
+        """Every fitted model by name; in memory, each with the end of the data to go on from."""
         found = {one.name: one for one in self.fitted}
+        if self.whole is not None:
+            found = {name: one.ending(self.whole) for name, one in found.items()}
         if self.folder is not None and not found:
             for row in self.scores["models"]:
                 if row["family"] != "blend" and row["family"] != "peer":
-                    path = place_of(self.folder, row["name"]) / "result.safetensors"
+                    store = Artifacts(self.folder / CHECKPOINT).within(row["name"])
+                    path = store.path(RESULT)
+                    assert path is not None
                     found[row["name"]] = load_fitted(path).fitted
         return {**found, self.best.name: self.best}
 

@@ -42,6 +42,10 @@ class TimeBudget:
             spent, self._shares = kept["spent"], kept["shares"]
         self._begun = (clock() if begun is None else begun) - spent
 
+    def kept_in(self, path: Path) -> TimeBudget:
+        """The same limit, begun at the same moment, with its decisions in a file."""
+        return TimeBudget(self.limit, path, self._clock, self._begun)
+
     @property
     def spent(self) -> float:
         """Seconds so far, those before an interruption counted."""
@@ -53,7 +57,7 @@ class TimeBudget:
         return max(LEAST_SECONDS, min(CERTIFICATE_SECONDS, share))
 
     def closed_forms(self) -> float | None:
-        """How many seconds' worth of work the views and the closed forms are; None: all there is."""
+        """How many seconds' worth of work views and closed forms are; None: all there is."""
         return None if self.limit is None else _CLOSED_FORM * self.limit
 
     def lag_network(self, name: str) -> float | None:

@@ -221,9 +221,9 @@ def latent_candidates(
         settings: what was asked for.
         recommended: by the history certificate.
     """
-    cells = ("rnn", "gru", "lstm") if settings.model == "auto" else (settings.model,)
     if settings.model == "ar" or isinstance(settings.model, tuple):
         return []
+    cells = ("rnn", "gru", "lstm") if settings.model == "auto" else (settings.model,)
     chosen = recipe(train, view.emission, settings, recommended)
     make = partial(
         LatentAutoregressive,
@@ -241,7 +241,7 @@ def latent_candidates(
         num_differencing=view.num_differencing,
     )
     return [
-        Candidate(cell, "latent", partial(make, str(cell)), view.transforms, chosen.train)
+        Candidate(cell, "latent", partial(make, cell), view.transforms, chosen.train)
         for cell in cells
     ]
 
@@ -254,7 +254,10 @@ def _identities(train: Sequences, valid: Sequences) -> tuple[str, ...]:
 
 
 def begun(
-    candidate: Candidate, data: Sequences, settings: RunSettings, transforms: Transforms | None
+    candidate: Candidate,
+    data: Sequences,
+    settings: RunSettings,
+    transforms: Transforms | None = None,
 ) -> FittedModel:
     """A candidate as it is before training: transforms and marginal distribution fitted to `data`.
 
@@ -273,4 +276,3 @@ def begun(
     if not candidate.warm:
         model.begin(found.transformed(data))
     return found
-

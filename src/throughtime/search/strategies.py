@@ -186,14 +186,14 @@ def blend(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate
     used = [(one, float(w)) for one, w in zip(alike, weights, strict=True) if w > 0]
     if len(used) < 2:
         return []
+    total = sum(w for _, w in used)
     model = Blend([one.model for one, _ in used], [w for _, w in used])
     held = torch.zeros(len(scored), dtype=torch.float64)
     held[scored] = cross_fitted(nats)
     fitted = replace(leader.fitted, name="blend", model=model, training=None)
     seconds = sum(one.seconds for one, _ in used)
     found = finished(case, "blend", fitted, held, seconds)
-    shares = zip((one.name for one, _ in used), model.weights.tolist(), strict=True)
-    return [replace(found, blended=tuple(shares))]
+    return [replace(found, blended=tuple((one.name, w / total) for one, w in used))]
 
 
 def _seen(case: Case) -> Sequences:
