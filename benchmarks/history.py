@@ -88,14 +88,14 @@ def echoed(
     """A GRU trained with these settings: nats of the echo, log 4 = 1.386 without memory."""
     begun = time.monotonic()
     torch.manual_seed(args.seed)
-    learn, choose, judge = spans
+    train, valid, test = spans
     model = tt.LatentAutoregressive(
         "gru", 32, emission=tt.emissions.Categorical(9), time_scale=time_scale
     )
-    model.begin(learn)
+    model.begin(train)
     settings = TrainSettings(steps=args.steps, bptt=bptt, learning_rate=1e-2, weight_decay=0.0)
-    Trainer(model, learn, choose, settings).run()
-    nats = -model.step_log_prob(judge)[judge.offsets[1:] - 1]
+    Trainer(model, train, valid, settings).run()
+    nats = -model.step_log_prob(test)[test.offsets[1:] - 1]
     return {
         "settings": name,
         "bptt": bptt,
@@ -120,9 +120,9 @@ def main() -> None:
         spans = tuple(echo(count, args.seed + i) for i, count in enumerate((640, 80, 80)))
         cert = tt.history.certificate(spans, time_limit=args.limit, seed=args.seed)
         print(cert.verdict)
-        advice = cert.settings
+        advice = cert.recommendation
         rows = [
-            echoed("default", str(advice.default_reach), None, spans, args),
+            echoed("default", str(advice.default_k2), None, spans, args),
             echoed("recommended", advice.bptt, advice.time_scale, spans, args),
         ]
         finish(args, f"an echo after {ECHO} steps", rows)

@@ -33,9 +33,9 @@ KEPT = 10  # of them are to be remembered
 @torch.no_grad()
 def squared_error(run: tt.Run, test: tt.Sequences) -> float:
     """Of the predicted sums, in their own units."""
-    scales = [one.std[0][0] for one in run.chain.transforms if one.kind == "standardise"]
+    scales = [one.std[0][0] for one in run.best.transforms if one.kind == "standardise"]
     errors = []
-    for batch, distribution in run.model.distributions(test.transform(run.chain)):
+    for batch, distribution in run.best.model.distributions(run.best.transformed(test)):
         asked = batch.weight > 0
         errors.append((distribution.mean - batch.x)[asked].square())
     return float(torch.cat(errors).mean() * math.prod(scales) ** 2)
@@ -43,7 +43,7 @@ def squared_error(run: tt.Run, test: tt.Sequences) -> float:
 
 def copied(run: tt.Run, test: tt.Sequences, kept: int = KEPT) -> float:
     """Nats per step of what can be known, as published: all but the symbols to remember."""
-    nats = -float(run.model.log_prob(test.transform(run.chain)).mean())
+    nats = -float(run.best.model.log_prob(run.best.transformed(test)).mean())
     return (nats - kept * math.log(SYMBOLS)) / int(test.lengths[0])
 
 
@@ -54,8 +54,8 @@ def solved(args: argparse.Namespace, task: str, parts: Parts, measure: Measure) 
         run, seconds = Timed(args, f"{task}-{model}").fit(
             parts, model=model, time_limit=args.time_limit
         )
-        size = run.model.num_parameters()
-        name = f"throughtime {run.best}, {size:,}"
+        size = run.best.model.num_parameters()
+        name = f"throughtime {run.best.name}, {size:,}"
         loss = f"{measure(run, parts[2]):.3g}"
         rows.append({"network, parameters": name, "loss": loss, "seconds": round(seconds)})
     published = PUBLISHED[task].items()

@@ -100,12 +100,36 @@ struct Lstm {
   }
 };
 
+// Gates z, n: h' = n + z (h - n), n = relu(x_n + h W_n)
+template <class T>
+struct LiGru {
+  static constexpr int GATES = 2, PANEL = 2, UNITS = 1, SAVED = 2, GRADS = 2, RECURRENT = 0;
+  static constexpr bool CELL_STATE = false, HIDDEN_BIAS = false;
+  typedef Vec<T> V;
+
+  static TT_INLINE V forward(idx, const V* sums, int, const T*, V h, T*, T* saved) {
+    const V z = sigmoid(sums[0]), n = relu(sums[1]);
+    if (saved) {
+      store(saved, z);
+      store(saved + lanes<T>, n);
+    }
+    return n + z * (h - n);
+  }
+  static TT_INLINE void backward(idx, V dh, V h, V, const T* saved, V, V&, V* grads, V& direct) {
+    const V zero = {}, z = load(saved), n = load(saved + lanes<T>), dn = dh * (1 - z);
+    grads[0] = dh * (h - n) * z * (1 - z);
+    grads[1] = n <= zero ? zero : dn;  // NaN lets it pass, as in torch
+    direct = dh * z;
+  }
+};
+
 // The table: calls use with the cell of a kind of throughtime.h. NV: vectors of the RNN's panels.
 template <class T, int NV = 1, class Use>
 TT_INLINE auto with_cell(idx kind, const Use& use) {
   switch (kind) {
     case TT_GRU: return use(Gru<T>());
     case TT_LSTM: return use(Lstm<T>());
+    case TT_LI_GRU: return use(LiGru<T>());
     default: return use(Rnn<T, NV>());
   }
 }

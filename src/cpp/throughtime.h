@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-enum { TT_RNN_TANH, TT_RNN_RELU, TT_RNN_IDENTITY, TT_GRU, TT_LSTM, TT_CELLS };
+enum { TT_RNN_TANH, TT_RNN_RELU, TT_RNN_IDENTITY, TT_GRU, TT_LSTM, TT_LI_GRU, TT_CELLS };
 enum { TT_FLOAT, TT_DOUBLE };
 
 /* One recurrent layer in one direction over a time-major batch. Pointers are to contiguous arrays

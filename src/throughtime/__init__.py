@@ -11,11 +11,13 @@ Names are loaded on first use: importing torch takes seconds, and `--help` needs
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from throughtime._version import __version__ as __version__
 
+TYPE_CHECKING = False  # the module typing takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from throughtime import bptt as bptt
     from throughtime import emissions as emissions
     from throughtime import gradflow as gradflow
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from throughtime.layers.recurrent import GRU as GRU
     from throughtime.layers.recurrent import LSTM as LSTM
     from throughtime.layers.recurrent import RNN as RNN
+    from throughtime.layers.recurrent import LiGRU as LiGRU
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
     from throughtime.models.context import Context as Context
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
@@ -54,6 +57,7 @@ __all__ = [
     "Forecast",
     "Lanes",
     "LatentAutoregressive",
+    "LiGRU",
     "MinGRU",
     "Run",
     "Sequences",
@@ -74,6 +78,7 @@ __all__ = [
 _HOME = {
     "GRU": "layers.recurrent",
     "LSTM": "layers.recurrent",
+    "LiGRU": "layers.recurrent",
     "RNN": "layers.recurrent",
     "MinGRU": "layers.mingru",
     "Autoregressive": "models.autoregressive",

@@ -25,17 +25,19 @@ def version(package: str) -> str | None:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Runs a block on so many threads of torch; None leaves them as they are.
+    """Runs a block on so many threads of torch and of BLAS; None leaves them as they are.
 
     Steps of small networks are too short to be shared out: waiting for each other costs more,
     and very much more where another process uses one of the cores.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else min(count, before))
     try:
-        yield
+        with threadpool_limits(count, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

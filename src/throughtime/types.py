@@ -10,6 +10,10 @@ Counted: TypeAlias = Callable[[int], None]  # takes how many more steps are done
 Progress: TypeAlias = Callable[[int, int, str], None]  # done, in all, what it is about
 
 
+def unheard(event: dict[str, Any]) -> None:
+    """An event that nobody listens to."""
+
+
 def uncounted(done: int) -> None:
     """Progress in steps that nobody watches."""
 

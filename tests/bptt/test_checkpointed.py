@@ -80,7 +80,12 @@ class Case:
 LAYERS = {
     **{
         f"{name}{layers}": lambda make=make, layers=layers: make(2, 4, layers)
-        for name, make in (("rnn", tt.RNN), ("gru", tt.GRU), ("lstm", tt.LSTM))
+        for name, make in (
+            ("rnn", tt.RNN),
+            ("gru", tt.GRU),
+            ("lstm", tt.LSTM),
+            ("li_gru", tt.LiGRU),
+        )
         for layers in (1, 2, 3)
     },
     "reference": lambda: tt.GRU(2, 4, backend="reference"),

@@ -210,12 +210,14 @@ WRONG_SETTINGS = {
     ("--bptt", "memory=x"): "memory='x' is not a size like 512MB, 1.5GB or 300kB",
     ("--bptt", "0"): "k1 must be at least 1, got 0",
     ("--bptt", "5,3"): (
-        "k2=3 is shorter than k1=5: each window must reach back over all the losses it uses; "
+        "k2=3 is shorter than k1=5: a gradient travels over all the steps whose losses are used at "
+        "once; "
         "choose k2 >= k1"
     ),
     ("--emission", "norml"): (
         "--emission norml; did you mean 'normal'? use one of: auto, categorical, bernoulli, "
-        "normal, student_t, laplace, negative_binomial, poisson, mixture, discretised_logistic"
+        "normal, student_t, skew_student_t, laplace, negative_binomial, poisson, mixture, "
+        "discretised_logistic"
     ),
     ("--valid", "0"): (
         "--valid 0, --test 0.1: both are above 0, and together they leave a part to learn from"

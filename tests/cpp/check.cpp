@@ -211,7 +211,7 @@ void run(const Problem& p, const Solution& truth, const Optional& use) {
   same(db_ih, truth.db_ih, "db_ih"), same(db_hh, truth.db_hh, "db_hh");
 }
 
-const char* const NAMES[] = {"rnn_tanh", "rnn_relu", "rnn_identity", "gru", "lstm"};
+const char* const NAMES[] = {"rnn_tanh", "rnn_relu", "rnn_identity", "gru", "lstm", "li_gru"};
 
 void sequence(idx kind, idx T, idx B, idx I, idx H, idx threads, bool double_) {
   Optional use;

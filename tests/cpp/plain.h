@@ -19,7 +19,7 @@ struct Problem {
   Line dy, dh_end, dc_end;
 
   idx gates() const {
-    static const idx all[] = {1, 1, 1, 3, 4};  // by kind
+    static const idx all[] = {1, 1, 1, 3, 4, 2};  // by kind
     static_assert(sizeof all / sizeof *all == TT_CELLS, "a cell is missing here");
     return all[kind];
   }
@@ -98,6 +98,11 @@ struct Row {
         }
         cell[size_t(j)] = at[1] * cell[size_t(j)] + at[0] * at[2];
         value = at[3] * std::tanh(cell[size_t(j)]);
+      } else if (p.kind == TT_LI_GRU) {
+        const double total = sum[1] + recurrent[1];
+        at[0] = logistic(sum[0] + recurrent[0]), at[1] = total < 0 ? 0 : total;
+        out.kink = std::fmin(out.kink, std::fabs(total));
+        value = at[1] + at[0] * (before[size_t(j)] - at[1]);
       } else {
         const double total = sum[0] + recurrent[0];
         value = p.kind == TT_RNN_TANH ? std::tanh(total) : total;
@@ -146,6 +151,10 @@ struct Row {
       in[2] = dcell * i * (1 - g * g), in[3] = d * tanh_c * o * (1 - o);
       for (idx k = 0; k < 4; k++) re[k] = in[k];
       dc = dcell * f;
+    } else if (p.kind == TT_LI_GRU) {
+      in[0] = re[0] = d * (before - at[1]) * at[0] * (1 - at[0]);
+      in[1] = re[1] = at[1] > 0 ? d * (1 - at[0]) : 0;
+      direct = d * at[0];
     } else {
       in[0] = p.kind == TT_RNN_TANH ? d * (1 - at[0] * at[0]) : d;
       if (p.kind == TT_RNN_RELU && at[0] <= 0) in[0] = 0;

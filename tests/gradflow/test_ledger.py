@@ -98,12 +98,14 @@ CASES = {
     "rnn": lambda: of_layer(tt.RNN(INPUTS, HIDDEN)),
     "gru of two layers, restarts": lambda: of_layer(tt.GRU(INPUTS, HIDDEN, 2), reset=True),
     "lstm": lambda: of_layer(tt.LSTM(INPUTS, HIDDEN)),
+    "li_gru": lambda: of_layer(tt.LiGRU(INPUTS, HIDDEN, 2)),
     "lstm of two layers, restarts": lambda: of_layer(tt.LSTM(INPUTS, HIDDEN, 2), reset=True),
     "torch gru": lambda: of_layer(nn.GRU(INPUTS, HIDDEN)),
     "torch lstm of two layers": lambda: of_layer(nn.LSTM(INPUTS, HIDDEN, 2)),
     "own cell": of_cell,
     "model gru": lambda: of_model("gru"),
     "model lstm of two layers": lambda: of_model("lstm", 2),
+    "model li_gru": lambda: of_model("li_gru", 1),
 }
 
 

@@ -93,7 +93,7 @@ def test_packed_sequences(
     lengths = sorted(lengths, reverse=True) if ordered else lengths
     ours = layer(kind, 3, 5, 2, bidirectional=both, batch_first=batch_first, backend="cpu")
     theirs = layer(kind, 3, 5, 2, bidirectional=both, batch_first=batch_first)
-    theirs.backend = "reference" if kind == "rnn_identity" else "torch"
+    theirs.backend = "torch" if kind in IN_TORCH else "reference"
     x = torch.randn(len(lengths), max(lengths), 3, dtype=torch.float64, requires_grad=True)
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=ordered)
     state = random_state(ours, len(lengths)) if given_state else None

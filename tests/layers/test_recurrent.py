@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 
 import pytest
 import torch
@@ -132,6 +133,33 @@ def test_values_and_gradients_equal_torch(kind, layers, bias, bidirectional, bac
     assert_same(*flat, output_names(flat[0]), **TOLERANCE)
     slopes = gradients(ours, inputs, flat[0]), gradients(theirs, inputs, flat[1])
     assert_same(*slopes, gradient_names(inputs, ours), **TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_li_gru_equals_the_hand_unrolled_equations(backend, device):
+    """Equations 9 to 11 of Ravanelli et al. (2018), unit by unit, in plain numbers."""
+    needs(backend, device)
+    torch.manual_seed(0)
+    layer = tt.LiGRU(2, 3, dtype=torch.float64, backend=backend)
+    x = torch.randn(6, 1, 2, dtype=torch.float64)
+    w, u, a, b = (weight.tolist() for weight in layer.parameters())
+    h, outputs, signs = [0.0] * 3, [], set()
+    for step in x[:, 0].tolist():
+        sums = [
+            sum(p * q for p, q in zip([*w[row], *u[row]], [*step, *h], strict=True))
+            + a[row]
+            + b[row]
+            for row in range(6)
+        ]
+        z = [1 / (1 + math.exp(-one)) for one in sums[:3]]
+        n = [max(0.0, one) for one in sums[3:]]
+        signs |= {one > 0 for one in sums[3:]}
+        h = [keep * old + (1 - keep) * new for keep, old, new in zip(z, h, n, strict=True)]
+        outputs.append(h)
+    y, state = layer(x)
+    expected = torch.tensor(outputs, dtype=torch.float64)
+    assert signs == {False, True}
+    assert_same([y[:, 0], state[0, 0]], [expected, expected[-1]], ["y", "h_end"], **TOLERANCE)
 
 
 def test_rnn_equals_the_hand_unrolled_equations():

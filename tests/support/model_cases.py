@@ -199,6 +199,7 @@ SYMBOLS: dict[str, Callable[[], Case]] = {
         ("lstm", 2, 3, 2),
         ("rnn_relu", 1, 4, 1),
         ("rnn_identity", 1, 4, 1),
+        ("li_gru", 2, 4, 2),
     )
 }
 SYMBOLS |= {

@@ -25,7 +25,7 @@ from throughtime.kernels.cells import CELLS
 KINDS = tuple(CELLS)
 IN_TORCH = tuple(kind for kind in KINDS if CELLS[kind].torch_layer is not None)
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
-CLASSES = {"gru": (tt.GRU, nn.GRU), "lstm": (tt.LSTM, nn.LSTM)}
+CLASSES = {"gru": (tt.GRU, nn.GRU), "lstm": (tt.LSTM, nn.LSTM), "li_gru": (tt.LiGRU, nn.Module)}
 
 
 def classes(kind: str) -> tuple[type, type, dict[str, str]]:

@@ -145,19 +145,19 @@ def _sequences(cell: str, shape: Shape, least: float) -> Iterator[Row]:
     truth = gate.training_truth(case)
     errors = gate.check_training(case, truth)
     ours, torchs = Training(case, case.ours), Training(case, case.theirs)
-    found = {"jax": lambda: peers.jax_scan(case, training=True)}
+    others = {"jax": lambda: peers.jax_scan(case, training=True)}
     contenders = [Contender("ours", repeat(ours)), Contender("torch", repeat(torchs))]
-    yield _row("training", case, errors, truth, contenders, found, least)
+    yield _row("training", case, errors, truth, contenders, others, least)
     errors = gate.check_forward(case, truth)
     contenders = [
         Contender("ours", repeat(lambda: forward(case, case.ours))),
         Contender("torch", repeat(lambda: forward(case, case.theirs))),
     ]
-    found = {
+    others = {
         "onnxruntime": lambda: peers.onnx_forward(case),
         "jax": lambda: peers.jax_scan(case, training=False),
     }
-    yield _row("forward", case, errors, truth, contenders, found, least)
+    yield _row("forward", case, errors, truth, contenders, others, least)
 
 
 def _steps(cell: str, shape: Shape, least: float) -> Iterator[Row]:
@@ -165,8 +165,8 @@ def _steps(cell: str, shape: Shape, least: float) -> Iterator[Row]:
     truth = gate.step_truth(case)
     errors = gate.check_step(case, truth)
     contenders = [Contender("ours", case.run_ours), Contender("torch", case.run_torch)]
-    found = {"onnxruntime": lambda: peers.onnx_step(case)}
-    yield _row("step", case, errors, truth, contenders, found, least)
+    others = {"onnxruntime": lambda: peers.onnx_step(case)}
+    yield _row("step", case, errors, truth, contenders, others, least)
 
 
 def _draws(task: str, cell: str, shape: Shape, least: float) -> Iterator[Row]:

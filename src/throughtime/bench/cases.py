@@ -124,12 +124,12 @@ class Training:
 def named(case: Case, outputs: Sequence[Tensor], gradients: Sequence[Tensor] = ()) -> Numbers:
     """The numbers of a case under names that all contenders share."""
     states = ("h", "c")[: len(case.start)]
-    found = dict(zip(("output", *(f"final {name}" for name in states)), outputs, strict=True))
+    numbers = dict(zip(("output", *(f"final {name}" for name in states)), outputs, strict=True))
     if gradients:
         names = ["input", *(f"initial {name}" for name in states)]
         names += [name for name, _ in case.theirs.named_parameters()]
-        found |= {f"gradient of {n}": g for n, g in zip(names, gradients, strict=True)}
-    return found
+        numbers |= {f"gradient of {n}": g for n, g in zip(names, gradients, strict=True)}
+    return numbers
 
 
 @dataclass

@@ -96,13 +96,13 @@ class Drawing:
 
         rows = -(-_CHECKED // self.shape.steps)
         drawn = self.model.sample(self.shape.steps, num_paths=rows, seed=1)
-        found = float(scipy.stats.kstest(self._uniform(drawn).numpy(), "uniform").pvalue)
-        if not found >= _LEAST_P:
+        p_value = float(scipy.stats.kstest(self._uniform(drawn).numpy(), "uniform").pvalue)
+        if not p_value >= _LEAST_P:
             raise BackendError(
-                f"the kernels draw from a wrong distribution here: {self}: p = {found:.1e}; use "
+                f"the kernels draw from a wrong distribution here: {self}: p = {p_value:.1e}; use "
                 "backend='torch' and report this with what throughtime doctor prints"
             )
-        return found
+        return p_value
 
     @torch.no_grad()
     def _uniform(self, drawn: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Truth:
         size = true.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
         return float((value.double() - true).abs().amax() / size)
 
-    def judge(self, what: str, ours: Numbers, torchs: Numbers) -> Errors:
+    def compare(self, what: str, ours: Numbers, torchs: Numbers) -> Errors:
         """Compares ours and torch's float32. Raises BackendError where ours is wrong."""
         worst = Errors(0.0, 0.0)
         for name, value in ours.items():
@@ -81,20 +81,20 @@ def step_numbers(state: tuple[Tensor, ...]) -> Numbers:
 
 def check_forward(case: Case, truth: Truth) -> Errors:
     """Without gradients. Raises BackendError where ours is wrong."""
-    found = [named(case, forward(case, layer)) for layer in (case.ours, case.theirs)]
-    return truth.judge(f"{case} forward", *found)
+    both = [named(case, forward(case, layer)) for layer in (case.ours, case.theirs)]
+    return truth.compare(f"{case} forward", *both)
 
 
 def check_training(case: Case, truth: Truth) -> Errors:
     """Values and all gradients. Raises BackendError where ours is wrong."""
-    found = [named(case, *Training(case, layer)()) for layer in (case.ours, case.theirs)]
-    return truth.judge(f"{case} forward and backward", *found)
+    both = [named(case, *Training(case, layer)()) for layer in (case.ours, case.theirs)]
+    return truth.compare(f"{case} forward and backward", *both)
 
 
 def check_step(case: StepCase, truth: Truth) -> Errors:
     """Single steps. Raises BackendError where ours is wrong."""
-    found = [step_numbers(run(_STEPS)) for run in (case.run_ours, case.run_torch)]
-    return truth.judge(str(case), *found)
+    both = [step_numbers(run(_STEPS)) for run in (case.run_ours, case.run_torch)]
+    return truth.compare(str(case), *both)
 
 
 def steps_compared() -> int:

@@ -21,29 +21,29 @@ _TITLES = {
 }
 
 
-def page(found: dict[str, Any]) -> Group:
+def page(result: dict[str, Any]) -> Group:
     """Everything that `throughtime bench` prints."""
-    parts: list[Table | Text] = [Text(line) for line in _heading(found)]
-    for table in _tables(found):
+    parts: list[Table | Text] = [Text(line) for line in _heading(result)]
+    for table in _tables(result):
         parts += [Text(), table]
-    return Group(*parts, Text(), *map(Text, (*found["notes"], found["sentence"])))
+    return Group(*parts, Text(), *map(Text, (*result["notes"], result["sentence"])))
 
 
-def _heading(found: dict[str, Any]) -> list[str]:
-    m = found["machine"]
+def _heading(result: dict[str, Any]) -> list[str]:
+    m = result["machine"]
     lines = [
         f"{m['cpu']}, {m['instructions']}, {m['threads']} of {m['cores']} cores, float32",
         f"throughtime {m['throughtime']}, torch {m['torch']}, Python {m['python']}",
     ]
-    for peer in found["installed"]:
+    for peer in result["installed"]:
         lines.append(
             f"{peer['name']} {peer['version']}"
             if peer["version"]
             else f"{peer['name']}: not installed ({peer['install']})"
         )
-    if found["limit_gflops"]:
-        lines.append(f"limit: {found['limit_gflops']:,.0f} GFLOP/s, a large matrix product")
-    rounds = found["rounds"]
+    if result["limit_gflops"]:
+        lines.append(f"limit: {result['limit_gflops']:,.0f} GFLOP/s, a large matrix product")
+    rounds = result["rounds"]
     lines += [
         "",
         "Each peer's time over ours: above 1 ours is faster. Median of "
@@ -53,10 +53,10 @@ def _heading(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _tables(found: dict[str, Any]) -> Iterator[Table]:
+def _tables(result: dict[str, Any]) -> Iterator[Table]:
     """One for each cell and task; cases that lose are red."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found["rows"]:
+    for row in result["rows"]:
         groups.setdefault((row["task"], row["cell"]), []).append(row)
     for (task, cell), rows in groups.items():
         title = Text(_TITLES[task].format(cell=cell.upper()), "bold")

@@ -21,6 +21,7 @@ from throughtime.errors import SettingError
 from throughtime.gradflow import Loss, Timed
 from throughtime.gradflow import _rng_state as rng_state
 from throughtime.gradflow._rng_state import Generators
+from throughtime.gradflow._unrolled import graph_inputs
 from throughtime.state import State
 
 _SIZE = re.compile(r"\d+(\.\d+)?\s*(([kmgt]i?)?b)?", re.IGNORECASE)
@@ -102,24 +103,16 @@ def _tape(
     loss: Loss, batch: Timed, steps: slice, state: State
 ) -> tuple[dict[int, int], tuple[Tensor, State]]:
     """The bytes of each storage that autograd saves, by address; and what keeps them alive."""
-    found: dict[int, int] = {}
+    saved_bytes: dict[int, int] = {}
 
     def note(saved: Tensor) -> Tensor:
         if saved.layout is torch.strided:
             storage = saved.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
+            saved_bytes[storage.data_ptr()] = storage.nbytes()
         return saved.detach()  # with its graph, an output would keep itself alive for ever
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
-        return found, loss(batch[steps], leaf(state))
-
-
-def leaf(state: State) -> State:
-    """The same values as the beginning of a graph: real numbers require gradients."""
-    return states.apply(
-        lambda part: part.detach().requires_grad_(part.is_floating_point() or part.is_complex()),
-        state,
-    )
+        return saved_bytes, loss(batch[steps], graph_inputs(state))
 
 
 def choose(cost: Cost, steps: int, memory: str | int) -> Plan:

@@ -23,6 +23,7 @@ from throughtime.gradflow import Loss, Timed, along_time
 from throughtime.gradflow import _contract as contract
 from throughtime.gradflow import _rng_state as rng_state
 from throughtime.gradflow._rng_state import Generators, RngState
+from throughtime.gradflow._unrolled import graph_inputs
 from throughtime.state import State
 
 
@@ -156,7 +157,7 @@ class _Chain:
 
     def taped(self, block: int, state: State, last: bool) -> tuple[Tensor, State]:
         """Differentiates a block; returns its loss and the state after it, both detached."""
-        begin = memory_model.leaf(state) if block else states.detach(state)
+        begin = graph_inputs(state) if block else states.detach(state)
         with torch.enable_grad():
             part, end = self.loss(self.batch[self.steps(block)], begin)
         contract.scalar(part)

@@ -53,8 +53,8 @@ class Truncated(GradientMethod):
         object.__setattr__(self, "k2", cast("int | None", self.k2) or self.k1)
         if self.k2 < self.k1:
             raise SettingError(
-                f"k2={self.k2} is shorter than k1={self.k1}: each window must reach back over "
-                "all the losses it uses; choose k2 >= k1"
+                f"k2={self.k2} is shorter than k1={self.k1}: a gradient travels over all the steps "
+                "whose losses are used at once; choose k2 >= k1"
             )
 
     def __str__(self) -> str:

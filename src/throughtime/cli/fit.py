@@ -143,14 +143,13 @@ def history(
             about = event.get("about", f"reading {data}")
             working(event.get("done", 0), event.get("total", 0), about)
 
-        measured = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
-        found = measured.to_json()
-    if emit(found, json_):
+        found = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
+    if emit(found.to_json(), json_):
         return
-    if found["order_matters"]["matters"]:
+    if found.order_matters:
         for line in picture(found):
             say(line)
         say("")
-    out.print(Text(found["verdict"]), width=min(80, out.width))
-    for note in found["notes"]:
+    out.print(Text(found.verdict), width=min(80, out.width))
+    for note in found.notes:
         out.print(Text(f"note: {note}", "dim"), width=min(80, out.width))

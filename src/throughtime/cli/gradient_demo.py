@@ -140,8 +140,8 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The fields of docs/commands.md, `networks[]`."""
-        found = {name: value for name, value in vars(self).items() if name != "network"}
-        return vars(self.network) | found | {"arrives": self.arrives, "learned": self.learned}
+        measured = {name: value for name, value in vars(self).items() if name != "network"}
+        return vars(self.network) | measured | {"arrives": self.arrives, "learned": self.learned}
 
 
 @dataclass(frozen=True)

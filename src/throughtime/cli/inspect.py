@@ -38,11 +38,11 @@ def gradients(
     with Working(err, "loading", quiet=json_) as working:
         from throughtime.runs.run import load_run
 
-        found = load_run(run).gradients(max_lag=max_lag, on_progress=working).to_json()
-    if not emit({"run": str(run), **found}, json_):
+        reach = load_run(run).gradients(max_lag=max_lag, on_progress=working).to_json()
+    if not emit({"run": str(run), **reach}, json_):
         from throughtime.report.picture import gradient
 
-        out.print(gradient(found), width=min(80, out.width))
+        out.print(gradient(reach), width=min(80, out.width))
 
 
 @app.command(help_epilogue=epilogue("demo"))
@@ -64,15 +64,15 @@ def demo(
         from throughtime.report import save
         from throughtime.report.cures import cures as page
 
-        found = demonstrate(seed, working).to_json()
-        save(page(found), output)
-    if emit({**found, "page": str(output)}, json_):
+        measured = demonstrate(seed, working).to_json()
+        save(page(measured), output)
+    if emit({**measured, "page": str(output)}, json_):
         return
     from throughtime.report.picture import cures
 
-    out.print(cures(found))
+    out.print(cures(measured))
     out.print()
-    out.print(Text(found["verdict"]), width=min(80, out.width))
+    out.print(Text(measured["verdict"]), width=min(80, out.width))
     say(f"in one picture: {output}")
 
 

@@ -113,8 +113,11 @@ class Lanes:
     ) -> Lanes:
         """A lane for each sequence, all ending together: the state at the end is that of each.
 
-        scored_only: the pasts are left out and no lane is reset, since the states that have read
-        them are at hand; the scored parts are of one length then.
+        Args:
+            sequences: one or more, none of them empty.
+            dtype: of values.
+            scored_only: the pasts are left out and no lane is reset, since the states that have
+                read them are at hand; the scored parts are of one length then.
         """
         made = object.__new__(cls)
         made.sequences, made.num_lanes, made.dtype, made.device = (

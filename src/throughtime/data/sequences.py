@@ -18,6 +18,7 @@ from throughtime.data.transforms import Flat, Transform, Transforms
 from throughtime.data.transforms.base import rows_of
 from throughtime.data.transforms.text import encode_text, utf8_width
 from throughtime.errors import DataError, SettingError, VocabularyError
+from throughtime.wording import stamp
 
 __all__ = ["Domain", "Sequences"]
 
@@ -329,7 +330,8 @@ class Sequences:
         if self.domain.sample_rate is not None:
             parts.append(f"{self.domain.sample_rate:g} Hz")
         if self.times is not None and total:
-            parts.append(f"{_moment(self.times.min())} to {_moment(self.times.max())}")
+            ends = (stamp(self.times.min()), stamp(self.times.max()))
+            parts.append(" to ".join(f"{e:g}" if isinstance(e, float) else e for e in ends))
         if len(self.chain):
             parts.append("after " + ", ".join(self.chain.kinds))
         return f"Sequences({'; '.join(parts)})"
@@ -394,13 +396,6 @@ def _row(i: int, count: int) -> int:
     if not -count <= i < count:
         raise IndexError(f"sequence {i} of {count}")
     return i % count
-
-
-def _moment(value: Any) -> str:
-    if isinstance(value, np.datetime64):
-        text = str(value.astype("datetime64[s]"))
-        return text.removesuffix("T00:00:00").replace("T", " ")
-    return f"{value:g}"
 
 
 def _domain_of(values: Tensor) -> Domain:

@@ -34,19 +34,32 @@ class Emission(ABC):
     @property
     @abstractmethod
     def num_parameters(self) -> int:
-        """Width of the raw network output, per step."""
+        """Numbers that a network puts out for each step."""
 
     @abstractmethod
     def distribution(self, raw: Tensor) -> Distribution:
-        """The distribution with raw parameters [..., num_parameters]; any real numbers will do."""
+        """The distribution with given raw parameters.
+
+        Args:
+            raw: ``[..., num_parameters]``; any real numbers will do.
+
+        Returns:
+            A distribution with batch ``[...]``, differentiable in `raw`.
+        """
 
     @abstractmethod
     def initial(self, values: Tensor) -> Tensor:
-        """Raw parameters, float64 [num_parameters], that reproduce the marginal distribution of
-        `values`.
+        """The raw parameters of the best constant model, where training starts: the head's bias.
 
-        `values` is [N, D] ([N] for symbols or one column); NaNs are ignored. Used as the bias of
-        the head, they start training at the best constant model.
+        Args:
+            values: ``[N, D]`` (``[N]`` for symbols or one column); NaNs are ignored.
+
+        Returns:
+            float64 ``[num_parameters]``, which reproduce the marginal distribution of `values`.
+
+        Raises:
+            DataError: if a column holds no value.
+            VocabularyError: for symbols that the emission does not have.
         """
 
     def to_json(self) -> dict[str, Any]:
@@ -59,7 +72,7 @@ class Emission(ABC):
         values = torch.as_tensor(values).detach().double().cpu().reshape(-1, self.columns)
         for column, count in enumerate((~values.isnan()).sum(0).tolist()):
             if count == 0:
-                raise DataError(f"column {column} holds no value to learn from: leave it out")
+                raise DataError(f"column {column} holds no value to train on: leave it out")
         return values
 
 

@@ -15,7 +15,14 @@ from throughtime.emissions.base import Columns, Emission, check_size
 
 @dataclass(frozen=True)
 class Bernoulli(Emission):
-    """Columns that are 0 or 1, independent given the state. Raw: logits [D]."""
+    """Columns that are 0 or 1, independent given the state. Raw: logits [D].
+
+    Args:
+        columns: D.
+
+    Raises:
+        SettingError: for options that make no sense.
+    """
 
     kind: ClassVar[str] = "bernoulli"
     discrete: ClassVar[bool] = True

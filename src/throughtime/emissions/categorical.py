@@ -18,7 +18,14 @@ _NO_SYMBOL = -(2**63)
 
 @dataclass(frozen=True)
 class Categorical(Emission):
-    """Symbols 0 … num_symbols - 1, each with its own probability. Raw: logits [V]."""
+    """Symbols 0 … num_symbols - 1, each with its own probability. Raw: logits [V].
+
+    Args:
+        num_symbols: V.
+
+    Raises:
+        SettingError: for options that make no sense.
+    """
 
     kind: ClassVar[str] = "categorical"
     discrete: ClassVar[bool] = True
@@ -45,7 +52,7 @@ def frequencies(values: Tensor, num_symbols: int) -> Tensor:
     values = torch.as_tensor(values).detach().cpu().flatten()
     values = values[~torch.isnan(values)].long()
     if len(values) == 0:
-        raise DataError("there are no symbols to learn from: give a sequence that is not empty")
+        raise DataError("there are no symbols to train on: give a sequence that is not empty")
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= num_symbols:
         raise VocabularyError(
@@ -63,12 +70,26 @@ class SymbolDistribution(Distribution):
         """Log-probabilities up to a constant of all symbols, [..., V]."""
 
     def tempered(self, temperature: float) -> CategoricalDistribution:
-        """Probabilities to the power 1 / temperature: above 1 flatter, below 1 sharper."""
+        """Probabilities to the power 1 / temperature.
+
+        Args:
+            temperature: above 1 makes them flatter, below 1 sharper.
+
+        Raises:
+            SettingError: if it is not a finite number above zero.
+        """
         check_positive("temperature", temperature)
         return CategoricalDistribution(self.log_table() / temperature)
 
     def nucleus(self, top_p: float) -> CategoricalDistribution:
-        """Only the likeliest symbols, as few as have top_p of the mass together."""
+        """Only the likeliest symbols, no more than it takes for a share of the mass.
+
+        Args:
+            top_p: the share, above 0 and at most 1 (Holtzman et al. 2020, nucleus sampling).
+
+        Raises:
+            SettingError: if it lies outside.
+        """
         if not 0 < top_p <= 1:
             raise SettingError(f"top_p must lie above 0 and at most at 1, not {top_p!r}")
         table = self.log_table()

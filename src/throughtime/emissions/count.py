@@ -17,7 +17,14 @@ SIZE_BOUND = 10.0  # sizes lie within e^±10; beyond it is Poisson to within sam
 
 @dataclass(frozen=True)
 class Poisson(Emission):
-    """Columns of counts, each Poisson. Raw: log-rates [D], so effects multiply."""
+    """Columns of counts, each Poisson. Raw: log-rates [D], so effects multiply.
+
+    Args:
+        columns: D.
+
+    Raises:
+        SettingError: for options that make no sense.
+    """
 
     kind: ClassVar[str] = "poisson"
     discrete: ClassVar[bool] = True
@@ -42,6 +49,12 @@ class NegativeBinomial(Emission):
     """Columns of counts with mean `rate` and variance rate + rate² / size.
 
     Raw parameters: log-rates [D], log-sizes [D].
+
+    Args:
+        columns: D.
+
+    Raises:
+        SettingError: for options that make no sense.
     """
 
     kind: ClassVar[str] = "negative_binomial"

@@ -1,4 +1,4 @@
-"""Symbols that are levels of a quantity, such as quantised sound: far fewer parameters than V."""
+"""Symbols that are bins of a quantity, such as quantised sound: far fewer parameters than V."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ class DiscretisedLogistic(Emission):
     Raw parameters, each [num_components]: weight logits, locations, scales through softplus. The
     first and the last bin are open, so the probabilities sum to 1. After PixelCNN++ (Salimans et
     al. 2017), but with the probability of a bin in a form that cannot cancel.
+
+    Args:
+        num_symbols: bins.
+        num_components: logistics.
+
+    Raises:
+        SettingError: for options that make no sense.
     """
 
     kind: ClassVar[str] = "discretised_logistic"
@@ -54,10 +61,10 @@ class DiscretisedLogistic(Emission):
     def initial(self, values: Tensor) -> Tensor:
         share = frequencies(values, self.num_symbols)
         share = share / share.sum()
-        levels = torch.linspace(-1, 1, self.num_symbols, dtype=torch.float64)
+        centres = torch.linspace(-1, 1, self.num_symbols, dtype=torch.float64)
         middles = (torch.arange(self.num_components).double() + 0.5) / self.num_components
-        location = levels[torch.searchsorted(share.cumsum(0), middles)]
-        spread = torch.sqrt(share @ levels**2 - (share @ levels) ** 2)
+        location = centres[torch.searchsorted(share.cumsum(0), middles)]
+        spread = torch.sqrt(share @ centres**2 - (share @ centres) ** 2)
         scale = (spread / 2).clamp_min(2 * self.min_scale).expand_as(location)
         start = [torch.zeros_like(location), location, numeric.positive_raw(scale, self.min_scale)]
         present = share.nonzero()[:, 0]
@@ -102,6 +109,6 @@ class DiscretisedLogisticDistribution(SymbolDistribution):
         return (torch.sigmoid(z) @ self.log_weights.exp()[..., None])[..., 0]
 
     def log_table(self) -> Tensor:
-        levels = torch.arange(self.num_symbols, device=self.scale.device)
-        levels = levels.reshape(-1, *[1] * len(self.batch_shape))
-        return self.log_prob(levels).movedim(0, -1)
+        centres = torch.arange(self.num_symbols, device=self.scale.device)
+        centres = centres.reshape(-1, *[1] * len(self.batch_shape))
+        return self.log_prob(centres).movedim(0, -1)

@@ -20,7 +20,15 @@ from throughtime.emissions.base import (
 
 @dataclass(frozen=True)
 class Laplace(Emission):
-    """Real columns, each Laplace. Raw: location [D], scale [D] through softplus."""
+    """Real columns, each Laplace. Raw: location [D], scale [D] through softplus.
+
+    Args:
+        columns: D.
+        min_scale: least scale, in units of the values, which should be near one.
+
+    Raises:
+        SettingError: for options that make no sense.
+    """
 
     kind: ClassVar[str] = "laplace"
     columns: int = 1

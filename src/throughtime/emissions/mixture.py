@@ -30,7 +30,16 @@ class Mixture(Emission):
     """Real columns, each a mixture of normal or Student t components of its own.
 
     Raw parameters, each [num_components, D]: weight logits, locations, scales through softplus
-    above `min_scale` (as in `Normal`), and for "student_t" degrees of freedom as 1 + e^raw.
+    above `min_scale`, and for "student_t" degrees of freedom as 1 + e^raw.
+
+    Args:
+        component: "student_t" or "normal".
+        num_components: of each column.
+        columns: D.
+        min_scale: least scale, in units of the values, which should be near one.
+
+    Raises:
+        SettingError: for options that make no sense.
     """
 
     kind: ClassVar[str] = "mixture"
@@ -166,7 +175,13 @@ def _normal_mixture_crps(components: NormalDistribution, weights: Tensor, x: Ten
 def MixtureOf(distribution: Distribution, dim: int = -1) -> Distribution:
     """The equal-weight mixture over one batch dimension, such as the members of an ensemble.
 
-    log_prob is logsumexp over the members minus log M, jointly over the columns of a row.
+    Args:
+        distribution: of any family, with M members along a dimension of its batch.
+        dim: that dimension.
+
+    Returns:
+        A distribution without it, whose `log_prob` is logsumexp over the members minus log M,
+        jointly over the columns of a row.
     """
     dims, size = len(distribution.batch_shape), distribution.batch_shape[dim]
     dim = dim % dims

@@ -21,7 +21,15 @@ class Normal(factors.FactorEmission):
 
     Raw parameters: location [D], scale [D] through softplus, and for rank > 0 loadings [rank, D]
     in units of the scale: the covariance is scale_i scale_j (δ_ij + Σ_k loading_ki loading_kj).
-    `min_scale` bounds the density; it is in units of the values, which should be near one.
+
+    Args:
+        columns: D.
+        rank: factors that correlate the columns, fewer than D; 0 for independent ones.
+        min_scale: least scale, which bounds the density; in units of the values, which should be
+            near one.
+
+    Raises:
+        SettingError: for options that make no sense.
     """
 
     kind: ClassVar[str] = "normal"

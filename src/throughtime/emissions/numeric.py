@@ -187,8 +187,8 @@ def climb(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
 
     with torch.enable_grad():
         options = {"maxiter": 200, "ftol": 1e-7}  # nats, relative: far below sampling error
-        found = minimize(negative, start.numpy(), jac=True, method="L-BFGS-B", options=options)
-    return torch.as_tensor(found.x)
+        result = minimize(negative, start.numpy(), jac=True, method="L-BFGS-B", options=options)
+    return torch.as_tensor(result.x)
 
 
 def some_rows(values: Tensor) -> Tensor:

@@ -35,7 +35,15 @@ class StudentT(factors.FactorEmission):
 
     Raw parameters: location [D], scale [D] through softplus, degrees of freedom [D] as 1 + e^raw;
     for rank > 0 location [D], scale [D], loadings [rank, D], and one number of degrees of freedom.
-    Loadings and `min_scale` are as in `Normal`; the scale matrix takes the place of the covariance.
+    Loadings are as in `Normal`; the scale matrix takes the place of the covariance.
+
+    Args:
+        columns: D.
+        rank: factors that correlate the columns, fewer than D; 0 for independent ones.
+        min_scale: least scale, in units of the values, which should be near one.
+
+    Raises:
+        SettingError: for options that make no sense.
     """
 
     kind: ClassVar[str] = "student_t"

@@ -114,12 +114,12 @@ def examine(
     batch, state = segment(model, transformed, steps)
     if isinstance(method, bptt.Adaptive):  # as it would choose now
         known = truncation(settings, method.truncation(plain_loss(model), batch, state))
-    found = gradflow.examine(
+    examination = gradflow.examine(
         plain_loss(model), batch, state, params, lags, known.k1 if known else 1,
         known.k2 if known else None, learned, seed,
         on_progress=lambda part, share: on_progress(round(100 * share), 100, f"gradient: {part}"),
     )  # fmt: skip
-    return GradientReach(fitted.name, raw.domain.step, batch.x.shape[1], found)
+    return GradientReach(fitted.name, raw.domain.step, batch.x.shape[1], examination)
 
 
 def has_learned(row: Mapping[str, Any]) -> bool:

@@ -47,19 +47,19 @@ def agree(value: float, other: float, scale: float, dtype: torch.dtype) -> bool:
     return abs(value - other) <= rounding(dtype, recut=True) * scale
 
 
-def alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+def alike(one: Sequence[Tensor], other: Sequence[Tensor], recut: bool = False) -> bool:
     """Whether tensors agree up to rounding; those that are not numbers with a point, exactly."""
     return len(one) == len(other) and all(
-        torch.equal(a, b) or _close(a, b) for a, b in zip(one, other, strict=True)
+        torch.equal(a, b) or _close(a, b, recut) for a, b in zip(one, other, strict=True)
     )
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor, b: Tensor, recut: bool) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype or not a.numel():
         return False
     if not (a.is_floating_point() or a.is_complex()):
         return False
-    near = rounding(b.dtype)
+    near = rounding(b.dtype, recut)
     spread = float(b.abs().nan_to_num(0.0, 0.0).max())
     return torch.allclose(a, b, rtol=near, atol=near * spread, equal_nan=True)
 
@@ -107,7 +107,7 @@ def check(
     state: before the first place. sums: also whether the loss is a sum over time, as it must be
     where the batch is cut; a loss that draws random numbers is let through. generators: that it
     draws from, beside torch's own; all are left as they were. Returns whether there was a loss at
-    all, without which little is shown. Raises SettingError.
+    all, without which little can be seen. Raises SettingError.
     """
     if len(batch) == 0:
         raise SettingError("the batch has no time steps; nothing to differentiate")
@@ -153,7 +153,7 @@ def _run(
             f"({type(error).__name__}: {error}); a batch has len(batch) == T and batch[t0:t1]"
         ) from error
     try:
-        found = loss(part, state)
+        result = loss(part, state)
     except Exception as error:
         rows = {leaf.shape[1] if leaf.dim() == 3 else None for leaf in states.leaves(state)}
         widths = {piece.shape[1] for piece in tensors(part) if piece.dim() > 1}
@@ -163,9 +163,9 @@ def _run(
                 f"state has rows, and {_either(widths)} along dim 1; {_TIME_FIRST}"
             ) from error
         raise
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Tensor)):
-        raise SettingError(f"{_SCALAR}; got a {type(found).__name__}")
-    return found
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)):
+        raise SettingError(f"{_SCALAR}; got a {type(result).__name__}")
+    return result
 
 
 _TIME_FIRST = (
@@ -239,9 +239,9 @@ def check_finite(
     state: before step `begin`. The steps are gone through in pieces, and one by one in a bad one.
     """
     with rng_state.uncached_autocast(), rng_state.forked(generators):
-        found = _first_bad(loss, batch, state, begin, end, states_too)
-    if found is not None:
-        raise non_finite(begin, end, *found)
+        bad = _first_bad(loss, batch, state, begin, end, states_too)
+    if bad is not None:
+        raise non_finite(begin, end, *bad)
 
 
 def non_finite(begin: int, end: int, step: int | None = None, what: str = "loss") -> NonFiniteError:

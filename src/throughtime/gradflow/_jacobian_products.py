@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from throughtime import state as states
 from throughtime.errors import SettingError
-from throughtime.gradflow._contract import Loss, Places, check, check_finite, rounding
+from throughtime.gradflow._contract import Loss, Places, alike, check, check_finite
 from throughtime.gradflow._unrolled import floating, gradients, has_rows, with_floating
 from throughtime.gradflow.batches import Timed, join
 from throughtime.state import State
@@ -76,9 +76,9 @@ def jvp(loss: Loss, batch: Any, state: State, vectors: Tensor) -> tuple[Tensor, 
                 "or use float64"
             ) from error
         pairs = [forward_ad.unpack_dual(leaf) for leaf in floating(after)]
-        found = [torch.zeros_like(p) if t is None else t.clone() for p, t in pairs]
+        outputs = [torch.zeros_like(p) if t is None else t.clone() for p, t in pairs]
         primal = with_floating(after, [p.clone() for p, _ in pairs])
-    return to_vectors(found), primal
+    return to_vectors(outputs), primal
 
 
 def generator(seed: int) -> torch.Generator:
@@ -99,7 +99,7 @@ def stackable(loss: Loss, batch: Timed, state: State) -> bool:
     check_finite(loss, batch, start, 0, len(batch))
     with torch.no_grad():
         one = states.detach(loss(batch[0:1], start)[1])
-        if not _same(one, loss(batch[0:1], start)[1]):
+        if not alike(floating(one), floating(loss(batch[0:1], start)[1])):
             raise SettingError(
                 "the loss does not give the same state twice; it must not draw random numbers "
                 "(call eval() on the module) nor keep a state of its own"
@@ -120,10 +120,10 @@ def stackable(loss: Loss, batch: Timed, state: State) -> bool:
     with torch.no_grad():
         other = loss(batch[1:2], one)[1]
         try:
-            found = loss(rows, states.concatenate([start, one]))[1]
+            after = loss(rows, states.concatenate([start, one]))[1]
         except (RuntimeError, ValueError, IndexError):
             return False  # another number of rows than this loss was made for
-    return _same(found, states.concatenate([one, other]))
+    return alike(floating(after), floating(states.concatenate([one, other])))
 
 
 class Product:
@@ -175,12 +175,3 @@ class Product:
 
     def _parts(self, vectors: Tensor) -> Sequence[Tensor]:
         return vectors.chunk(len(self.calls))
-
-
-def _same(found: State, known: State) -> bool:
-    pairs = list(zip(floating(found), floating(known), strict=True))
-    return all(
-        one.shape == other.shape and torch.allclose(one, other, rtol=tolerance, atol=tolerance)
-        for one, other in pairs
-        for tolerance in [rounding(one.dtype)]
-    )

@@ -54,7 +54,7 @@ def largest_eigenvalue(forward: Map, start: Tensor, tolerance: float, most: int 
     basis = [q[0]]
     size = min(len(start), most)
     columns = torch.zeros(size + 1, size, dtype=torch.float64)
-    found = 0.0
+    largest = 0.0
     for j in range(size):
         w = forward(basis[-1])
         for _ in range(2):  # twice is enough (Giraud et al. 2005)
@@ -65,12 +65,12 @@ def largest_eigenvalue(forward: Map, start: Tensor, tolerance: float, most: int 
         columns[j + 1, j] = float(w.norm())
         values, vectors = torch.linalg.eig(columns[: j + 1, : j + 1])
         best = int(values.abs().argmax())
-        found = float(values[best].abs())
+        largest = float(values[best].abs())
         residual = float(columns[j + 1, j] * vectors[-1, best].abs())
-        if residual <= tolerance * found or columns[j + 1, j] == 0:
+        if residual <= tolerance * largest or columns[j + 1, j] == 0:
             break
         basis.append(w / w.norm())
-    return found
+    return largest
 
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,8 +97,8 @@ def _without(seen: list[Tensor], vectors: Tensor) -> Tensor:
 def _bidiagonal(diagonal: list[Tensor], below: list[Tensor]) -> Tensor:
     """``[R, j + 1, j]``."""
     j = len(diagonal)
-    found = diagonal[0].new_zeros(len(diagonal[0]), j + 1, j)
+    matrix = diagonal[0].new_zeros(len(diagonal[0]), j + 1, j)
     places = torch.arange(j)
-    found[:, places, places] = torch.stack(diagonal, 1)
-    found[:, places + 1, places] = torch.stack(below, 1)
-    return found
+    matrix[:, places, places] = torch.stack(diagonal, 1)
+    matrix[:, places + 1, places] = torch.stack(below, 1)
+    return matrix

@@ -20,12 +20,12 @@ def states_at(
     loss: Loss, batch: Timed, state: State, places: Sequence[int], first: int = 0
 ) -> dict[int, State]:
     """The states S_t after t steps of a batch, by t. state: the one after `first` steps."""
-    found, at, now = {}, first, states.detach(state)
+    known, at, now = {}, first, states.detach(state)
     for place in sorted(set(places)):
         if place > at:
             now, at = states.detach(loss(batch[at:place], now)[1]), place
-        found[place] = now
-    return found
+        known[place] = now
+    return known
 
 
 def blocks(loss: Loss, batch: Timed, state: State) -> Iterator[tuple[Segment, State]]:
@@ -36,13 +36,13 @@ def blocks(loss: Loss, batch: Timed, state: State) -> Iterator[tuple[Segment, St
     state is not finite.
     """
     length = len(batch)
-    found: list[tuple[Segment, State]] = []
+    segments: list[tuple[Segment, State]] = []
     at, state = 0, states.detach(state)
     size = 1 if state is None else _steps(state)
     with torch.no_grad():
         while at < length:
             segment = Segment(batch, at, min(at + size, length))
-            found.append((segment, state))
+            segments.append((segment, state))
             at = at + len(segment)
             if at == length:
                 break
@@ -51,7 +51,7 @@ def blocks(loss: Loss, batch: Timed, state: State) -> Iterator[tuple[Segment, St
                 check_finite(loss, segment.batch, state, segment.begin, segment.end)
             state = states.detach(after)
             size = _steps(state)
-    yield from reversed(found)
+    yield from reversed(segments)
 
 
 def _steps(state: State) -> int:

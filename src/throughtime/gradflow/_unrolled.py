@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils.rnn import PackedSequence
 
 from throughtime import state as states
-from throughtime.gradflow._contract import Loss, agree, rounding, scalar
+from throughtime.gradflow._contract import Loss, agree, alike, scalar
 from throughtime.gradflow.batches import Timed, fold
 from throughtime.state import State
 
@@ -53,6 +53,14 @@ def outputs_of_states() -> Iterator[None]:
 
 def _time(module: nn.RNNBase) -> int:
     return 1 if module.batch_first else 0
+
+
+def graph_inputs(state: State) -> State:
+    """The same values as the beginning of a graph: real and complex numbers require gradients."""
+    return states.apply(
+        lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point() or leaf.is_complex()),
+        state,
+    )
 
 
 def floating(state: State) -> list[Tensor]:
@@ -138,12 +146,12 @@ class Steps:
         inside = states.apply(lambda leaf: _as_rows(leaf[:-1]).clone(), known)
         inputs = [leaf.requires_grad_() for leaf in floating(inside)]
         with torch.enable_grad(), outputs_of_states():
-            found = _attempt(self.loss, rows, inside)
-        if found is None or not _alike(found[1], inside):
+            result = _attempt(self.loss, rows, inside)
+        if result is None or not _alike(result[1], inside):
             return False
-        value, after = found[0], floating(apart(found[1], inside))
+        value, after = result[0], floating(apart(result[1], inside))
         expected = [_as_rows(leaf[1:]) for leaf in floating(known)]
-        if not all(_same(o.detach(), e) for o, e in zip(after, expected, strict=True)):
+        if not alike([leaf.detach() for leaf in after], expected, recut=True):
             return False
         if value.dim() != 0 or not agree(
             float(value.detach()), self.total, self.scale, value.dtype
@@ -178,10 +186,10 @@ class Steps:
             now = states.index(now, slice(0, count * width))
             for leaf, one in zip(states.leaves(known), states.leaves(now), strict=True):
                 leaf[j:-1:size] = _as_steps(one, width)
-            found = _attempt(self.loss, fold(whole, first, slice(j, None, size)), now)
-            if found is None or not _alike(found[1], now):
+            result = _attempt(self.loss, fold(whole, first, slice(j, None, size)), now)
+            if result is None or not _alike(result[1], now):
                 return None  # rows of another number than this loss was made for
-            now = found[1]
+            now = result[1]
         return known
 
     def _unroll(self, start: State) -> None:
@@ -190,17 +198,15 @@ class Steps:
         before = start
         with torch.enable_grad(), outputs_of_states():
             for t in range(self.length):
-                before = states.apply(
-                    lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), before
-                )
+                before = graph_inputs(before)
                 value, after = self.loss(self.batch[t : t + 1], before)
                 scalar(value)
-                found = floating(apart(after, before))
+                leaves = floating(apart(after, before))
                 # Where there is no state before the first step, nothing depends on it.
                 self.inputs += floating(before) or [
-                    torch.zeros_like(leaf).requires_grad_() for leaf in found
+                    torch.zeros_like(leaf).requires_grad_() for leaf in leaves
                 ]
-                self.outputs += found
+                self.outputs += leaves
                 self.values.append(value)
                 before = states.detach(after)
                 self._listed.append(before)
@@ -230,10 +236,10 @@ class Steps:
         wanted = [o for o in self.outputs if o.requires_grad]
         if not wanted or not used:
             return None
-        found = torch.autograd.grad(used, wanted, retain_graph=True, allow_unused=True)
-        if all(one is None for one in found):
+        gradients_of = torch.autograd.grad(used, wanted, retain_graph=True, allow_unused=True)
+        if all(one is None for one in gradients_of):
             return None
-        given = iter(found)
+        given = iter(gradients_of)
         whole = [next(given) if o.requires_grad else None for o in self.outputs]
         return self._stack([_or_zeros(g, o) for g, o in zip(whole, self.outputs, strict=True)])
 
@@ -244,10 +250,7 @@ class Steps:
         """
         names = [name for name, p in self.params.items() if p.requires_grad]
         if self.folded:
-            start = states.apply(
-                lambda leaf: leaf.detach().clone().requires_grad_(leaf.is_floating_point()),
-                self.state(0),
-            )
+            start = graph_inputs(states.clone(self.state(0)))
             with torch.enable_grad():
                 value, after = self.loss(self.batch[0 : self.length], start)
             inputs, after = [floating(start)], apart(after, start)
@@ -261,17 +264,17 @@ class Steps:
         wanted = [self.params[name] for name in names]
         for before, after, value in reversed(list(zip(inputs, outputs, values, strict=True))):
             pairs = [(value, torch.ones_like(value)), *zip(after, cotangents, strict=True)]
-            found = gradients(pairs, [*before, *wanted])
-            cotangents = found[: len(before)]
-            for name, gradient in zip(names, found[len(before) :], strict=True):
+            products = gradients(pairs, [*before, *wanted])
+            cotangents = products[: len(before)]
+            for name, gradient in zip(names, products[len(before) :], strict=True):
                 total[name] += gradient
         return cotangents, total
 
     def _vjp(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[Stacked, dict[str, Tensor]]:
         names = [name for name, p in self.params.items() if p.requires_grad]
-        found = gradients(pairs, [*self.inputs, *(self.params[name] for name in names)])
+        products = gradients(pairs, [*self.inputs, *(self.params[name] for name in names)])
         count = len(self.inputs)
-        return self._stack(found[:count]), dict(zip(names, found[count:], strict=True))
+        return self._stack(products[:count]), dict(zip(names, products[count:], strict=True))
 
     # Between the layout of the graphs and stacked leaves
 
@@ -299,8 +302,8 @@ def _as_steps(leaf: Tensor, rows: int) -> Tensor:
 
 def has_rows(state: State) -> bool:
     """Whether a state is laid out as those of layers are, ``[L, B, H]``."""
-    found = list(states.leaves(state))
-    return bool(found) and all(leaf.dim() == 3 for leaf in found)
+    leaves = list(states.leaves(state))
+    return bool(leaves) and all(leaf.dim() == 3 for leaf in leaves)
 
 
 def _alike(state: State, other: State) -> bool:
@@ -330,15 +333,12 @@ def gradients(pairs: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> list[
     if not used or not sources:
         return [torch.zeros_like(one) for one in wanted]
     outputs, cotangents = zip(*used, strict=True)
-    found = torch.autograd.grad(outputs, sources, cotangents, retain_graph=True, allow_unused=True)
-    given = iter(found)
+    products = torch.autograd.grad(
+        outputs, sources, cotangents, retain_graph=True, allow_unused=True
+    )
+    given = iter(products)
     return [_or_zeros(next(given) if one.requires_grad else None, one) for one in wanted]
 
 
-def _same(found: Tensor, known: Tensor) -> bool:
-    scale = float(known.abs().max()) if known.numel() else 0.0
-    return bool(((found - known).abs() <= rounding(known.dtype, recut=True) * scale).all())
-
-
-def _or_zeros(found: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if found is None else found
+def _or_zeros(product: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if product is None else product

@@ -7,11 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from throughtime import state as states
 from throughtime.gradflow import _rng_state as rng_state
 from throughtime.gradflow._contract import CHECKED, Loss, Places, check, check_finite
 from throughtime.gradflow._passes import blocks
-from throughtime.gradflow._unrolled import Stacked, apart, floating, gradients, outputs_of_states
+from throughtime.gradflow._unrolled import (
+    Stacked,
+    apart,
+    floating,
+    gradients,
+    graph_inputs,
+    outputs_of_states,
+)
 from throughtime.gradflow.batches import along_time
 from throughtime.state import State
 
@@ -42,9 +48,7 @@ def adjoints(loss: Loss, batch: Any, state: State) -> Stacked:
         check(loss, batch, state, Places.first(batch, CHECKED))
         check_finite(loss, batch, state, 0, len(batch))
         for segment, start in blocks(loss, batch, state):
-            before = states.apply(
-                lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), start
-            )
+            before = graph_inputs(start)
             chain, values = [floating(before)], []
             with torch.enable_grad(), outputs_of_states():
                 for t in range(len(segment)):

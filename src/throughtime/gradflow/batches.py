@@ -157,9 +157,9 @@ def join(batches: Sequence[Any]) -> Any | None:
 
 def tensors(batch: Any) -> list[Tensor]:
     """The tensors of a cut batch; none where it is of no known kind."""
-    found: list[Tensor] = []
-    _each(lambda part: found.append(part) or part, batch)  # type: ignore[func-returns-value]
-    return found
+    leaves: list[Tensor] = []
+    _each(lambda part: leaves.append(part) or part, batch)  # type: ignore[func-returns-value]
+    return leaves
 
 
 def _each(function: Callable[..., Tensor], *batches: Any) -> Any | None:

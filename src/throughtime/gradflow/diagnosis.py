@@ -24,7 +24,7 @@ DILUTED = 0.5
 # Gradients of segments that agree by chance do so once in a hundred times.
 CHANCE = 0.01
 
-SHARES = (0.5, 0.9, 0.95, 0.99)  # of the gradient, whose reach is told
+SHARES = (0.5, 0.9, 0.95, 0.99)  # of the gradient, whose reach is reported
 _CLOSED = ("tanh", "n", "g", "c")  # where to be saturated is never memory
 
 
@@ -171,9 +171,9 @@ def diagnose(evidence: Evidence) -> Verdict:
         One verdict, "healthy" where there is no fault.
     """
     for look in (_grows, _saturated, _nothing, _truncated, _vanishing):
-        found = look(evidence)
-        if found is not None:
-            return found
+        verdict = look(evidence)
+        if verdict is not None:
+            return verdict
     return _healthy(evidence)
 
 
@@ -323,8 +323,8 @@ def _decay(e: Evidence) -> str:
 
 def _decay_evidence(e: Evidence) -> dict[str, float]:
     rate, reach = e.rate(), e.reach()
-    found = {"half_life": math.log(2) / -rate} if rate < 0 else {}
-    return found | ({} if reach is None else {"reach": float(reach)})
+    numbers = {"half_life": math.log(2) / -rate} if rate < 0 else {}
+    return numbers | ({} if reach is None else {"reach": float(reach)})
 
 
 def _steps(count: float) -> str:

@@ -64,7 +64,7 @@ def jacobian_norms(
 ) -> JacobianNorms:
     """The norms ‖∂S_t/∂S_{t-k}‖ at some times t, by products with the Jacobians only.
 
-    All times and rows run together; each lag starts from the directions found for the one before
+    All times and rows run together; each lag starts from the directions of the one before
     (Golub & Kahan 1965, see `_krylov`).
 
     Args:
@@ -92,7 +92,7 @@ def jacobian_norms(
     places = [t - lag for t in at for lag in chosen]
     known = states_at(loss, batch, state, places)
     left: Tensor | None = None
-    found = []
+    norms = []
     for lag in chosen:
         product = Product(
             loss,
@@ -104,8 +104,8 @@ def jacobian_norms(
         noise = (noise / noise.norm(dim=1, keepdim=True)).to(product.inputs[0][0])
         start = noise if left is None else left + 0.1 * noise
         value, left = largest_singular(product.jvp, product.vjp, start, tolerance)
-        found.append(value.reshape(len(at), -1))
-    return JacobianNorms(chosen, at, torch.stack(found).cpu())
+        norms.append(value.reshape(len(at), -1))
+    return JacobianNorms(chosen, at, torch.stack(norms).cpu())
 
 
 def step_radius(
@@ -139,14 +139,14 @@ def spectral_radius(params: Mapping[str, Tensor]) -> dict[str, float]:
         One radius for each matrix of an RNN, and for each gate of a GRU or LSTM:
         ``{"rnn.weight_hh_l0.z": 0.9}``.
     """
-    found = {}
+    radii = {}
     for name, weight in params.items():
         blocks = weight.shape[0] / weight.shape[1] if weight.dim() == 2 else 0
         if "weight_hh" in name and blocks in _GATES:
             for gate, block in zip(_GATES[int(blocks)], weight.chunk(int(blocks)), strict=True):
                 eigenvalues = torch.linalg.eigvals(block.detach().double())
-                found[name + gate] = float(eigenvalues.abs().max())
-    return found
+                radii[name + gate] = float(eigenvalues.abs().max())
+    return radii
 
 
 def _lags(length: int) -> tuple[int, ...]:

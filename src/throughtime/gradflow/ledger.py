@@ -60,46 +60,41 @@ class ByLag:
     rest: float
     total: float
 
-
-@dataclass(frozen=True)
-class _Sums:
-    """By lag, float64 ``[K + 1]``: ‖G_k‖, ‖Σ_{j>k} G_j‖, ‖Σ_{j≤k} G_j‖, ⟨Σ_{j≤k} G_j, G⟩; ‖G‖."""
-
-    norms: Tensor
-    tail: Tensor
-    kept: Tensor
-    dot: Tensor
-    total: float
+    @classmethod
+    def of(cls, sums: Tensor) -> ByLag:
+        """From what `_sums` gives, of one parameter or added up over several."""
+        (norms, tail, kept), dot, total = sums[:3].sqrt(), sums[3], float(sums[4, 0].sqrt())
+        lengths = kept * total
+        cosine = torch.where(lengths > 0, (dot / lengths).clamp(-1, 1), (kept == total).double())
+        bias = tail / total if total else torch.zeros_like(tail)
+        return cls(norms, bias, cosine, float(tail[-1]), total)
 
     @classmethod
-    def of(cls, parts: Tensor, total: Tensor) -> _Sums:
-        """parts: G_0 … G_K, flat ``[K + 1, n]``; overwritten. total: G ``[n]``."""
-        each = _norm(parts)
-        kept = parts.cumsum_(0)
-        lengths, dot = _norm(kept), (kept @ total).double()
-        return cls(each, _norm(kept.sub_(total)), lengths, dot, float(_norm(total[None])))
+    def from_json(cls, entry: Mapping[str, Any]) -> ByLag:
+        """What `to_json` wrote."""
+        norms, bias, cosine = (_tensor(entry[name]) for name in ("norms", "bias", "cosine"))
+        return cls(norms, bias, cosine, number(entry["rest"]), number(entry["total"]))
 
-    @classmethod
-    def joint(cls, each: Iterable[_Sums]) -> _Sums:
-        """Of all the parameters as one vector."""
-        each = list(each)
-        each_norm, tail, kept = (
-            torch.stack([getattr(one, name) for one in each]).square().sum(0).sqrt()
-            for name in ("norms", "tail", "kept")
-        )
-        dot = torch.stack([one.dot for one in each]).sum(0)
-        return cls(each_norm, tail, kept, dot, math.hypot(*(one.total for one in each)))
-
-    def by_lag(self) -> ByLag:
-        lengths = self.kept * self.total
-        same = (self.kept == self.total).double()
-        cosine = torch.where(lengths > 0, (self.dot / lengths).clamp(-1, 1), same)
-        bias = self.tail / self.total if self.total else torch.zeros_like(self.tail)
-        return ByLag(self.norms, bias, cosine, float(self.tail[-1]), self.total)
+    def to_json(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        return {n: v.tolist() if isinstance(v, Tensor) else v for n, v in vars(self).items()}
 
 
-def _norm(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+def _sums(parts: Tensor, total: Tensor) -> Tensor:
+    """float64 ``[5, K + 1]``: ‖G_k‖², ‖Σ_{j>k} G_j‖², ‖Σ_{j≤k} G_j‖², ⟨Σ_{j≤k} G_j, G⟩ and ‖G‖².
+
+    parts: G_0 … G_K, flat ``[K + 1, n]``; overwritten. total: G ``[n]``.
+    """
+    each = _square(parts)
+    kept = parts.cumsum_(0)
+    squares, dot = _square(kept), (kept @ total).double()
+    return torch.stack(
+        [each, _square(kept.sub_(total)), squares, dot, _square(total).expand_as(dot)]
+    )
+
+
+def _square(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64).square()
 
 
 @dataclass(frozen=True)
@@ -231,7 +226,7 @@ class Ledger:
         has of each.
         """
         evidence = self.evidence
-        found = {
+        entry = {
             "schema": SCHEMA,
             "lags": list(range(self.max_lag + 1)),
             "norms": evidence.norms,
@@ -252,15 +247,9 @@ class Ledger:
             "beyond": evidence.beyond,
             "lost": evidence.lost,
             "verdict": self.verdict.to_json(),
-            "parameters": {
-                name: {
-                    key: value.tolist() if isinstance(value, Tensor) else value
-                    for key, value in vars(one).items()
-                }
-                for name, one in self.parameters.items()
-            },
+            "parameters": {name: one.to_json() for name, one in self.parameters.items()},
         }
-        plain: dict[str, Any] = finite(found)
+        plain: dict[str, Any] = finite(entry)
         return plain
 
     @classmethod
@@ -281,8 +270,8 @@ class Ledger:
             parameter_norm=number(entry["parameter_norm"]),
             state_norm=_tensor(spread["mean"]),
             state_quantiles=torch.stack([_tensor(spread[name]) for name in QUANTILES]),
-            joint=_by_lag({**entry, "total": entry["gradient_norm"]}),
-            parameters={name: _by_lag(one) for name, one in entry.get("parameters", {}).items()},
+            joint=ByLag.from_json({**entry, "total": entry["gradient_norm"]}),
+            parameters={n: ByLag.from_json(e) for n, e in entry.get("parameters", {}).items()},
         )
 
     def _of(self, name: str | None) -> ByLag:
@@ -318,11 +307,6 @@ def number(value: float | None) -> float:
 
 def _tensor(values: Iterable[float | None]) -> Tensor:
     return torch.tensor([number(value) for value in values], dtype=torch.float64)
-
-
-def _by_lag(entry: Mapping[str, Any]) -> ByLag:
-    norms, bias, cosine = (_tensor(entry[name]) for name in ("norms", "bias", "cosine"))
-    return ByLag(norms, bias, cosine, number(entry["rest"]), number(entry["total"]))
 
 
 def ledger(
@@ -375,12 +359,12 @@ def ledger(
         book = _Book(wanted, lags, len(batch))
         for segment, before in blocks(loss, batch, state):
             book.enter(loss, segment, before)
-        found = book.close(tensors, k1, k2)
+        result = book.close(tensors, k1, k2)
         if not jacobians:
-            return found
+            return result
         powers = [1 << i for i in range(min(lags, len(batch)).bit_length())]
         products = jacobian_norms(loss, batch, state, powers, jacobians)
-        return replace(found, jacobian_norms=products)
+        return replace(result, jacobian_norms=products)
 
 
 class _Book:
@@ -437,7 +421,7 @@ class _Book:
         kept = None
         if tensors:
             kept = {n: self.parts[n].clone().unflatten(1, p.shape) for n, p in self.params.items()}
-        sums = {n: _Sums.of(self.parts[n], self.total[n].flatten()) for n in self.params}
+        sums = {n: _sums(self.parts[n], self.total[n].flatten()) for n in self.params}
         sizes = [float(p.detach().double().norm()) for p in self.params.values()]
         mean, quantiles = self._state_norms()
         return Ledger(
@@ -449,8 +433,8 @@ class _Book:
             parameter_norm=math.hypot(*sizes),
             state_norm=mean,
             state_quantiles=quantiles,
-            joint=_Sums.joint(sums.values()).by_lag(),
-            parameters={name: one.by_lag() for name, one in sums.items()},
+            joint=ByLag.of(torch.stack(list(sums.values())).sum(0)),
+            parameters={name: ByLag.of(one) for name, one in sums.items()},
             gradients=kept,
         )
 

@@ -31,7 +31,7 @@ def parameters(loss: Loss, batch: Any, state: State) -> dict[str, Tensor]:
     batch = along_time(batch)
     with rng_state.forked(), torch.enable_grad():
         value, after = loss(batch[0 : len(batch)], states.detach(state))
-    found: dict[str, Tensor] = {}
+    named: dict[str, Tensor] = {}
     seen, ahead = set(), [t.grad_fn for t in (value, *states.leaves(after))]
     while ahead:
         node = ahead.pop()
@@ -40,7 +40,7 @@ def parameters(loss: Loss, batch: Any, state: State) -> dict[str, Tensor]:
         seen.add(node)
         ahead += [source for source, _ in node.next_functions]
         if hasattr(node, "variable"):
-            found[str(len(found))] = node.variable
-    if not found:
+            named[str(len(named))] = node.variable
+    if not named:
         scalar(value.detach(), differentiable=True)
-    return found
+    return named

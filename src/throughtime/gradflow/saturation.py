@@ -134,13 +134,13 @@ def _flat_of(
     if kind == "GRU":
         r, z = ((a + b) for a, b in zip(given.chunk(3, -1)[:2], carried.chunk(3, -1), strict=False))
         n = given.chunk(3, -1)[2] + torch.sigmoid(r) * carried.chunk(3, -1)[2]
-        found = (_sigmoid(r), _sigmoid(z), _tanh(n))
+        masks = (_sigmoid(r), _sigmoid(z), _tanh(n))
     else:
         assert c is not None
         i, f, g, o = (given + carried).chunk(4, -1)
         cell = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        found = (_sigmoid(i), _sigmoid(f), _tanh(g), _sigmoid(o), _tanh(cell))  # type: ignore[assignment]
-    return dict(zip(_GATES[kind], found, strict=True))
+        masks = (_sigmoid(i), _sigmoid(f), _tanh(g), _sigmoid(o), _tanh(cell))  # type: ignore[assignment]
+    return dict(zip(_GATES[kind], masks, strict=True))
 
 
 def _tanh(pre: Tensor) -> Tensor:

@@ -62,13 +62,13 @@ def sign_flip_test(
     lags = min([max_lag, *(end - begin - 1 for begin, end in pairwise(cuts))])
     size = sum(p.numel() for p in params.values() if p.requires_grad)
     entries = torch.randperm(size, generator=generator(seed))[:_ENTRIES]
-    found = []
+    gradients = []
     for begin, end in pairwise(cuts):
         book = ledger(loss, Segment(batch, begin, end), before[begin], params, lags, tensors=True)
         parts = torch.cat([book.gradient(n).flatten(1) for n in book.parameters], 1)
         parts = parts[:, entries.to(parts.device)].double().cpu()
-        found.append(torch.cat([parts.sum(0, keepdim=True), parts]))
-    tests = [chance(vectors) for vectors in torch.stack(found, 1) if bool(vectors.any())]
+        gradients.append(torch.cat([parts.sum(0, keepdim=True), parts]))
+    tests = [chance(vectors) for vectors in torch.stack(gradients, 1) if bool(vectors.any())]
     return min(1.0, min(tests) * len(tests)) if tests else 1.0
 
 

@@ -5,12 +5,13 @@
 
 `certificate` reads and splits data as `tt.fit` does; `certificate_of` works from parts that a fit
 has already. Four answers: does order matter at all, how many lags are needed, does a latent state
-beat every window, and what to set.
+beat every finite order, and what to set.
 """
 
 from throughtime.history.certificate import (
     Certificate,
     Lags,
+    Steps,
     certificate,
     certificate_of,
     with_network,
@@ -18,7 +19,7 @@ from throughtime.history.certificate import (
 from throughtime.history.lag_selection import Point
 from throughtime.history.latent_gain import LatentGain
 from throughtime.history.permutation_test import OrderMatters
-from throughtime.history.recommendation import Settings
+from throughtime.history.recommendation import Recommendation
 
 __all__ = [
     "Certificate",
@@ -26,7 +27,8 @@ __all__ = [
     "LatentGain",
     "OrderMatters",
     "Point",
-    "Settings",
+    "Recommendation",
+    "Steps",
     "certificate",
     "certificate_of",
     "with_network",

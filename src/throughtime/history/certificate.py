@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
-from throughtime.data.loading import label_of, load, plain_options, seconds
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from throughtime.data.loading import Spans, label_of, load, plain_options, seconds
 from throughtime.data.sequences import Sequences
-from throughtime.errors import SettingError
+from throughtime.errors import RunError, SettingError
 from throughtime.files import finite
-from throughtime.history import latent_gain
-from throughtime.history.lag_selection import Point, Pool, Tick, Window, curve, explore
+from throughtime.history import latent_gain, summary
+from throughtime.history.lag_selection import Point, Selected, Tick, Trials, curve, explore
 from throughtime.history.latent_gain import LatentGain
 from throughtime.history.networks import CELL, settings_of
 from throughtime.history.permutation_test import OrderMatters, order_matters
-from throughtime.history.recommendation import Settings, recommended
+from throughtime.history.recommendation import Recommendation, recommended
 from throughtime.history.study import Study, study
-from throughtime.history.summary import verdict
-from throughtime.models.base import SequenceModel
+from throughtime.history.work import Work
+from throughtime.predict.fitted import FittedModel
+from throughtime.runtime import threads
 from throughtime.search import views
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
-SCHEMA = 1
+SCHEMA = 2
 _LIMIT = 120.0
-_HELD = 0.2  # of the data to choose by, and as many to judge by
-_SHARES = {"windows": 0.3, "order": 0.1}  # of the time
-_NETWORKS_BY = 0.65  # of the time: when networks are trained; the rest is for restarting them
-_STEPS_PER_SECOND = 2000  # of the limit: how many steps are looked at
-_FLOATS_PER_SECOND = 120_000  # in the design of one window distribution
+_HELD = 0.2  # of the data for validation, and as many for the test
+_SHARES = {"orders": 0.2, "order matters": 0.08, "networks": 0.3, "memory": 0.06}  # of the limit
 _LEAST_SECONDS = 2.0
 _SECONDS_FOR = 1 / 200  # seconds per step that networks are trained for, where the limit allows
 
 
 @dataclass(frozen=True)
 class Lags:
-    """How many lags are needed, and held-out nats as a function of how many may be seen.
+    """How many lags are needed, and nats on held-out data as a function of how many are seen.
 
-    needed: the smallest window whose loss lies within the interval of the best. model: what it was
-    measured with; a latent model's state was restarted so many steps before each target.
+    needed: the fewest whose loss lies within the interval of the best. model: what it was measured
+    with; the state of a latent model has seen no more than so many steps before each target.
     """
 
     needed: int
@@ -49,52 +50,95 @@ class Lags:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """How many steps there were to train on, to validate on, and to test on."""
+
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
 class Certificate:
     """Four answers about the memory of data, with their evidence; `verdict` says them in words.
 
-    step: what one step is called. steps: how many were learned from, chosen by and judged by.
-    windows: the curve of finite windows, `lags` that of the model that won.
+    step: what one step is called. seen_as: what of the values is looked at, "" if they themselves.
+    finite_order: the curve of finite-order models, `lags` that of the model that won. network: the
+    curve of a network trained later that beats them, if there is one (`with_network`). seconds:
+    what it took, None where that is not told.
     """
 
     order_matters: OrderMatters
     lags: Lags
-    windows: Lags
+    finite_order: Lags
     latent_gain: LatentGain
-    settings: Settings
-    verdict: str
+    recommendation: Recommendation
     step: str
-    steps: tuple[int, int, int]
-    seconds: float
+    seen_as: str
+    steps: Steps
     notes: tuple[str, ...] = ()
+    network: Lags | None = None
+    seconds: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The answers in one paragraph."""
+        return summary.verdict(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as docs/commands.md lists them; None where there is no interval."""
-        learn, choose, judge = self.steps
+        advice = self.recommendation
         found: dict[str, Any] = finite(
             {
                 "schema": SCHEMA,
                 "step": self.step,
-                "steps": {"learn": learn, "choose": choose, "judge": judge},
+                "seen_as": self.seen_as,
+                "steps": asdict(self.steps),
                 "order_matters": asdict(self.order_matters),
-                "lags": _plain_lags(self.lags),
-                "windows": _plain_lags(self.windows),
+                "lags": _with_gains(self.lags),
+                "finite_order": _with_gains(self.finite_order),
+                "network": None if self.network is None else _with_gains(self.network),
                 "latent_gain": asdict(self.latent_gain),
-                "settings": {
-                    **asdict(self.settings),
-                    "bptt": self.settings.bptt,
-                    "beyond_default": self.settings.beyond_default,
+                "recommendation": {
+                    **asdict(advice),
+                    "bptt": advice.bptt,
+                    "beyond_default": advice.beyond_default,
                 },
                 "verdict": self.verdict,
-                "seconds": round(self.seconds, 3),
+                "seconds": None if self.seconds is None else round(self.seconds, 3),
                 "notes": list(self.notes),
             }
         )
         return found
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Certificate:
+        """The certificate that `to_json` wrote.
 
-def _plain_lags(lags: Lags) -> dict[str, Any]:
-    points = [{**asdict(point), "gain": lags.curve[0].nats - point.nats} for point in lags.curve]
-    return {"needed": lags.needed, "model": lags.model, "curve": points}
+        Raises:
+            RunError: for another schema, or values that are not a certificate.
+        """
+        if values.get("schema") != SCHEMA:
+            raise RunError(
+                f"this certificate has the schema {values.get('schema')!r}, not {SCHEMA}: "
+                "measure it again"
+            )
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise RunError(f"this is no certificate: {place}: {first['msg']}") from None
+
+
+class Parts(Protocol):
+    """Raw training and validation data, as a fit has them."""
+
+    @property
+    def train(self) -> Sequences: ...
+
+    @property
+    def valid(self) -> Sequences: ...
 
 
 def certificate(
@@ -108,22 +152,31 @@ def certificate(
 ) -> Certificate:
     """How much of the past these data need: measured, with intervals, within a time limit.
 
-    data: as `tt.fit` takes them; the tuple (learn, choose, judge) of `Sequences` where the split is
-    given. time_limit: seconds, or "90s", "2m"; small data take a few seconds. split: as in
-    `Sequences.split`: three fifths are learned from, a fifth each chosen and judged by.
-    read_options go to `tt.read`. on_event gets progress. Raises what `tt.fit` raises for bad data.
+    The limit bounds the work, and the same limit and seed give the same answers on any machine.
+
+    Args:
+        data: as `tt.fit` takes them; the tuple (train, validation, test) of `Sequences` where the
+            split is given.
+        time_limit: seconds, or "90s", "2m"; small data take a few seconds.
+        seed: of everything random.
+        on_event: gets progress.
+        split: as in `Sequences.split`: three fifths to train on, a fifth each for validation and
+            test.
+        read_options: go to `tt.read`.
+
+    Raises:
+        DataError, SettingError: as `tt.fit` for bad data.
     """
     limit = seconds(time_limit)
     label = label_of(data)
-    begun = time.monotonic()
     _, spans = load(data, label, _HELD, _HELD, split, plain_options(read_options), on_event)
-    limit = _LIMIT if limit is None else limit
-    left = max(_LEAST_SECONDS, limit - (time.monotonic() - begun)) if limit > 0 else limit
-    return measured(*spans, time_limit=min(limit, left), seed=seed, on_event=on_event)
+    return measured(
+        spans, time_limit=_LIMIT if limit is None else limit, seed=seed, on_event=on_event
+    )
 
 
 def certificate_of(
-    parts: Any,
+    parts: Parts,
     settings: RunSettings | None = None,
     *,
     view: views.View | None = None,
@@ -134,48 +187,26 @@ def certificate_of(
 ) -> Certificate:
     """The certificate from the parts that a fit has, without a look at its test part.
 
-    parts: anything with `train` and `valid`, raw `Sequences`: the validation part judges, and the
-    end of the training part chooses. settings, view: of the fit, if it has any already. networks:
-    as for `measured`.
+    Args:
+        parts: `train` and `valid`, raw; the validation part is tested on, and the end of the
+            training part is validated on.
+        settings, view: of the fit, if it has any already.
+        time_limit: seconds.
+        seed: of everything random.
+        on_event: gets progress.
+        networks: train some too; else closed forms alone.
+
+    Raises:
+        DataError, SettingError: where there is too little to measure.
     """
-    learn, choose, _ = parts.train.split(valid=0.15, test=0.0)
+    train, valid, _ = parts.train.split(valid=0.15, test=0.0)
     return measured(
-        learn, choose, parts.valid, settings, view, time_limit, seed, on_event, networks
+        (train, valid, parts.valid), settings, view, time_limit, seed, on_event, networks
     )
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """The time there is, in seconds. networks: without any, nothing is cut short by the clock."""
-
-    limit: float
-    networks: bool
-    begun: float = field(default_factory=time.monotonic)
-
-    @property
-    def spent(self) -> float:
-        return time.monotonic() - self.begun
-
-    @property
-    def end(self) -> float:
-        """When it is over, by `time.monotonic`."""
-        return self.begun + self.limit if self.networks else math.inf
-
-    def share(self, part: str) -> float:
-        return _SHARES[part] * self.limit if self.networks else math.inf
-
-    def for_networks(self, case: Study) -> float | None:
-        """What networks may take; None: there are to be none."""
-        if not self.networks:
-            return None
-        few = 10.0 + case.raw[0].steps * _SECONDS_FOR
-        return min(few, max(1.0, _NETWORKS_BY * self.limit - self.spent))
-
-
 def measured(
-    learn: Sequences,
-    choose: Sequences,
-    judge: Sequences,
+    spans: Spans,
     settings: RunSettings | None = None,
     view: views.View | None = None,
     time_limit: float = _LIMIT,
@@ -183,102 +214,93 @@ def measured(
     on_event: Event = lambda event: None,
     networks: bool = True,
 ) -> Certificate:
-    """The certificate from three spans of raw data: to learn from, to choose by, to judge by.
+    """The certificate from training, validation and test data; arguments as `certificate_of`.
 
-    Fits, choices and judgements are each made on their own span. networks: train some too, for as
-    long as there is time. Without them the time limit only says how much work is done, and the
-    answer is the same however fast the machine is. Raises SettingError, DataError.
+    Models are fitted, chosen and tested each on their own span.
     """
     if not time_limit >= _LEAST_SECONDS:
         raise SettingError(
             f"time_limit={time_limit:g}: a certificate takes {_LEAST_SECONDS:g} s or more"
         )
-    clock = _Clock(time_limit, networks)
+    begun = time.monotonic()
 
     def tick(about: str) -> None:
-        spent = {"seconds": clock.spent, "limit": time_limit}
+        spent = {"seconds": time.monotonic() - begun, "limit": time_limit}
         on_event({"event": "history", "about": about, **spent})
 
-    tick("choosing how to look at the data")
-    asked = settings or settings_of(seed)
-    case = study(learn, choose, judge, asked, round(_STEPS_PER_SECOND * time_limit), view)
-    pool = _windows(case, clock, tick)
-    window = pool.best()
+    # Steps are too short to be shared out among cores, above all where others work too.
+    with threads(1), torch.random.fork_rng(devices=[]):
+        tick("choosing how to look at the data")
+        case = study(spans, settings or settings_of(seed), time_limit, view)
+        found = _measured(case, time_limit, seed, networks, tick)
+    notes = (*case.notes, *spans[0].notes)
+    return replace(found, notes=notes, seconds=time.monotonic() - begun)
+
+
+def _measured(case: Study, limit: float, seed: int, networks: bool, tick: Tick) -> Certificate:
+    trials = _orders(case, _SHARES["orders"] * limit, tick)
+    selected = trials.best()
     tick("whether order matters")
-    tested = pool.best(least=1)  # a distribution that sees nothing has nothing to lose
-    order = order_matters(
-        tested.distribution(), tested.family.fit(0), tested.reach, tested.held[1],
-        latent_gain.named(tested), seed, clock.share("order"),
-    )  # fmt: skip
-    points, needed = curve(pool, seed)
-    windows = Lags(needed if order else 0, latent_gain.named(window), tuple(points))
-    untried = LatentGain(False, 0.0, None, CELL.upper(), latent_gain.named(window), tried=False)
-    latent, lags = (untried, windows)
+    # A model that sees nothing has nothing to lose: one that sees a lag is tested.
+    work = Work.of(_SHARES["order matters"] * limit)
+    order = order_matters(trials.best(least=1), seed, work)
+    points, needed = curve(trials, seed)
+    orders = Lags(needed if order else 0, selected.name, tuple(points))
+    latent, lags = latent_gain.untried(selected, CELL.upper()), orders
     if order:
-        latent, lags = _latent(case, window, windows, seed, clock, tick)
-    advice = recommended(case, window, windows.needed, lags.needed)
-    shown = _view_in_words(case)
-    said = verdict(
-        case.step, order, lags.needed, lags.curve, lags.model, latent, advice, shown
-    )  # fmt: skip
+        latent, lags = _latent(case, selected, orders, seed, limit, networks, tick)
+    train, valid, test = map(len, case.targets[0])
     return Certificate(
         order_matters=order,
         lags=lags,
-        windows=windows,
+        finite_order=orders,
         latent_gain=latent,
-        settings=advice,
-        verdict=said,
+        recommendation=recommended(case, selected, orders.needed, lags.needed),
         step=case.step,
-        steps=(len(case.parts[0]), len(case.parts[1]), len(case.parts[2])),
-        seconds=clock.spent,
-        notes=(*case.notes, *learn.notes),
+        seen_as=case.seen_as,
+        steps=Steps(train, valid, test),
     )
 
 
 def _latent(
-    case: Study, window: Window, windows: Lags, seed: int, clock: _Clock, tick: Tick
-) -> tuple[LatentGain, Lags]:
+    case: Study, selected: Selected, orders: Lags, seed: int, limit: float, networks: bool,
+    tick: Tick,
+) -> tuple[LatentGain, Lags]:  # fmt: skip
     """What a latent state adds, and the lags of the model that wins."""
-    worth = windows.curve[0].nats - min(point.nats for point in windows.curve)
-    latent, model = latent_gain.compare(case, window, worth, seed, clock.for_networks(case), tick)
+    worth = orders.curve[0].nats - min(point.nats for point in orders.curve)
+    enough = min(10.0 + case.raw[0].steps * _SECONDS_FOR, max(1.0, _SHARES["networks"] * limit))
+    budget = enough if networks else None
+    latent, model = latent_gain.compare(case, selected, worth, seed, budget, tick)
     if not latent.wins or model is None:
-        return latent, windows
-    steps, memory = latent_gain.restarted(
-        model, latent_gain.constant(case).judge, seed, tick, clock.end
-    )
-    return latent, Lags(memory, latent.model, tuple(steps))
+        return latent, orders
+    work = Work.of(_SHARES["memory"] * limit)
+    iid = latent_gain.iid_baseline(case).test_nats
+    points, memory = latent_gain.memory_curve(model, iid, seed, tick, work)
+    return latent, Lags(memory, latent.model, tuple(points))
 
 
 def with_network(
-    found: dict[str, Any], model: SequenceModel, name: str, learn: Sequences, judge: Sequences,
-    seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """A certificate as JSON with the memory of a network that beat its windows.
+    certificate: Certificate, network: FittedModel, train: Sequences, test: Sequences, seed: int
+) -> Certificate:
+    """The certificate with the memory of a trained network that beats its finite-order models.
 
-    learn, judge: as the network sees them; its state is restarted k steps before each target.
+    Args:
+        certificate: of the same data.
+        network: with its name.
+        train, test: raw data; its state has seen no more than k steps before each test step, for
+            ever more k.
+        seed: of the intervals.
     """
-    points, needed = latent_gain.memory_of(model, name, learn, judge, seed, lambda about: None)
-    steps = f"{needed} {found['step']}s"
-    said = f" The network {name} beats that window; its state makes use of {steps} of the past."
-    lags: dict[str, Any] = finite(_plain_lags(Lags(needed, name, tuple(points))))
-    return {**found, "lags": lags, "verdict": found["verdict"] + said}
+    points, needed = latent_gain.memory_of(network, train, test, seed)
+    return replace(certificate, network=Lags(needed, network.name, tuple(points)))
 
 
-def _windows(case: Study, clock: _Clock, tick: Tick) -> Pool:
-    """The kind of window distribution that predicts the data to choose by best, with all its
-    windows.
-    """
-    families = case.families(_FLOATS_PER_SECOND * _SHARES["windows"] * clock.limit)
-    begun, pools = time.monotonic(), []
-    for i, family in enumerate(families, 1):
-        share = clock.share("windows") * i / len(families)
-        pools.append(explore(*family, tick, begun + share))
-    return min(pools, key=lambda pool: pool.score)
+def _orders(case: Study, limit: float, tick: Callable[[str], None]) -> Trials:
+    """The kind of finite-order model that predicts the validation data best, with all trials."""
+    trials = [explore(*family, tick) for family in case.families(limit)]
+    return min(trials, key=lambda one: one.score)
 
 
-def _view_in_words(case: Study) -> str:
-    """How the data are looked at, where that is not plain."""
-    kinds = case.view.transforms.kinds
-    if "difference" not in kinds:
-        return ""
-    return f", seen as changes of the {'logarithm' if 'log' in kinds else 'value'}"
+def _with_gains(lags: Lags) -> dict[str, Any]:
+    points = [{**asdict(point), "gain": lags.curve[0].nats - point.nats} for point in lags.curve]
+    return {"needed": lags.needed, "model": lags.model, "curve": points}

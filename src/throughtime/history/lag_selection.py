@@ -1,68 +1,33 @@
-"""How many lags are needed: held-out nats as a function of how much of the past a distribution may
-see.
-"""
+"""How many lags are needed: nats on held-out data as a function of how much of the past is seen."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from throughtime.evaluation.bootstrap import mean_interval
 from throughtime.history import lag_scan
-from throughtime.history.parts import Floats, Part
+from throughtime.history.families import Family
+from throughtime.history.targets import Floats, Targets
+from throughtime.models.closed_form import ClosedForm
 
 LADDER = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40)
 FURTHEST = 1000  # lags that are looked at one by one
 FEWEST = 100  # targets from which a lag can be told
 SPARSE = 4  # far lags taken up
-ENOUGH = 0.01  # of what the past gains in all: less than that is not worth a longer window
+ENOUGH = 0.01  # of what the past gains in all: less than that is not worth a higher order
 
 Tick = Callable[[str], None]
 
 
-class Law(Protocol):
-    """A conditional distribution of finite memory."""
-
-    def nats(self, part: Part) -> Floats:
-        """Nats of every target, ``[n]``."""
-
-
-class Family(Protocol):
-    """Distributions of one kind for every window."""
-
-    @property
-    def name(self) -> str:
-        """What to call them."""
-
-    @property
-    def learn(self) -> Part:
-        """What they are fitted to."""
-
-    @property
-    def most(self) -> int:
-        """The longest window in which every lag is used."""
-
-    def fit(self, dense: int, sparse: tuple[int, ...] = ()) -> Law:
-        """The distribution given the last `dense` elements and those at the lags `sparse`."""
-
-    def features(self, part: Part) -> Floats:
-        """What the scan looks at of each step of the past, ``[total, F]``."""
-
-    def unseen(self, dense: int, sparse: tuple[int, ...]) -> tuple[Part, Floats]:
-        """Targets and their scores ``[n, G]`` under the distribution of a window."""
-
-
 @dataclass(frozen=True)
 class Point:
-    """A place of the curve: `lags` of the past seen, nats per step, and what is lost to the best.
+    """A place of the curve of lags.
 
-    lost: nats per step more than the best window needs, paired. interval: its 95 % interval, None
-    where the data are too few for one.
+    lags: how much of the past is seen. nats: per step. lost: nats per step more than the best of
+    the curve needs, paired. interval: its 95 % interval, None where the data are too few for one.
     """
 
     lags: int
@@ -72,137 +37,137 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Window:
-    """The best window of a family, by the data to choose by."""
+class Selected:
+    """The lags of a family that predict the validation data best.
+
+    dense: how many of the nearest; far: those beyond. held: validation and test targets.
+    """
 
     family: Family
     dense: int
-    sparse: tuple[int, ...]
-    held: tuple[Part, Part]  # the data to choose by and to judge by, as the family sees them
+    far: tuple[int, ...]
+    held: tuple[Targets, Targets]
 
     @property
-    def reach(self) -> int:
-        return max((self.dense, *self.sparse))
+    def order(self) -> int:
+        """The longest lag."""
+        return max((self.dense, *self.far))
 
-    def distribution(self) -> Law:
-        return self.family.fit(self.dense, self.sparse)
+    def fit(self) -> ClosedForm:
+        """The model."""
+        return self.family.fit(self.dense, self.far)
+
+    @property
+    def name(self) -> str:
+        """What to call the model."""
+        lags = f"{self.dense} lag{'' if self.dense == 1 else 's'}"
+        if not self.far:
+            return f"{self.family.name} of {lags}"
+        far = f"lag{'s' * (len(self.far) > 1)} {', '.join(map(str, self.far))}"
+        return f"{self.family.name} of {far if self.dense == 0 else f'{lags} and {far}'}"
 
 
-def ladder(family: Family) -> list[int]:
-    """The windows to try, in which every lag is used."""
-    return [lags for lags in LADDER if lags < family.most] + [family.most]
+class Trials:
+    """The choices of lags of a family that were tried, with their nats on held-out data."""
 
-
-class Pool:
-    """Every window of a family that was tried, with its nats on the data held out."""
-
-    def __init__(
-        self, family: Family, choose: Part, judge: Part, tick: Tick, until: float = math.inf
-    ) -> None:
-        self.family, self.held, self.tick, self.until = family, (choose, judge), tick, until
+    def __init__(self, family: Family, valid: Targets, test: Targets, tick: Tick) -> None:
+        self.family, self.held, self.tick = family, (valid, test), tick
         self.nats: dict[tuple[int, tuple[int, ...]], tuple[Floats, Floats]] = {}
 
-    @property
-    def late(self) -> bool:
-        """Whether the time for trying windows is over (by the clock of `time.monotonic`)."""
-        return time.monotonic() > self.until
-
-    def add(self, dense: int, sparse: tuple[int, ...] = ()) -> float:
-        """Tries a window; nats per step of the data to choose by."""
-        key = (dense, sparse)
+    def add(self, dense: int, far: tuple[int, ...] = ()) -> float:
+        """Tries a choice; nats per step of the validation data."""
+        key = (dense, far)
         if key not in self.nats:
-            self.tick(f"{self.family.name}: {max((dense, *sparse))} lags")
-            distribution = self.family.fit(dense, sparse)
-            choose, judge = (distribution.nats(part) for part in self.held)
-            self.nats[key] = (choose, judge)
+            self.tick(f"{self.family.name}: {max((dense, *far))} lags")
+            model = self.family.fit(dense, far)
+            valid, test = (self.family.nats(model, targets) for targets in self.held)
+            self.nats[key] = (valid, test)
         return float(self.nats[key][0].mean())
 
-    def best(self, least: int = 0) -> Window:
-        """The window of at least so many lags that predicts the data to choose by best."""
+    def best(self, least: int = 0) -> Selected:
+        """The choice of at least so many lags that predicts the validation data best."""
         known = [key for key in self.nats if max((key[0], *key[1])) >= least] or list(self.nats)
-        key = min(known, key=lambda window: float(self.nats[window][0].mean()))
-        return Window(self.family, *key, self.held)
+        key = min(known, key=lambda lags: float(self.nats[lags][0].mean()))
+        return Selected(self.family, *key, self.held)
 
     @property
     def score(self) -> float:
-        """Nats per step of the data to choose by, under the best window."""
+        """Nats per step of the validation data under the best choice."""
         best = self.best()
-        return self.add(best.dense, best.sparse)
+        return self.add(best.dense, best.far)
 
     def within(self, lags: int) -> Floats:
-        """Nats of all held-out targets under the best window of at most so many lags.
+        """Nats of all held-out targets under the best choice of at most so many lags.
 
-        Cross-fitted: the window for each half of the data is the best by the other half.
+        Cross-fitted: the choice for each half of the data is the best by the other half.
         """
-        inside = [nats for (d, sparse), nats in self.nats.items() if max((d, *sparse)) <= lags]
-        by_judge = min(inside, key=lambda nats: float(nats[1].mean()))[0]
-        by_choose = min(inside, key=lambda nats: float(nats[0].mean()))[1]
-        return np.concatenate([by_judge, by_choose])
+        inside = [nats for (d, far), nats in self.nats.items() if max((d, *far)) <= lags]
+        by_test = min(inside, key=lambda nats: float(nats[1].mean()))[0]
+        by_valid = min(inside, key=lambda nats: float(nats[0].mean()))[1]
+        return np.concatenate([by_test, by_valid])
 
 
-def explore(family: Family, choose: Part, judge: Part, tick: Tick, until: float = math.inf) -> Pool:
-    """Windows of the last few lags, and with the far ones that the scan finds.
+def explore(family: Family, valid: Targets, test: Targets, tick: Tick) -> Trials:
+    """Tries the last few lags, and with them the far ones that the scan finds.
 
-    until: when to stop, by `time.monotonic`; the shortest windows are tried in any case. What is
-    tried follows from the learning data and the data to choose by alone.
+    What is tried follows from training and validation data alone, for as long as the family's work
+    lasts; the lowest orders are tried in any case.
     """
-    pool = Pool(family, choose, judge, tick, until)
-    for dense in ladder(family):
-        if dense <= 1 or not pool.late:
-            pool.add(dense)
+    trials = Trials(family, valid, test, tick)
+    ladder = [lags for lags in LADDER if lags < family.most] + [family.most]
+    for dense in ladder:
+        if dense <= 1 or not family.work.over:
+            trials.add(dense)
     for near in (-1, 1):
-        dense = pool.best().dense + near
-        if 0 < dense <= family.most and not pool.late:
-            pool.add(dense)
-    start = pool.best().dense
-    sparse: tuple[int, ...] = ()
-    while len(sparse) < SPARSE and not pool.late:
-        longer = _one_more(pool, start, sparse)
+        dense = trials.best().dense + near
+        if 0 < dense <= family.most and not family.work.over:
+            trials.add(dense)
+    start = trials.best().dense
+    far: tuple[int, ...] = ()
+    while len(far) < SPARSE and not family.work.over:
+        longer = _one_more(trials, start, far)
         if longer is None:
             break
-        sparse = longer
+        far = longer
         for dense in {0, 1, start}:
-            pool.add(dense, tuple(lag for lag in sparse if lag > dense))
-    return pool
+            trials.add(dense, tuple(lag for lag in far if lag > dense))
+    return trials
 
 
-def furthest(part: Part) -> int:
+def furthest(targets: Targets) -> int:
     """The longest lag that at least `FEWEST` targets have."""
-    age = np.sort(part.rows - part.first[part.rows])
+    age = np.sort(targets.age.numpy())
     return min(FURTHEST, int(age[-FEWEST])) if len(age) >= FEWEST else 0
 
 
-def _one_more(pool: Pool, dense: int, sparse: tuple[int, ...]) -> tuple[int, ...] | None:
-    """With the lag that the distribution of a window misses most, if that predicts better."""
-    family = pool.family
-    pool.tick("looking for far lags")
-    part, scores = family.unseen(dense, sparse)
-    lags = range(1, furthest(family.learn) + 1)
-    found = lag_scan.strongest(family.features(part), scores, part, lags)
-    if found is None or found[0] <= dense or found[0] in sparse:
+def _one_more(trials: Trials, dense: int, far: tuple[int, ...]) -> tuple[int, ...] | None:
+    """With the lag that the model of these lags misses most, if that predicts better."""
+    family = trials.family
+    trials.tick("looking for far lags")
+    targets, scores = family.unexplained(dense, far)
+    features = family.features()
+    family.work.spend(10 * features.size + 40 * len(scores) * scores.shape[1])
+    found = lag_scan.strongest(features, scores, targets, furthest(family.train))
+    if found is None or found[0] <= dense or found[0] in far:
         return None
-    longer = tuple(sorted((*sparse, found[0])))
-    return longer if pool.add(dense, longer) < pool.add(dense, sparse) else None
+    longer = tuple(sorted((*far, found[0])))
+    return longer if trials.add(dense, longer) < trials.add(dense, far) else None
 
 
-def curve(pool: Pool, seed: int) -> tuple[list[Point], int]:
+def curve(trials: Trials, seed: int) -> tuple[list[Point], int]:
     """Nats against lags, every lag about the first that suffices; and that one, the lags needed."""
-    bounds = joined_bounds(pool.held)
+    bounds, most = joined_bounds(trials.held), trials.family.most
     while True:
-        reaches = {max((dense, *sparse)) for dense, sparse in pool.nats}
-        lags = reaches | {reach - 1 for reach in reaches if reach > pool.family.most}
-        points = compared({k: pool.within(k) for k in lags}, bounds, seed)
+        orders = {max((dense, *far)) for dense, far in trials.nats}
+        lags = orders | {order - 1 for order in orders if order > most}
+        points = compared({k: trials.within(k) for k in lags}, bounds, seed)
         needed = sufficient(points)
         below = max((p.lags for p in points if p.lags < needed), default=needed)
-        if needed - below <= 1 or needed > pool.family.most or pool.late:
+        if needed - below <= 1 or needed > most or trials.family.work.over:
             return points, needed
         middle = (below + needed) // 2
-        pool.add(middle, _beyond(pool.best().sparse, middle))
-        pool.add(middle)
-
-
-def _beyond(sparse: tuple[int, ...], dense: int) -> tuple[int, ...]:
-    return tuple(lag for lag in sparse if lag > dense)
+        trials.add(middle, tuple(lag for lag in trials.best().far if lag > middle))
+        trials.add(middle)
 
 
 def compared(nats: dict[int, Floats], bounds: np.ndarray, seed: int) -> list[Point]:
@@ -216,7 +181,7 @@ def compared(nats: dict[int, Floats], bounds: np.ndarray, seed: int) -> list[Poi
 
 
 def sufficient(points: list[Point]) -> int:
-    """The smallest window whose loss is within the interval of the best, or close to it."""
+    """The fewest lags whose loss is within the interval of the best, or close to it."""
     best = min(point.nats for point in points)
     gained = points[0].nats - best
     for point in points:
@@ -226,7 +191,7 @@ def sufficient(points: list[Point]) -> int:
     return points[-1].lags
 
 
-def joined_bounds(parts: tuple[Part, ...]) -> np.ndarray:
+def joined_bounds(parts: tuple[Targets, ...]) -> np.ndarray:
     """Where the targets of each sequence begin, part after part."""
     found, shift = [np.zeros(1, dtype=np.int64)], 0
     for part in parts:

@@ -1,51 +1,48 @@
-"""Does a latent state beat every window? Each of several is tried, and judged against the best.
+"""Does a latent state beat every finite order? Each of several is tried, and tested against the
+best.
 
-The rivals are the windows of every kind: the distributions of `values` and `symbols`, a network
-over a window, and the constant distribution with the emission of the networks. The states are the
-smallest that can be fitted by maximum likelihood (`hidden`, `leaky`) and a recurrent network. On
-both sides the best is chosen on data that are then not used for judging, so the one comparison is a
-fair one.
+The rivals are the finite-order models of every kind: the regressions or n-grams, a network of
+finite order, and the i.i.d. baseline with the emission of the networks. The states are the smallest
+that can be fitted by maximum likelihood (a hidden Markov model, exponential smoothing) and a
+recurrent network. On both sides the best is chosen on validation data, and the one comparison is
+made on test data.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission
 from throughtime.evaluation.bootstrap import mean_interval
-from throughtime.history import hidden, leaky, networks
-from throughtime.history.lag_selection import Point, Tick, Window, compared, sufficient
-from throughtime.history.parts import Floats, Ints, Part
+from throughtime.history import networks
+from throughtime.history.lag_selection import Point, Selected, Tick, compared, sufficient
 from throughtime.history.study import Study
-from throughtime.history.symbols import Symbols
-from throughtime.history.values import Values
+from throughtime.history.targets import Floats, Targets
+from throughtime.history.work import Work
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
+from throughtime.models.closed_form import ClosedForm
+from throughtime.predict.fitted import FittedModel
 
 WORTH = 0.01  # of what the past is worth: a latent state that adds less is not worth its training
-LEAST = 0.001  # nats per step: less than that is within what training networks anew varies by
-WINDOW_SHARE = 1 / 3  # of the time, for the network over a window
-RESTARTS = (1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 320, 500)
-_TARGETS, _NETWORK_TARGETS = 4000, 1000  # before which a state is restarted, at most
-_ALPHABET = 64  # symbols of which a hidden Markov chain is tried
-
-Spans = tuple[Sequences, Sequences]
-Restart = Callable[[Part, Ints, int], Floats]
+LEAST = 0.001  # nats per step: less than that is within what training networks again varies by
+FINITE_SHARE = 1 / 3  # of the time of networks, for the one of finite order
+TRUNCATIONS = (1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 320, 500)
+_TARGETS, _NETWORK_TARGETS = 4000, 1000  # that are looked at by truncated states, at most
+_FEWEST = 200
 
 
 @dataclass(frozen=True)
 class LatentGain:
-    """What a latent state adds to the best window: nats per step, with its 95 % interval.
+    """What a latent state adds to the best finite order: nats per step, with its 95 % interval.
 
     wins: the interval lies above zero and the gain is worth having (`WORTH`, `LEAST`). model: the
-    latent model; against: the best window. passes: how often the training of a network went
-    through its data, None for a closed form. trained: the share of the network's updates that
+    latent model; against: the best of finite order. passes: how often the training of a network
+    went through its data, None for a closed form. trained: the share of the network's updates that
     there was time for, 0 where none was to be trained. tried: False where order does not matter, so
     that there is nothing for a state to hold, and where there was no model to try.
     """
@@ -62,171 +59,148 @@ class LatentGain:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model in the comparison: nats of every target to choose by, and to judge by."""
+    """A model in the comparison, with the nats of all validation and test targets."""
 
     name: str
-    choose: Floats
-    judge: Floats
-    part: Part  # what it is judged by, as it sees it
-    restarted: Restart | None = None  # how well it does from a state begun so many steps before
+    model: SequenceModel
+    test: Targets  # as the model sees them
+    valid_nats: Floats
+    test_nats: Floats
     passes: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        model: SequenceModel,
+        held: tuple[Targets, Targets],
+        passes: float | None = None,
+    ) -> Entrant:
+        valid, test = (targets.nats(model) for targets in held)
+        return cls(name, model, held[1], valid, test, passes)
 
 
 def compare(
-    study: Study, window: Window, worth: float, seed: int, seconds: float | None, tick: Tick
+    study: Study, selected: Selected, worth: float, seed: int, seconds: float | None, tick: Tick
 ) -> tuple[LatentGain, Entrant | None]:
-    """The best latent model against the best window. worth: nats of the past in all, per step.
+    """The best latent model against the best of finite order.
 
-    seconds: for training networks; None: only models in closed form. Returns the latent model, too,
-    or None where there is none to try.
+    Args:
+        study: the data.
+        selected: the best lags.
+        worth: nats of the past in all, per step.
+        seed: of everything random.
+        seconds: for training networks; None: only closed forms.
+        tick: is told what is done.
+
+    Returns:
+        The comparison, and the latent model, None where there is none to try.
     """
-    begun = time.monotonic()
-    rivals, states = [constant(study)], []
+    rivals, states = [iid_baseline(study)], []
     if study.comparable:
-        distribution = window.distribution()
-        choose, judge = window.held
-        name = named(window)
-        rivals.append(Entrant(name, distribution.nats(choose), distribution.nats(judge), judge))
+        rivals.append(Entrant.of(selected.name, selected.fit(), selected.held))
         tick("small latent states")
-        states = _closed(window, seed)
+        closed = selected.family.latent(selected.dense, selected.far, seed)
+        states = [Entrant.of(name, model, selected.held) for name, model in closed]
     trained = 0.0
     if seconds is not None:
+        left = seconds
         if study.raw[0].domain.kind != "text":
-            tick("a network over a window")
-            lags = window.dense if study.comparable else min(window.reach, 20)
-            share = WINDOW_SHARE * seconds
-            rivals.append(
-                _entrant(networks.over_window(study, lags, seed, share), *study.parts[1:])
-            )
+            tick("a network of finite order")
+            lags = selected.dense if study.comparable else min(selected.order, 20)
+            left = seconds * (1 - FINITE_SHARE)
+            rivals.append(_entrant(study, networks.of_order(study, lags, seed, seconds - left)))
         tick(f"a {networks.CELL.upper()}")
-        left = max(1.0, seconds - (time.monotonic() - begun))
         network = networks.recurrent(study, seed, left)
-        states.append(_entrant(network, *study.parts[1:]))
+        states.append(_entrant(study, network))
         trained = network.trained
     if not states:
-        return LatentGain(
-            False, 0.0, None, "network", named(window), trained=0.0, tried=False
-        ), None
-    best = min(rivals, key=lambda rival: float(rival.choose.mean()))
-    latent = max(states, key=lambda state: _surely(best.choose - state.choose))
-    nats, interval = mean_interval(best.judge - latent.judge, study.parts[2].bounds, seed)
+        return untried(selected, "network"), None
+    best = min(rivals, key=lambda rival: float(rival.valid_nats.mean()))
+    latent = max(states, key=lambda state: _surely(best.valid_nats - state.valid_nats))
+    bounds = study.targets[0][2].bounds
+    nats, interval = mean_interval(best.test_nats - latent.test_nats, bounds, seed)
     wins = interval is not None and interval[0] > 0 and nats > max(LEAST, WORTH * worth)
     gain = LatentGain(wins, nats, interval, latent.name, best.name, latent.passes, trained)
     return gain, latent
 
 
-def restarted(
-    latent: Entrant, memoryless: Floats, seed: int, tick: Tick, until: float
+def untried(selected: Selected, model: str) -> LatentGain:
+    """Where no latent model is compared."""
+    return LatentGain(False, 0.0, None, model, selected.name, trained=0.0, tried=False)
+
+
+def memory_curve(
+    latent: Entrant, iid: Floats, seed: int, tick: Tick, work: Work
 ) -> tuple[list[Point], int]:
-    """Nats against the steps that the state has seen since it was restarted; those needed.
+    """How well a latent model does where its state has seen no more than the last k steps.
 
-    memoryless: nats of every target under the constant distribution, which has seen none. until:
-    when to stop looking closer, by `time.monotonic`.
+    Args:
+        latent: the model and its test data.
+        iid: nats of every target under the i.i.d. baseline, which has seen none.
+        seed: of the intervals.
+        tick: is told what is done.
+        work: what may be done: fewer targets with less.
+
+    Returns:
+        The curve over k, and the k that is needed.
     """
-    assert latent.restarted is not None
-    part = latent.part
-    age = part.rows - part.first[part.rows]
-    longest = max(1, min(RESTARTS[-1], int(age.max())))
-    old = np.flatnonzero(age >= min(longest, int(np.quantile(age, 0.5))))
-    most = min(len(old), _TARGETS if latent.passes is None else _NETWORK_TARGETS)
-    chosen = old[np.linspace(0, len(old) - 1, most).astype(np.int64)]
-    bounds = np.searchsorted(part.rows[chosen], part.offsets)
-    nats = {0: memoryless[chosen]}
+    targets, age = latent.test, latent.test.age
+    longest = max(1, min(TRUNCATIONS[-1], int(age.max())))
+    old = (age >= min(longest, int(torch.quantile(age.double(), 0.5)))).nonzero().flatten()
+    weights = sum(p.numel() for p in latent.model.parameters())
+    each = 1.5 * sum(TRUNCATIONS) * (2 * weights + 500 * targets.data.values[:1].numel())
+    most = _TARGETS if isinstance(latent.model, ClosedForm) else _NETWORK_TARGETS
+    most = int(max(_FEWEST, min(most, work.limit / each)))
+    kept = old[torch.linspace(0, len(old) - 1, min(len(old), most), dtype=torch.float64).long()]
+    chosen = replace(targets, rows=targets.rows[kept])
+    nats = {0: iid[kept.numpy()]}
 
-    def judge(steps: int) -> None:
-        tick(f"the state restarted {steps} steps before")
-        nats[steps] = latent.restarted(part, chosen, steps)  # type: ignore[misc]
+    def look(steps: int) -> None:
+        tick(f"the last {steps} steps alone")
+        nats[steps] = networks.truncated_nats(latent.model, chosen, steps)
 
-    for steps in sorted({longest, *(k for k in RESTARTS if k < longest)}):
-        judge(steps)
+    for steps in sorted({longest, *(k for k in TRUNCATIONS if k < longest)}):
+        look(steps)
     while True:
-        points = compared(nats, bounds, seed)
+        points = compared(nats, chosen.bounds, seed)
         needed = sufficient(points)
         below = max((p.lags for p in points if p.lags < needed), default=needed)
-        if needed - below <= max(1, needed // 8) or time.monotonic() > until:
+        if needed - below <= max(1, needed // 8):
             return points, needed
-        judge((below + needed) // 2)
-
-
-def _surely(gain: Floats) -> float:
-    """A gain less twice its standard error: of two states, the more certain one is judged."""
-    return float(gain.mean() - 2 * gain.std() / len(gain) ** 0.5)
-
-
-def _closed(window: Window, seed: int) -> list[Entrant]:
-    """The latent models that are fitted by maximum likelihood."""
-    choose, judge = window.held
-    family = window.family
-    distributions: list[hidden.HiddenChain | leaky.LeakyLaw] = []
-    if isinstance(family, Symbols) and family.num_symbols <= _ALPHABET:
-        distributions += [
-            hidden.fitted(family.learn, family.num_symbols, states, seed)
-            for states in hidden.STATES
-        ]
-    elif isinstance(family, Values):
-        line = replace(family, shape="linear")
-        tried = [(line, 1), (family, min(1, window.dense)), (family, window.dense)]
-        distributions += [leaky.fitted(values, dense, window.sparse) for values, dense in tried]
-    return [
-        Entrant(
-            distribution.name,
-            distribution.nats(choose),
-            distribution.nats(judge),
-            judge,
-            distribution.restarted,
-        )
-        for distribution in distributions
-    ]
-
-
-def _entrant(network: networks.Network, choose: Part, judge: Part) -> Entrant:
-    return Entrant(
-        network.name,
-        network.nats(0, choose),
-        network.nats(1, judge),
-        judge,
-        network.restarted,
-        network.passes,
-    )
-
-
-def memoryless(
-    emission: Emission, num_differencing: int, learn: Sequences, shown: Spans
-) -> networks.Network:
-    """The i.i.d. baseline with the emission of a network. shown: validation and test data."""
-    model = Autoregressive(
-        0, emission=emission, predictor="constant", num_differencing=num_differencing
-    )
-    model.begin(learn)
-    return networks.Network("constant distribution", model, shown, 0.0, 1.0)
-
-
-def constant(study: Study) -> Entrant:
-    """The memoryless distribution with the emission of the networks."""
-    learn, *shown = study.shown
-    distribution = memoryless(
-        study.view.emission, study.view.num_differencing, learn, (shown[0], shown[1])
-    )
-    return _entrant(distribution, *study.parts[1:])
+        look((below + needed) // 2)
 
 
 def memory_of(
-    model: SequenceModel, name: str, learn: Sequences, judge: Sequences, seed: int, tick: Tick
+    network: FittedModel, train: Sequences, test: Sequences, seed: int
 ) -> tuple[list[Point], int]:
-    """Of a trained latent model: nats of `judge` from a state restarted k steps before each target.
+    """The curve of `memory_curve` of a trained network, and the steps it needs, on raw data."""
+    model, data = network.model, network.transformed(test)
+    targets = replace(Targets.of(data), data=data)
+    baseline = _constant(model.emission, model.num_differencing)
+    baseline.begin(network.transformed(train))
+    entrant = Entrant(network.name, model, targets, np.zeros(0), np.zeros(0))
+    return memory_curve(entrant, targets.nats(baseline), seed, lambda about: None, Work(np.inf))
 
-    learn, judge: as the model sees them. Returns the curve over k and the k that is needed.
-    """
-    part, spans = Part.of(judge), (judge, judge)
-    entrant = _entrant(networks.Network(name, model, spans, 1.0, 1.0), part, part)
-    constant = memoryless(model.emission, model.num_differencing, learn, spans).nats(1, part)
-    return restarted(entrant, constant, seed, tick, math.inf)
+
+def iid_baseline(study: Study) -> Entrant:
+    """The i.i.d. baseline with the emission of the networks."""
+    model = _constant(study.view.emission, study.view.num_differencing)
+    model.begin(study.shown[0])
+    return Entrant.of("i.i.d. baseline", model, study.seen(study.shown[1:]))
 
 
-def named(window: Window) -> str:
-    """What to call a window distribution."""
-    lags = f"{window.dense} lag{'' if window.dense == 1 else 's'}"
-    if not window.sparse:
-        return f"{window.family.name} of {lags}"
-    far = f"lag{'s' * (len(window.sparse) > 1)} {', '.join(map(str, window.sparse))}"
-    return f"{window.family.name} of {far if window.dense == 0 else f'{lags} and {far}'}"
+def _constant(emission: Emission, num_differencing: int) -> Autoregressive:
+    return Autoregressive(
+        0, emission=emission, predictor="constant", num_differencing=num_differencing
+    )
+
+
+def _surely(gain: Floats) -> float:
+    """A gain less twice its standard error: of two states, the more certain one is tested."""
+    return float(gain.mean() - 2 * gain.std() / len(gain) ** 0.5)
+
+
+def _entrant(study: Study, network: networks.Network) -> Entrant:
+    held = study.seen(network.spans)
+    return Entrant.of(network.name, network.model, held, network.passes)

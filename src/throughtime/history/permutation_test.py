@@ -1,43 +1,45 @@
-"""Does order matter at all? A window against the memoryless distribution, on data that chose
+"""Does order matter at all? A finite-order model against the i.i.d. baseline, on data that chose
 nothing.
 
-The p-value is that of a permutation test. If the steps judged are exchangeable (independent and
+The p-value is that of a permutation test. If the steps tested are exchangeable (independent and
 alike, order does not matter), any reordering of them is as likely as the one seen, so the rank of
 their likelihood among those of reorderings is uniform: (b + 1) / (m + 1) for b of m reorderings at
-least as likely (Phipson & Smyth 2010). Only one distribution is tested, it was fitted and chosen on
-earlier data, and so the level holds by construction, whatever the distribution is.
+least as likely (Phipson & Smyth 2010, Statistical Applications in Genetics and Molecular Biology
+9). Only one model is tested, it was fitted and chosen on earlier data, and so the level holds by
+construction, whatever the model is.
 
-What the past is worth is measured beside it: the same distribution given the true past of each
-step, and given the past of another step, in blocks, so that each false past is a true stretch of
-the data.
+What the past is worth is measured beside it: the same model given the true past of each step, and
+given the past of another step, in blocks, so that each false past is a true stretch of the data.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from throughtime import rng
 from throughtime.evaluation.bootstrap import mean_interval
-from throughtime.history.lag_selection import Law
-from throughtime.history.parts import Ints, Part
+from throughtime.history.lag_selection import Selected
+from throughtime.history.targets import Ints, Targets
+from throughtime.history.work import Work
+from throughtime.models.closed_form import ClosedForm
 
 LEVEL = 0.01  # of the test: at most so often does order seem to matter where it does not
 REORDERINGS = 199
 SHUFFLES = 10  # of the past, averaged
-_MOST = 5000  # targets that are judged
+_MOST, _FEWEST = 5000, 200  # targets that are tested
 
 
 @dataclass(frozen=True)
 class OrderMatters:
     """Whether the order of the steps says anything; true or false as a value by itself.
 
-    gain: nats per step that the past saves the distribution over the memoryless one; interval: its
-    95 % interval, None where the data are too few. over_shuffled: nats per step that the true past
-    is worth over one shuffled in blocks of `block` steps, with its interval: more, since a false
-    past misleads. p_value: of the permutation test; model: the distribution that was tested.
+    gain: nats per step that the past saves the model over the i.i.d. baseline; interval: its 95 %
+    interval, None where the data are too few. over_shuffled: nats per step that the true past is
+    worth over one shuffled in blocks of `block` steps, with its interval: more, since a false past
+    misleads. p_value: of the permutation test; model: the one that was tested.
     """
 
     matters: bool
@@ -54,46 +56,43 @@ class OrderMatters:
         return self.matters
 
 
-def order_matters(
-    distribution: Law,
-    memoryless: Law,
-    reach: int,
-    judge: Part,
-    model: str,
-    seed: int,
-    seconds: float,
-) -> OrderMatters:
-    """Tests one distribution, which sees `reach` lags, on data that it was neither fitted nor
-    chosen on.
+def order_matters(selected: Selected, seed: int, work: Work) -> OrderMatters:
+    """Tests one model on test data, which it was neither fitted nor chosen on.
 
-    seconds: what the test may take; with less, fewer of the latest targets are judged.
+    Args:
+        selected: its lags, and the test data.
+        seed: of the reorderings.
+        work: what the test may take; with less, fewer of the latest targets are tested.
     """
-    part = judge.latest(_MOST)
-    begun = time.monotonic()
-    distribution.nats(part)
-    each = time.monotonic() - begun
-    if each * (REORDERINGS + SHUFFLES) > seconds:
-        part = judge.latest(max(200, int(len(part) * seconds / (each * REORDERINGS))))
-    true = distribution.nats(part)
-    p_value = permutation_p_value(distribution, part, float(true.mean()), seed)
-    block = max(1, min(reach + 1, len(part) // 10))
-    false = np.zeros(len(part))
+    each = selected.family.cost(selected.dense, selected.far) * (REORDERINGS + 3)
+    affordable = int(min(_MOST, max(_FEWEST, work.limit / each)))
+    targets = selected.held[1].latest(affordable, past=selected.order)
+    work.spend(each * len(targets))
+    model, iid = selected.fit(), selected.family.fit(0)
+    true = targets.nats(model)
+    p_value = permutation_p_value(model, targets, float(true.mean()), seed)
+    block = max(1, min(selected.order + 1, len(targets) // 10))
+    rows, data = targets.rows, targets.data
+    given = model.predict(data, rows)
+    false = np.zeros(len(targets))
     for i in range(SHUFFLES):
-        order = in_blocks(len(part), block, rng.generator(seed, "shuffled past", i).initial_seed())
-        false += distribution.nats(part.with_past_of(order)) / SHUFFLES
-    gain, interval = mean_interval(memoryless.nats(part) - true, part.bounds, seed)
-    over, shuffled = mean_interval(false - true, part.bounds, seed)
+        order = in_blocks(len(rows), block, rng.generator(seed, "shuffled past", i).initial_seed())
+        log_prob = given[torch.from_numpy(order)].log_prob(data.values[rows])
+        false -= (log_prob + data.log_det[rows]).numpy() / SHUFFLES
+    gain, interval = mean_interval(targets.nats(iid) - true, targets.bounds, seed)
+    over, shuffled = mean_interval(false - true, targets.bounds, seed)
     matters = p_value <= LEVEL and gain > 0 and (shuffled is None or shuffled[0] > 0)
-    return OrderMatters(matters, gain, interval, over, shuffled, p_value, REORDERINGS, block, model)
+    name = selected.name
+    return OrderMatters(matters, gain, interval, over, shuffled, p_value, REORDERINGS, block, name)
 
 
-def permutation_p_value(distribution: Law, part: Part, nats: float, seed: int) -> float:
+def permutation_p_value(model: ClosedForm, targets: Targets, nats: float, seed: int) -> float:
     """How rarely a reordering of the targets is as likely as they are."""
     source = np.random.default_rng(rng.generator(seed, "reorderings").initial_seed())
     as_likely = 0
     for _ in range(REORDERINGS):
-        other = part.reordered(source.permutation(len(part)))
-        as_likely += float(distribution.nats(other).mean()) <= nats
+        other = targets.reordered(source.permutation(len(targets)))
+        as_likely += float(other.nats(model).mean()) <= nats
     return (as_likely + 1) / (REORDERINGS + 1)
 
 

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+
+from throughtime.history.certificate import Certificate
+from throughtime.history.lag_selection import Point
 
 WIDTH, HEIGHT = 60, 7
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
-def picture(found: dict[str, Any]) -> list[str]:
-    """Lines of at most 80 characters. found: a certificate as `Certificate.to_json` gives it.
+def picture(found: Certificate) -> list[str]:
+    """Lines of at most 80 characters.
 
     Bars are nats per step above the best; lags run on a logarithmic axis; ▲ marks those needed.
     """
-    curve = found["lags"]["curve"]
-    best = min(point["nats"] for point in curve)
-    most = max(point["nats"] for point in curve) - best
-    last = max(2, curve[-1]["lags"])
+    curve, needed = found.lags.curve, found.lags.needed
+    best = min(point.nats for point in curve)
+    most = max(point.nats for point in curve) - best
+    last = max(2, curve[-1].lags)
     lost = [_at(curve, lags) - best for lags in _columns(last)]
     heights = [max(0, round(8 * HEIGHT * value / most)) if most > 0 else 0 for value in lost]
     lines = [
-        f"nats per {found['step']} above the best, by lags seen",
-        f"  {found['lags']['model']}"[: WIDTH + 20],
+        f"nats per {found.step} above the best, by lags seen",
+        f"  {found.lags.model}"[: WIDTH + 20],
     ]
     for row in range(HEIGHT - 1, -1, -1):
         bars = "".join(_LEVELS[min(8, max(0, height - 8 * row))] for height in heights)
         label = f"{most:.3f}" if row == HEIGHT - 1 else "0" if row == 0 else ""
         lines.append(f"{label:>8} ┤{bars}".rstrip())
     lines.append(f"{'':8} └{'─' * WIDTH}")
-    needed = found["lags"]["needed"]
     marks = {_place(lags, last): str(lags) for lags in _ticks(last)}
     lines.append(f"{'':10}{_row(marks)}".rstrip())
     lines.append(f"{'':10}{_row({_place(min(needed, last), last): f'▲ {needed} needed'})}".rstrip())
@@ -45,9 +46,9 @@ def _place(lags: int, last: int) -> int:
     return round(math.log1p(lags) / math.log1p(last) * (WIDTH - 1))
 
 
-def _at(curve: list[dict[str, Any]], lags: float) -> float:
-    """Nats at the longest window of the curve that is no longer than `lags`."""
-    return float([p["nats"] for p in curve if p["lags"] <= lags + 1e-9][-1])
+def _at(curve: tuple[Point, ...], lags: float) -> float:
+    """Nats at the last place of the curve that is no further than `lags`."""
+    return [p.nats for p in curve if p.lags <= lags + 1e-9][-1]
 
 
 def _ticks(last: int) -> list[int]:

@@ -1,126 +1,164 @@
-"""What a certificate is made from: data to learn from, to choose by, to judge by, in one view."""
+"""What a certificate is made from: training, validation and test data, in one view."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from throughtime import emissions
+from throughtime.data.domain import Domain
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.errors import DataError
-from throughtime.history.lag_selection import FURTHEST, Family
-from throughtime.history.parts import Part
-from throughtime.history.symbols import Symbols
-from throughtime.history.values import SHAPES, Values
+from throughtime.history.families import Family, SymbolFamily, ValueFamily
+from throughtime.history.lag_selection import FURTHEST
+from throughtime.history.targets import Targets
+from throughtime.history.work import Work
+from throughtime.models.lag_regression import SHAPES
 from throughtime.search import views
 from throughtime.training.config import RunSettings
 
-PAST = 2 * FURTHEST  # steps kept before what is judged
+PAST = 2 * FURTHEST  # steps kept before validation and test data
+STEPS_PER_SECOND = 2000  # of the limit: how many steps are looked at
 _MANY = 50  # sequences of which whole ones can be left out
 _ALPHABET = 300  # symbols of which a distribution over all can be held for many steps
-_FEWEST = 12  # steps to learn from
+_FEWEST = 12  # steps to train on
 _PROBE = 20  # lags of the autoregressions that choose between levels and changes
+_PROBED = 8  # columns that choose for all
+
+Spans = tuple[Sequences, Sequences, Sequences]
+Held = tuple[Targets, Targets, Targets]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Three spans of raw data, how they are shown, and the same as targets for the windows.
+    """Training, validation and test data: raw, transformed, and as targets.
 
-    targets: the spans as the windows see them; the first as the networks do, if they can.
-    comparable: whether the windows give nats of the same distribution as the networks (densities of
-    the same values, or probabilities of the same symbols), so that the two can be compared.
+    targets: the three as the finite-order models see them, once or in two views; the first is that
+    of the networks, if they have the same. comparable: whether finite-order models give nats of the
+    same distribution as the networks (densities of the same values, or probabilities of the same
+    symbols), so that the two can be compared.
     """
 
-    raw: tuple[Sequences, Sequences, Sequences]
-    shown: tuple[Sequences, Sequences, Sequences]
+    raw: Spans
+    shown: Spans
     view: views.View
-    chain: Transforms
-    targets: tuple[tuple[Part, Part, Part], ...]
+    transforms: Transforms
+    targets: tuple[Held, ...]
     comparable: bool
     notes: tuple[str, ...] = ()
 
     @property
     def step(self) -> str:
+        """What a step is called."""
         return self.raw[0].domain.step
 
     @property
-    def parts(self) -> tuple[Part, Part, Part]:
-        """The targets in the networks' view."""
-        return self.targets[0]
+    def seen_as(self) -> str:
+        """How the data are looked at, where that is not plain."""
+        kinds = self.view.transforms.kinds
+        if "difference" not in kinds:
+            return ""
+        return f"changes of the {'logarithm' if 'log' in kinds else 'value'}"
 
-    def families(self, work: float) -> list[tuple[Family, Part, Part]]:
-        """The kinds of window distributions for these data, with the data to choose and to judge
-        by.
+    def seen(self, held: tuple[Sequences, ...]) -> tuple[Targets, Targets]:
+        """Validation and test targets in data as a network sees them."""
+        first, second = (
+            Targets(data, part.rows) for data, part in zip(held, self.targets[0][1:], strict=True)
+        )
+        return first, second
 
-        work: numbers in a design matrix, at most.
+    def families(self, seconds: float) -> list[tuple[Family, Targets, Targets]]:
+        """The kinds of finite-order models for these data, with validation and test targets.
+
+        seconds: what they may take, all together.
         """
-        learn = self.parts[0]
-        if learn.values.dtype.kind == "f":
+        train, *held = self.targets[0]
+        if train.data.values.is_floating_point():
+            share = seconds / (len(self.targets) * len(SHAPES))
             return [
-                (Values(learn, shape, work), choose, judge)
-                for learn, choose, judge in self.targets
+                (ValueFamily(train, shape, Work.of(share)), valid, test)
+                for train, valid, test in self.targets
                 for shape in SHAPES
             ]
-        longest = int((learn.rows - learn.first[learn.rows]).max(initial=0))
-        kinds = int(max(part.values.max(initial=0) for part in self.parts)) + 1
-        highest = 10 if self.raw[0].domain.kind == "text" else 8
-        return [(Symbols(learn, max(kinds, 2), max(0, min(highest, longest))), *self.parts[1:])]
+        kinds = 1 + max(int(part.data.values.max()) for part in self.targets[0])
+        highest = min(10 if self.raw[0].domain.kind == "text" else 8, int(train.age.max()))
+        family = SymbolFamily(train, max(kinds, 2), highest, Work.of(seconds))
+        return [(family, held[0], held[1])]
 
 
 def study(
-    learn: Sequences,
-    choose: Sequences,
-    judge: Sequences,
-    settings: RunSettings,
-    most: int,
-    view: views.View | None = None,
+    spans: Spans, settings: RunSettings, time_limit: float, view: views.View | None = None
 ) -> Study:
-    """The three spans, at most `most` steps of each, in the view that the networks have of them.
+    """The three spans, as many steps as the time allows, in the view that networks have of them.
 
-    view: as `views.natural_view` gives it; chosen here if None. Raises DataError where a span is
-    empty.
+    Args:
+        spans: training, validation and test data, raw.
+        settings: of the fit that the certificate is for.
+        time_limit: seconds.
+        view: as `views.natural_view` gives it; chosen here if None.
+
+    Raises:
+        DataError: where a span is empty or there are too few steps.
     """
-    spans = {"learn from": learn, "choose by": choose, "judge by": judge}
-    for name, span in spans.items():
+    for name, span in zip(("train on", "validate on", "test on"), spans, strict=True):
         if span.steps == 0:
             raise DataError(f"there are no observed values to {name}; give more data")
-    whole = learn.steps
+    whole = spans[0].steps
     if whole < _FEWEST:
-        raise DataError(
-            f"{whole} steps to learn from are too few to measure memory; give more data"
-        )
-    raw = tuple(_latest(span, most).limit_past(PAST) for span in spans.values())
+        raise DataError(f"{whole} steps to train on are too few to measure memory; give more data")
+    columns = 1 if spans[0].domain.integer else spans[0].values.shape[1]
+    most = max(1000, round(STEPS_PER_SECOND * time_limit / columns))
+    first, second, third = (_latest(span, most).limit_past(PAST) for span in spans)
     notes: tuple[str, ...] = ()
-    if raw[0].steps < whole:
-        notes = (f"measured on {raw[0].steps:,} of {whole:,} steps, as many as the time allows",)
-    chosen = view or settled_view(raw[0], raw[1], settings)
-    chain = views.fitted(chosen.transforms, raw[0])
-    shown = tuple(span.transform(chain) for span in raw)
+    if first.steps < whole:
+        notes = (f"measured on {first.steps:,} of {whole:,} steps, as many as the time allows",)
+    chosen = view or settled_view(first, second, settings)
+    transforms = views.fitted(chosen.transforms, first)
+    raw: Spans = (first, second, third)
+    shown = _each(raw, transforms)
     targets, comparable = _targets(raw, shown, chosen)
-    return Study(raw, shown, chosen, chain, targets, comparable, notes)  # type: ignore[arg-type]
+    return Study(raw, shown, chosen, transforms, targets, comparable, notes)
 
 
 def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> views.View:
-    """`views.natural_view`, but changes instead of levels only where they predict better.
+    """`views.natural_view`, but changes instead of values only where they predict better.
 
-    For forecasts, changes are the safer choice; but where levels do as well, differencing them
+    For forecasts, changes are the safer choice; but where values do as well, differencing them
     would make a short memory look long.
     """
+    if train.domain.kind == "real" and train.values.shape[1] > _PROBED:
+        few = [_first_columns(span) for span in (train, valid)]
+        plain = _without(settled_view(few[0], few[1], settings).transforms, "standardise")
+        if settings.transforms is None:
+            settings = settings.model_copy(update={"transforms": plain.to_json()})
+        return views.natural_view(train, valid, settings)
     view = views.natural_view(train, valid, settings)
     if not view.num_differencing:
         return view
-    levels = Transforms(tuple(t for t in view.transforms if t.kind != "difference"))
+    undifferenced = _without(view.transforms, "difference")
     distribution = emissions.StudentT(train.values.shape[1])
 
     def nats(transforms: Transforms) -> float:
         order = max(0, views.highest_order(train, transforms, _PROBE))
-        model, chain = views.fit_closed(order, distribution, transforms, train)
-        return views.held_out(model, valid.transform(chain))
+        model, known = views.fit_closed(order, distribution, transforms, train)
+        return views.held_out(model, valid.transform(known))
 
-    return replace(view, transforms=levels) if nats(levels) <= nats(view.transforms) else view
+    better = nats(undifferenced) <= nats(view.transforms)
+    return replace(view, transforms=undifferenced) if better else view
+
+
+def _without(transforms: Transforms, kind: str) -> Transforms:
+    """Transforms that are not fitted, but for those of one kind."""
+    return Transforms(tuple(one for one in transforms if one.kind != kind))
+
+
+def _first_columns(data: Sequences) -> Sequences:
+    names = data.domain.columns[:_PROBED]
+    return replace(
+        data, values=data.values[:, :_PROBED], domain=replace(data.domain, columns=names)
+    )
 
 
 def _latest(data: Sequences, most: int) -> Sequences:
@@ -134,41 +172,35 @@ def _latest(data: Sequences, most: int) -> Sequences:
     return replace(data, starts=torch.maximum(data.starts, data.lengths - kept))
 
 
-def _targets(
-    raw: tuple[Sequences, ...], shown: tuple[Sequences, ...], view: views.View
-) -> tuple[tuple[tuple[Part, ...], ...], bool]:
-    """What the windows see: symbols, or standardised values; and whether nats are comparable."""
-    distribution = view.emission
-    if (
-        distribution.symbols
-        and raw[0].domain.kind != "sound"
-        and _symbols_of(distribution) <= _ALPHABET
+def _targets(raw: Spans, shown: Spans, view: views.View) -> tuple[tuple[Held, ...], bool]:
+    """What finite-order models see: symbols, or standardised values; and whether nats compare."""
+    emission = view.emission
+    count = int(getattr(emission, "num_symbols", 0))
+    if emission.symbols and (
+        raw[0].domain.integer or (raw[0].domain.kind != "sound" and count <= _ALPHABET)
     ):
-        return (_each(shown),), True
-    if (
-        distribution.kind == "bernoulli"
-        and distribution.columns == 1
-        and not any(bool(s.missing.any()) for s in raw)
-    ):
-        parts = [Part.of(span) for span in shown]
-        whole = [replace(p, values=p.values[:, 0].astype(np.int64)) for p in parts]
-        return (tuple(whole),), True
-    if distribution.symbols and raw[0].domain.integer:
-        return (_each(shown),), True
-    if distribution.symbols or distribution.discrete:
-        chain = views.fitted(views.unfitted("standardise"), raw[0])
-        return (_each(tuple(span.transform(chain) for span in raw)),), False
-    found = [_each(shown)]
-    plain = Transforms(tuple(t for t in view.transforms if t.kind != "log"))
-    if len(plain) < len(view.transforms):  # what is a line in logarithms need not be one in values
-        chain = views.fitted(plain, raw[0])
-        found.append(_each(tuple(span.transform(chain) for span in raw)))
+        return (_held(shown),), True
+    gaps = any(bool(span.missing.any()) for span in raw)
+    if emission.kind == "bernoulli" and emission.columns == 1 and not gaps:
+        domain = Domain("symbols", num_symbols=2, step=raw[0].domain.step)
+        flags = [replace(s, values=s.values[:, 0].long(), domain=domain) for s in shown]
+        return (_held((flags[0], flags[1], flags[2])),), True
+    if emission.discrete:
+        plain = views.fitted(views.unfitted("standardise"), raw[0])
+        return (_held(_each(raw, plain)),), False
+    found = [_held(shown)]
+    plainer = _without(view.transforms, "log")
+    if len(plainer) < len(view.transforms):
+        # What is a line in logarithms need not be one in values.
+        found.append(_held(_each(raw, views.fitted(plainer, raw[0]))))
     return tuple(found), True
 
 
-def _each(spans: tuple[Sequences, ...]) -> tuple[Part, ...]:
-    return tuple(Part.of(span) for span in spans)
+def _each(raw: Spans, transforms: Transforms) -> Spans:
+    train, valid, test = (span.transform(transforms) for span in raw)
+    return train, valid, test
 
 
-def _symbols_of(distribution: emissions.Emission) -> int:
-    return int(getattr(distribution, "num_symbols", 0))
+def _held(spans: Spans) -> Held:
+    train, valid, test = map(Targets.of, spans)
+    return train, valid, test

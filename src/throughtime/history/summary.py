@@ -3,64 +3,72 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from throughtime.history.lag_selection import Point
 from throughtime.history.latent_gain import LatentGain
-from throughtime.history.permutation_test import OrderMatters
-from throughtime.history.recommendation import Settings
+from throughtime.history.recommendation import Recommendation
+
+if TYPE_CHECKING:
+    from throughtime.history.certificate import Certificate, Lags
 
 HALF = 0.5  # of the training of a network, with less of which it says nothing
 
 
-def verdict(
-    step: str, order: OrderMatters, lags: int, curve: tuple[Point, ...], model: str,
-    latent: LatentGain, settings: Settings, shown: str,
-) -> str:  # fmt: skip
-    """The four answers for people. step: what a step is called; shown: how the data are viewed."""
+def verdict(found: Certificate) -> str:
+    """The four answers for people."""
+    order, step = found.order_matters, found.step
+    view = f", seen as {found.seen_as}" if found.seen_as else ""
     if not order:
-        return (
-            f"Order does not matter in these data{shown}: the past of {_a(step)} says nothing "
-            f"about it (p = {order.p_value:.2g}; a distribution that looks at it gains "
+        sentences = [
+            f"Order does not matter in these data{view}: the past of {_a(step)} says nothing "
+            f"about it (p = {order.p_value:.2g}; a model that looks at it gains "
             f"{_signed(order.gain, order.interval, step)}). A constant distribution is all there "
             "is to learn; a recurrent model would only fit noise."
+        ]
+    else:
+        sentences = [
+            f"Order matters{view}: the past of {_a(step)} is worth "
+            f"{_amount(order.gain, order.interval, step)}, and over a shuffled past "
+            f"{order.over_shuffled:.3f} (p = {order.p_value:.2g}).",
+            _lags(found.lags, step, found.recommendation),
+            _latent(found.latent_gain, step),
+            _settings(found.recommendation, found.latent_gain, step),
+        ]
+    if found.network is not None:
+        sentences.append(
+            f"The network {found.network.model} beats the finite order; its state makes use of "
+            f"{found.network.needed} {step}s of the past."
         )
-    sentences = [
-        f"Order matters{shown}: the past of {_a(step)} is worth "
-        f"{_amount(order.gain, order.interval, step)}, and over a shuffled past "
-        f"{order.over_shuffled:.3f} (p = {order.p_value:.2g}).",
-        _lags(lags, curve, model, step, settings),
-        _latent(latent, step),
-        _settings(settings, latent, step),
-    ]
     return " ".join(sentences)
 
 
-def _lags(lags: int, curve: tuple[Point, ...], model: str, step: str, settings: Settings) -> str:
-    first = curve[0].nats
-    best = min(point.nats for point in curve)
-    at = next(point.nats for point in curve if point.lags == lags)
+def _lags(lags: Lags, step: str, advice: Recommendation) -> str:
+    first = lags.curve[0].nats
+    best = min(point.nats for point in lags.curve)
+    at = next(point.nats for point in lags.curve if point.lags == lags.needed)
     share = 100 * (first - at) / (first - best) if first > best else 100.0
     carried = f"{min(share, 100):.0f} % of what the past is worth"
-    if lags == 0:
-        return f"No window of lags makes use of it beyond its error (measured with {_a(model)})."
-    if settings.far and lags == settings.order:
-        near = f"the last {settings.dense} and " if settings.dense else ""
-        far = ", ".join(map(str, settings.far))
+    measured = f"(measured with {_a(lags.model)})"
+    if lags.needed == 0:
+        return f"No lags make use of it beyond their error {measured}."
+    if advice.far and lags.needed == advice.order:
+        near = f"the last {advice.dense} and " if advice.dense else ""
+        far = ", ".join(map(str, advice.far))
         return (
-            f"A window must reach {lags} {step}s back; {near}lag{'s' * (len(settings.far) > 1)} "
-            f"{far} {'carries' if len(settings.far) == 1 and not near else 'carry'} {carried} "
-            f"(measured with {_a(model)})."
+            f"A finite order must go {lags.needed} {step}s back; {near}"
+            f"lag{'s' * (len(advice.far) > 1)} {far} "
+            f"{'carries' if len(advice.far) == 1 and not near else 'carry'} {carried} {measured}."
         )
-    many = "One lag carries" if lags == 1 else f"{lags} lags carry"
-    return f"{many} {carried} (measured with {_a(model)})."
+    many = "One lag carries" if lags.needed == 1 else f"{lags.needed} lags carry"
+    return f"{many} {carried} {measured}."
 
 
 def _latent(latent: LatentGain, step: str) -> str:
     amount = _signed(latent.nats, latent.interval, step)
     if latent.wins:
         return (
-            f"A finite window is not enough: the latent state of {_a(latent.model)} adds {amount} "
-            f"to the best window, the {latent.against}."
+            f"A finite order is not enough: the latent state of {_a(latent.model)} adds {amount} "
+            f"to the best one, the {latent.against}."
         )
     if not latent.tried:
         return "Whether a latent state adds to that is for networks to show."
@@ -77,33 +85,32 @@ def _latent(latent: LatentGain, step: str) -> str:
         )
     if latent.interval is not None and latent.interval[1] < 0:
         return (
-            f"A finite window is enough: the {latent.against} is better than the latent state of "
+            f"A finite order is enough: the {latent.against} is better than the latent state of "
             f"{_a(latent.model)} by {_signed(-latent.nats, _turned(latent.interval), step)}."
         )
     return (
-        f"A finite window is enough: the latent state of {_a(latent.model)} differs from the "
+        f"A finite order is enough: the latent state of {_a(latent.model)} differs from the "
         f"{latent.against} by {amount}, nothing that pays."
     )
 
 
-def _settings(settings: Settings, latent: LatentGain, step: str) -> str:
-    if settings.beyond_default:
+def _settings(advice: Recommendation, latent: LatentGain, step: str) -> str:
+    if advice.beyond_default:
         return (
-            f"The memory of {settings.warmup} {step}s is longer than the default truncation of "
-            f"{settings.default_reach}: train with --bptt {settings.bptt}, or nothing that old "
-            f"reaches the weights; warm up for {settings.warmup} {step}s before use."
+            f"The memory of {advice.warmup} {step}s is longer than the default truncation of "
+            f"{advice.default_k2}: train with --bptt {advice.bptt}, or nothing that old "
+            f"reaches the weights; warm up for {advice.warmup} {step}s before use."
         )
     if latent.wins:
         return (
-            f"Train with --bptt {settings.bptt} and warm up for {settings.warmup} {step}s before "
-            "use."
+            f"Train with --bptt {advice.bptt} and warm up for {advice.warmup} {step}s before use."
         )
-    network = f"for a network, --bptt {settings.bptt}"
+    network = f"for a network, --bptt {advice.bptt}"
     if not latent.trained:
-        return f"A window needs --order {settings.dense}; {network}."
-    if settings.far:
-        return f"No dense window of that length pays; {network}."
-    return f"Use --model ar --order {settings.order}; {network}."
+        return f"A finite order needs --order {advice.dense}; {network}."
+    if advice.far:
+        return f"Not every lag up to that pays; {network}."
+    return f"Use --model ar --order {advice.order}; {network}."
 
 
 def _a(name: str) -> str:

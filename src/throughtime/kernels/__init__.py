@@ -35,7 +35,7 @@ class Spec:
         weight_dtype: "float32", or "bfloat16" to use weights rounded to 8 bits of precision on
             backend "cpu": large layers then fit the cache. With torch's initial weights (16 to 512
             units, up to 1,000 steps) outputs then differ by 0.2 % of their spread and gradients by
-            0.2 % of their norm, for "rnn_relu" by 4 %; less than 0.3 % and 5 % is tested.
+            0.2 % of their norm, for those with a relu by 4 %; less than 0.3 % and 5 % is tested.
     """
 
     kind: str
@@ -141,5 +141,5 @@ def run(
     """
     more = () if lengths is None else (lengths,)
     chosen = _BACKENDS[choose(spec.kind, backend, x)]
-    found: tuple[Tensor, State] = chosen.run(spec, x, state, weights, reset, initial, *more)
-    return found
+    result: tuple[Tensor, State] = chosen.run(spec, x, state, weights, reset, initial, *more)
+    return result

@@ -83,6 +83,18 @@ def _lstm(x: Tensor, state: State, w: Sequence[Tensor]) -> tuple[Tensor, State]:
     return h, (h, c)
 
 
+def _li_gru(x: Tensor, state: Tensor, w: Sequence[Tensor]) -> tuple[Tensor, State]:
+    """Light GRU (Ravanelli et al. 2018, IEEE TETCI 2(2)), biases instead of batch normalisation.
+
+    ``z = σ(W_z x + U_z h + b_z)``, ``n = relu(W_n x + U_n h + b_n)``, ``h' = z h + (1 - z) n``.
+    """
+    gates = F.linear(x, w[0], *w[2:3]) + F.linear(state, w[1], *w[3:4])
+    z, n = gates.chunk(2, -1)
+    n = torch.relu(n)
+    h = n + torch.sigmoid(z) * (state - n)
+    return h, h
+
+
 _ROWS = (
     Cell(
         "rnn_tanh", 0, ("s",), _rnn(torch.tanh), "RNN_TANH",
@@ -101,5 +113,6 @@ _ROWS = (
         "lstm", 4, ("i", "f", "g", "o"), _lstm, "LSTM", ("h", "c"), keep=1, admit=0,
         torch_layer=torch.lstm, torch_step=torch.lstm_cell,
     ),
+    Cell("li_gru", 5, ("z", "n"), _li_gru, "LI_GRU", keep=0),
 )  # fmt: skip
 CELLS: dict[str, Cell] = {cell.kind: cell for cell in _ROWS}

@@ -126,13 +126,13 @@ def _recorded() -> bool:
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`LayerArguments` to (y [T, B, H], h [B, H], c [B, H] or empty, what backward needs)."""
     given = LayerArguments(*inputs)
-    found = _empty(given)
-    y, h, c, reserve = found
+    outputs = _empty(given)
+    y, h, c, reserve = outputs
     call = _sequence(given)
     call.y, call.h_end, call.c_end = y.data_ptr(), h.data_ptr(), c.data_ptr()
     call.reserve = reserve.data_ptr() if given.keep and reserve.numel() else None
     native.check(native.library().tt_forward(ctypes.byref(call)))
-    return found
+    return outputs
 
 
 recur = torch.library.custom_op(
@@ -192,8 +192,8 @@ def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None,
         call = recur_backward if _recorded() else _TransformedGradients.apply
     *tensors, y, reserve = ctx.saved_tensors
     dc = dc if LayerArguments(*tensors, *ctx.options).c0 is not None else None
-    found = call(dy, dh, dc, *tensors, *ctx.options, y, reserve, wanted)
-    gradients = [one if need else None for one, need in zip(found, wanted, strict=True)]
+    every = call(dy, dh, dc, *tensors, *ctx.options, y, reserve, wanted)
+    gradients = [one if need else None for one, need in zip(every, wanted, strict=True)]
     return *gradients, *(None,) * (len(LayerArguments._fields) - len(_WEIGHTED))
 
 
@@ -221,7 +221,7 @@ def _gradients_of(*inputs: Any) -> list[Tensor]:
     """
     dy, dh, dc, *arguments, y, reserve, wanted = inputs
     given = LayerArguments(*arguments)
-    found = _targets(given, wanted)
+    gradients = _targets(given, wanted)
     call = _sequence(given)
     if dy is not None:
         dy = dy if dy.stride(-1) == 1 else dy.contiguous()
@@ -229,10 +229,10 @@ def _gradients_of(*inputs: Any) -> list[Tensor]:
     ends = [None if part is None else part.contiguous() for part in (dh, dc)]
     call.dh_end, call.dc_end = map(native.address, ends)
     call.y, call.reserve = y.data_ptr(), reserve.data_ptr() if reserve.numel() else None
-    for name, tensor in zip(_WEIGHTED, found, strict=True):
+    for name, tensor in zip(_WEIGHTED, gradients, strict=True):
         setattr(call, f"d{name}", tensor.data_ptr() if tensor.numel() else None)
     native.check(native.library().tt_backward(ctypes.byref(call)))
-    return found
+    return gradients
 
 
 def _targets(given: LayerArguments, wanted: Sequence[bool]) -> list[Tensor]:
@@ -346,9 +346,9 @@ class Stream:
         if not self.ready:
             self._prepare()
         self.call(self.place, x.data_ptr())
-        found = self.ready.pop()
-        self.last = found[1]
-        return found
+        ready = self.ready.pop()
+        self.last = ready[1]
+        return ready
 
     def _continue(self, state: State) -> bool:
         """Takes up a state that is not the last one; False if it is not of the right kind."""

@@ -100,7 +100,7 @@ _wrong = ""  # what is wrong with it
 def load(path: Path = _LIBRARY) -> None:
     """Opens the library, on the process's own threads, or notes what is wrong with it.
 
-    Done on import: torch.compile can read what was found, but not follow how.
+    Done on import: torch.compile can read what was loaded, but not follow how.
     """
     global _library, _wrong
     _library, _wrong = None, ""
@@ -108,41 +108,41 @@ def load(path: Path = _LIBRARY) -> None:
         _wrong = "backend 'cpu' was not built"
         return
     try:
-        found = ctypes.CDLL(str(path))
+        opened = ctypes.CDLL(str(path))
     except OSError as error:
         _wrong = f"backend 'cpu' cannot be loaded ({error})"
         return
-    found.tt_reserve.restype = ctypes.c_int64
-    found.tt_reserve.argtypes = [ctypes.c_int64] * 5
-    found.tt_sampler_size.restype = ctypes.c_int64
-    found.tt_instructions.restype = ctypes.c_char_p
-    found.tt_instructions.argtypes = [ctypes.c_char_p]
-    found.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
-    found.tt_poison.argtypes = [ctypes.c_int64]
-    _wrong = _mismatch(found)
+    opened.tt_reserve.restype = ctypes.c_int64
+    opened.tt_reserve.argtypes = [ctypes.c_int64] * 5
+    opened.tt_sampler_size.restype = ctypes.c_int64
+    opened.tt_instructions.restype = ctypes.c_char_p
+    opened.tt_instructions.argtypes = [ctypes.c_char_p]
+    opened.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
+    opened.tt_poison.argtypes = [ctypes.c_int64]
+    _wrong = _mismatch(opened)
     if _wrong:
         return
     wanted = os.environ.get(FORCE)
-    if wanted and found.tt_instructions(wanted.encode()) is None:
+    if wanted and opened.tt_instructions(wanted.encode()) is None:
         _wrong = f"{FORCE}={wanted}: this machine does not run these instructions"
         return
-    _share_threads(found)
-    _library = found
+    _share_threads(opened)
+    _library = opened
 
 
-def _mismatch(found: ctypes.CDLL) -> str:
+def _mismatch(opened: ctypes.CDLL) -> str:
     """What C and this package hold different of each other; empty where they agree."""
     was = "backend 'cpu' was built from another version of the sources"
-    if not hasattr(found, "tt_sizeof"):
+    if not hasattr(opened, "tt_sizeof"):
         return was
-    found.tt_sizeof.restype, found.tt_sizeof.argtypes = ctypes.c_int64, [ctypes.c_char_p]
-    found.tt_gates.restype, found.tt_gates.argtypes = ctypes.c_int64, [ctypes.c_int64]
+    opened.tt_sizeof.restype, opened.tt_sizeof.argtypes = ctypes.c_int64, [ctypes.c_char_p]
+    opened.tt_gates.restype, opened.tt_gates.argtypes = ctypes.c_int64, [ctypes.c_int64]
     for name, struct in STRUCTS.items():
-        here, there = ctypes.sizeof(struct), found.tt_sizeof(name.encode())
+        here, there = ctypes.sizeof(struct), opened.tt_sizeof(name.encode())
         if here != there:
             return f"{was} ({name} has {there} bytes in it, {here} here)"
     for cell in CELLS.values():
-        here, there = len(cell.gates), found.tt_gates(cell.number)
+        here, there = len(cell.gates), opened.tt_gates(cell.number)
         if here != there:
             return f"{was} ({cell.kind} has {there} gates in it, {here} here)"
     return ""
@@ -187,12 +187,12 @@ def instructions() -> str:
     return str(library().tt_instructions(None).decode())
 
 
-def _share_threads(found: ctypes.CDLL) -> None:
+def _share_threads(opened: ctypes.CDLL) -> None:
     """Lets the kernels run on the OpenMP threads that torch has; a second pool would compete."""
     for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
         runtime = ctypes.CDLL(str(path))
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-        found.tt_use_openmp(*(ctypes.cast(runtime[name], ctypes.c_void_p) for name in names))
+        opened.tt_use_openmp(*(ctypes.cast(runtime[name], ctypes.c_void_p) for name in names))
         return
 
 

@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any
 
 from throughtime.layers.mingru import MinGRU
-from throughtime.layers.recurrent import GRU, LSTM, RNN
+from throughtime.layers.recurrent import GRU, LSTM, RNN, LiGRU
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "MinGRU"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "LiGRU", "MinGRU"]
 
 LAYERS: dict[str, Callable[..., Any]] = {
     "rnn": RNN,
@@ -15,5 +15,6 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "rnn_identity": partial(RNN, nonlinearity="identity"),
     "gru": GRU,
     "lstm": LSTM,
+    "li_gru": LiGRU,
     "mingru": MinGRU,
 }  # by the name of the cell in models and files

@@ -170,9 +170,9 @@ class MinGRU(nn.Module):
             hx = weight.new_zeros(self.num_layers, rows, self.hidden_size)
             hx = hx if initial is None else initial.expand_as(hx)
         if not isinstance(hx, Tensor) or hx.shape != (self.num_layers, rows, self.hidden_size):
-            found = list(hx.shape) if isinstance(hx, Tensor) else type(hx).__name__
+            result = list(hx.shape) if isinstance(hx, Tensor) else type(hx).__name__
             raise SettingError(
-                f"the state must be [{self.num_layers}, {rows}, {self.hidden_size}], got {found}"
+                f"the state must be [{self.num_layers}, {rows}, {self.hidden_size}], got {result}"
             )
         y, last = x, []
         for layer in range(self.num_layers):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _FEW = 8  # steps that are not worth merging
-_WIDE = 8 << 10  # bytes of a step from which on the loop was found faster (x86, 2 MB of L2)
+_WIDE = 8 << 10  # bytes of a step from which on the loop was faster (x86, 2 MB of L2)
 _BLOCK = 1 << 20  # bytes of a block of steps that stays in the cache while its pairs merge
 
 
@@ -23,8 +23,8 @@ def scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
 
     a, b: ``[T, ...]``, of one shape. start: ``h_{-1}``, ``[...]``. Derivatives of any order.
     """
-    found: Tensor = _Scan.apply(a, b, start)
-    return found
+    out: Tensor = _Scan.apply(a, b, start)
+    return out
 
 
 class _Scan(torch.autograd.Function):
@@ -49,11 +49,11 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, grad: Tensor) -> Tensor:
-        found = torch.empty_like(grad)
-        found[-1] = grad[-1]
-        fill(found[:-1], a[1:], grad[:-1], grad[-1], backwards=True)
-        ctx.save_for_backward(a, found)
-        return found
+        out = torch.empty_like(grad)
+        out[-1] = grad[-1]
+        fill(out[:-1], a[1:], grad[:-1], grad[-1], backwards=True)
+        ctx.save_for_backward(a, out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,19 +64,19 @@ class _Adjoint(torch.autograd.Function):
 
 def values(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     """`scan` without its derivatives."""
-    found = torch.empty_like(b)
-    fill(found, a, b, start)
-    return found
+    out = torch.empty_like(b)
+    fill(out, a, b, start)
+    return out
 
 
-def fill(found: Tensor, a: Tensor, b: Tensor, start: Tensor, backwards: bool = False) -> None:
+def fill(out: Tensor, a: Tensor, b: Tensor, start: Tensor, backwards: bool = False) -> None:
     """Writes every h_t, the fastest way for the sizes at hand; backwards: from the last step."""
     step = start.numel() * start.element_size()
     if len(b) <= _FEW or step >= _WIDE:
-        loop(found, a, b, start, backwards)
+        loop(out, a, b, start, backwards)
         return
     size = max(_FEW, _BLOCK // max(step, 1))
-    blocks = list(zip(found.split(size), a.split(size), b.split(size), strict=True))
+    blocks = list(zip(out.split(size), a.split(size), b.split(size), strict=True))
     for part, x, y in reversed(blocks) if backwards else blocks:
         if backwards:
             turned = torch.empty_like(y)
@@ -87,23 +87,23 @@ def fill(found: Tensor, a: Tensor, b: Tensor, start: Tensor, backwards: bool = F
         start = part[0 if backwards else -1]
 
 
-def loop(found: Tensor, a: Tensor, b: Tensor, start: Tensor, backwards: bool = False) -> None:
+def loop(out: Tensor, a: Tensor, b: Tensor, start: Tensor, backwards: bool = False) -> None:
     """Step by step: the definition."""
-    steps = list(zip(found.unbind(), a.unbind(), b.unbind(), strict=True))
+    steps = list(zip(out.unbind(), a.unbind(), b.unbind(), strict=True))
     for h, x, y in reversed(steps) if backwards else steps:
         start = torch.addcmul(y, x, start, out=h)
 
 
-def pairs(found: Tensor, a: Tensor, b: Tensor, start: Tensor) -> None:
+def pairs(out: Tensor, a: Tensor, b: Tensor, start: Tensor) -> None:
     """Merges steps 2i and 2i + 1, scans the half as many, and fills in the even steps."""
     if len(b) <= _FEW:
-        loop(found, a, b, start)
+        loop(out, a, b, start)
         return
     even = len(b) // 2 * 2
     first, second = a[0:even:2], a[1:even:2]
     merged = torch.addcmul(b[1:even:2], second, b[0:even:2])
     odd = torch.empty_like(merged)
     pairs(odd, second * first, merged, start)
-    found[1::2] = odd
+    out[1::2] = odd
     before = torch.cat([start.unsqueeze(0), odd])[: len(b) - even // 2]
-    torch.addcmul(b[0::2], a[0::2], before, out=found[0::2])
+    torch.addcmul(b[0::2], a[0::2], before, out=out[0::2])

@@ -163,9 +163,9 @@ class _Recurrent(nn.RNNBase):
         """
         stream = self._stream
         if stream is not None and not torch.is_grad_enabled() and not cpu.seen_by_torch():
-            found = stream.step(self._parameters, x_t, state)
-            if found is not None:
-                return found
+            result = stream.step(self._parameters, x_t, state)
+            if result is not None:
+                return result
         if self.bidirectional:
             raise SettingError("a bidirectional layer has no single step: it needs the future")
         if state is None:
@@ -395,4 +395,26 @@ class LSTM(_Recurrent):
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             proj_size, weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip
+
+
+class LiGRU(_Recurrent):
+    """Light GRU: ``h' = z h + (1 - z) relu(W_n x + U_n h + b_n)``, no reset gate.
+
+    Ravanelli et al. (2018), "Light Gated Recurrent Units for Speech Recognition", IEEE TETCI 2(2),
+    with biases instead of batch normalisation. ``weight_ih_l0`` ``[2H, I]``, ``weight_hh_l0``
+    ``[2H, H]`` and both biases ``[2H]`` as in torch.nn, rows of z first. Arguments as for `RNN`.
+    """
+
+    kind = "li_gru"
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip

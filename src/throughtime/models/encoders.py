@@ -1,4 +1,4 @@
-"""What a network is shown of the previous element X_{t-1}.
+"""What a network reads of the previous element X_{t-1}.
 
 Real values are of order one after `Standardise`; beside the value itself the network sees its size
 on a log scale and its negative part. The size is what drives the spread of the next value in data
@@ -67,9 +67,9 @@ class LevelEncoder(Encoder):
         quarter: Tensor = self.quarter  # type: ignore[assignment]
         level = previous.to(quarter.dtype) * (2.0 / max(1, self.num_symbols - 1)) - 1.0
         angle = quarter * level
-        shown = torch.stack([2.0 * level, angle.sin(), angle.cos()], -1)
+        features = torch.stack([2.0 * level, angle.sin(), angle.cos()], -1)
         flag = start.unsqueeze(-1)
-        return torch.cat([torch.where(flag, 0.0, shown), flag.to(shown.dtype)], -1)
+        return torch.cat([torch.where(flag, 0.0, features), flag.to(features.dtype)], -1)
 
 
 class RealEncoder(Encoder):

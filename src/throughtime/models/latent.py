@@ -26,20 +26,37 @@ from throughtime.state import State, Traced
 
 
 class LatentAutoregressive(SequenceModel):
-    """A recurrent state summarises the whole past (RNN, GRU, LSTM, MinGRU under an emission head).
+    """A recurrent state summarises the whole past, and an emission follows from it.
 
-    cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm" or "mingru" (element-wise, trained
-    by a parallel scan). hidden_size: per member. members: independent networks trained side by
-    side in one block-diagonal recurrence; their
-    distributions are averaged (a deep ensemble, Lakshminarayanan et al. 2017). dropout: between
-    layers and before the head; input_dropout: on what the network is shown; recurrent_dropout: on
-    the recurrent matrices themselves, drawn anew for each call (Merity et al. 2018). time_scale:
-    expected length of dependencies in steps; gate biases start so that memories of 1 … time_scale
-    steps are spread over the units (chrono initialisation, Tallec & Ollivier 2018). covariates: how
-    many columns known beforehand enter each step. identities: names of the training series, each of
-    which gets a learned vector (an unknown series gets the zero vector).
+    ``X_t ~ P(X_t | X_{t-1}, H_t)``, ``H_t = Net(H_{t-1}, X_{t-1})``. The initial state is learned;
+    recurrent matrices start orthogonal (Saxe et al. 2014).
 
-    The initial state is learned. Recurrent matrices start orthogonal (Saxe et al. 2014).
+    Args:
+        cell: "rnn" (tanh), "rnn_relu", "rnn_identity", "gru", "lstm", "li_gru" or "mingru"
+            (trained by a parallel scan).
+        hidden_size: units of each member.
+        num_layers: layers on top of each other.
+        emission: how a step is distributed given the state.
+        dropout: between layers and before the head, while training.
+        input_dropout: on what the network reads.
+        recurrent_dropout: on the recurrent matrices themselves, drawn anew for each call (Merity
+            et al. 2018).
+        members: independent networks trained side by side in one block-diagonal recurrence; their
+            distributions are averaged (a deep ensemble, Lakshminarayanan et al. 2017).
+        embedding_size: of a symbol's learned vector; chosen by the size of the network if None.
+        time_scale: expected length of dependencies in steps: gate biases start so that memories of
+            1 … time_scale steps are spread over the units (chrono initialisation, Tallec & Ollivier
+            2018).
+        covariates: columns known beforehand that enter each step.
+        identities: names of the training series, each of which gets a learned vector (an unknown
+            series gets the zero vector).
+        num_differencing: 1 if the data were differenced, so that the first value of a sequence is
+            an initial value with a distribution of its own.
+        backend: as for `tt.RNN`.
+
+    Raises:
+        SettingError: for a cell that does not exist, or options that do not go together.
+        BackendError: if a named backend does not run here.
     """
 
     def __init__(
@@ -63,7 +80,7 @@ class LatentAutoregressive(SequenceModel):
         if cell not in LAYERS:
             raise SettingError(f"cell '{cell}' is not one of: {', '.join(LAYERS)}")
         if cell == "mingru" and recurrent_dropout:
-            raise SettingError("mingru has no recurrent matrix for recurrent_dropout to thin")
+            raise SettingError("mingru has no recurrent matrix for recurrent_dropout")
         if num_differencing > 1:
             raise SettingError("a latent model takes values differenced once, at lag 1")
         super().__init__(emission, num_differencing)
@@ -204,13 +221,13 @@ class LatentAutoregressive(SequenceModel):
         flat: list[Tensor] = self.recurrent._flat()
         if self.members == 1:
             return flat
-        found, size = [], self.hidden_size
+        layers, size = [], self.hidden_size
         for m in range(self.members):
             for i, weight in enumerate(flat):
                 rows = weight.unflatten(0, (-1, self.members, size))[:, m].flatten(0, 1)
                 inner = rows.dim() == 2 and i > 0  # all but the first layer's inputs
-                found.append(rows[:, m * size : (m + 1) * size] if inner else rows)
-        return found
+                layers.append(rows[:, m * size : (m + 1) * size] if inner else rows)
+        return layers
 
     def _identities(self, series: Tensor) -> Tensor:
         """The learned vector of each series, zeros for an unknown one (-1)."""
@@ -252,20 +269,22 @@ class LatentAutoregressive(SequenceModel):
         weights = {
             name: self._blocks(name, weight) for name, weight in self.recurrent.named_parameters()
         }
-        found: tuple[Tensor, State] = torch.func.functional_call(self.recurrent, weights, arguments)
-        return found
+        result: tuple[Tensor, State] = torch.func.functional_call(
+            self.recurrent, weights, arguments
+        )
+        return result
 
     def _recur_step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         if self.members == 1 or not torch.is_grad_enabled():
-            found: tuple[Tensor, State] = self.recurrent.step(x, state)
-            return found
+            result: tuple[Tensor, State] = self.recurrent.step(x, state)
+            return result
         # The zeros between members are part of the model, not weights: no gradient may fill them.
         go_on = torch.zeros(1, len(x), dtype=torch.bool, device=x.device)
         y, state = self._recur(x.unsqueeze(0), state, go_on, None)
         return y[0], state
 
     def _blocks(self, name: str, weight: Tensor) -> Tensor:
-        """The weights in use: block-diagonal, so that members stay apart, and thinned."""
+        """The weights in use: block-diagonal, so that members stay apart, and under dropout."""
         if name.startswith("bias") or name == "weight_ih_l0":
             return weight
         if self.members > 1:

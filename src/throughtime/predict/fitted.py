@@ -219,7 +219,12 @@ class FittedModel:
         )
 
     def condition(self, raw: Sequences, on_progress: Progress = silent) -> End:
-        """Where series stand after all of their raw data have been read."""
+        """Where series stand after all of their raw data have been read.
+
+        Args:
+            raw: of the kind it was fitted on.
+            on_progress: is told what is being read.
+        """
         about = raw.names[0] if len(raw) == 1 else f"{len(raw):,} series"
         on_progress(0, 1, f"reading the past of {about}")
         context = self.model.condition(self.transformed(raw))
@@ -362,6 +367,10 @@ class FittedModel:
     @staticmethod
     def load(path: str | Path, owner: str = "") -> FittedModel:
         """The model that `save` wrote.
+
+        Args:
+            path: of the folder.
+            owner: what messages call it.
 
         Raises:
             RunError: if it is missing, damaged or from a newer version.

@@ -23,7 +23,7 @@ from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import isolated, threads
 from throughtime.training.config import TrainSettings, validated
 from throughtime.training.trainer import Trainer
-from throughtime.types import Event
+from throughtime.types import Event, unheard
 
 _SETTINGS = tuple(name for name in TrainSettings.model_fields if name != "refit")
 
@@ -37,7 +37,7 @@ def train(
     bptt: GradientMethod | str | None = None,
     name: str | None = None,
     out: str | Path | None = None,
-    on_event: Event = lambda event: None,
+    on_event: Event = unheard,
     **settings: Any,
 ) -> FittedModel:
     """Trains one model, or goes on training a fitted one, and keeps where its data ended.

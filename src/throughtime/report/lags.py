@@ -159,9 +159,14 @@ def over_training(
     return plot.render()
 
 
+def remembered(entry: dict[str, Any]) -> dict[str, Any]:
+    """The curve of a certificate: of a network that beats the rest, or of the best of the rest."""
+    return mapping(entry, "network") or mapping(entry, "lags")
+
+
 def memory(entry: dict[str, Any], step: str, unit: str) -> Markup | None:
     """What is lost when no more than so many lags may be seen, with its interval."""
-    curve = mapping(entry, "lags")
+    curve = remembered(entry)
     points = []
     for point in items(curve, "curve"):
         lag, lost = number(point.get("lags")), number(point.get("lost"))

@@ -27,7 +27,7 @@ def history(run: Run) -> Markup | None:
     verdict = text(entry, "verdict")
     if chart is None and not verdict:
         return None
-    name = text(mapping(entry, "lags"), "model")
+    name = text(lags.remembered(entry), "model")
     said = f"What is lost when no more than so many {run.step}s of the past may be seen"
     said += f", measured with {name}" if name else ""
     said += ". The band is the 95 % interval of the difference to the best."
@@ -108,7 +108,7 @@ def _percent(share: float | None) -> str:
 def _one_picture(run: Run, found: Gradient) -> Markup | None:
     """Data memory, gradient reach and truncation, where at least two of them are known."""
     rows = []
-    curve = mapping(mapping(run.scores, "history"), "lags")
+    curve = lags.remembered(mapping(run.scores, "history"))
     needed = number(curve.get("needed"))
     if needed is not None and needed >= 0:
         ends = (*_gained(items(curve, "curve"), needed), needed)

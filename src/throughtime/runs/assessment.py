@@ -16,7 +16,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission, Mixture
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.evaluation import Entry, StepScores, arch_baselines, gradient_reach
-from throughtime.history import with_network
+from throughtime.history import Certificate, with_network
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.runtime import version
@@ -43,7 +43,7 @@ class Fitted:
     found: Found
     parts: Parts
     settings: RunSettings
-    certificate: dict[str, Any] | None
+    certificate: Certificate | None
 
     def best_network(self, selected: str) -> FittedCandidate | None:
         """See `best_network`."""
@@ -81,7 +81,8 @@ def assess(fitted: Fitted, summary: dict[str, Any], on_event: Event) -> dict[str
     best = next(one for one in models if one.name == scores["best"])
     scores["data"] = summary | {"transforms": list(best.fitted.transforms.kinds)}
     scores["orders"] = [asdict(order) for order in fitted.found.orders]
-    scores["history"] = _history(fitted, scores["best"], on_event)
+    certificate = _history(fitted, scores["best"], on_event)
+    scores["history"] = None if certificate is None else certificate.to_json()
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
     test = _limited(parts.test)
     season = fitted.found.view.season
@@ -112,17 +113,15 @@ def best_network(fitted: Sequence[FittedCandidate], selected: str) -> FittedCand
     return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
 
 
-def _history(fitted: Fitted, best: str, on_event: Event) -> dict[str, Any] | None:
-    """The certificate of the data; where a network beats every window, its memory is theirs."""
+def _history(fitted: Fitted, best: str, on_event: Event) -> Certificate | None:
+    """The certificate; where a network beats every finite order, with its memory."""
     found, parts, network = fitted.certificate, fitted.parts, fitted.best_network(best)
-    windows = [one.valid for one in fitted.found.candidates if one.family == "autoregressive"]
-    if found is None or network is None or network.valid >= min(windows, default=math.inf):
+    orders = [one.valid for one in fitted.found.candidates if one.family == "autoregressive"]
+    if found is None or network is None or network.valid >= min(orders, default=math.inf):
         return found
-    spans = [network.fitted.transformed(p) for p in (parts.train, _limited(parts.test))]
     on_event({"event": "evaluate", "what": f"memory of {network.name}"})
-    return with_network(
-        found, network.model, network.name, spans[0], spans[1], fitted.settings.seed
-    )
+    test = _limited(parts.test)
+    return with_network(found, network.fitted, parts.train, test, fitted.settings.seed)
 
 
 def _gradients(fitted: Fitted, scores: dict[str, Any], on_event: Event) -> dict[str, Any] | None:

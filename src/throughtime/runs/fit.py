@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from throughtime.data.transforms import Transform, Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
 from throughtime.files import finite
-from throughtime.history import certificate_of
+from throughtime.history import Certificate, certificate_of
 from throughtime.predict.fitted import FittedModel
 from throughtime.runs import run as runs
 from throughtime.runs.assessment import Fitted, assess
@@ -172,8 +172,9 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
         on_event = Log(folder / "log.jsonl", on_event)
     artifacts = Artifacts(None if folder is None else folder / CHECKPOINT)
     certificate = _certificate(work, artifacts, budget, on_event)
+    recommended = None if certificate is None else certificate.recommendation
     found = search(
-        work.parts, work.settings, models=work.models, recommended=_recommended(certificate),
+        work.parts, work.settings, models=work.models, recommended=recommended,
         artifacts=artifacts, budget=budget, on_event=on_event,
     )  # fmt: skip
     models = [one.fitted for one in found.candidates]
@@ -196,7 +197,7 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
 
 def _certificate(
     work: _Work, artifacts: Artifacts, budget: TimeBudget, on_event: Event
-) -> dict[str, Any] | None:
+) -> Certificate | None:
     """The history certificate of the training and validation data.
 
     Networks are left to the search. None where models or truncation are given, and where the data
@@ -206,34 +207,21 @@ def _certificate(
     if settings.model != "auto" or settings.bptt != "auto":
         return None
 
-    def compute() -> dict[str, Any]:
+    def compute() -> Certificate:
         found = certificate_of(
             work.parts, settings, time_limit=budget.certificate(), seed=settings.seed,
             on_event=on_event, networks=False,
-        ).to_json()  # fmt: skip
-        found.pop("seconds")  # all else is the same whenever it is measured
-        return found
+        )  # fmt: skip
+        return replace(found, seconds=None)  # all else is the same whenever it is measured
 
     try:
-        return artifacts.cached("history.json", compute)
+        return artifacts.cached(
+            "history.json", compute, lambda path, found: files.write_json(path, found.to_json()),
+            lambda path: Certificate.from_json(files.read_json(path)),
+        )  # fmt: skip
     except (DataError, SettingError) as error:  # what is too little to certify may do for a fit
         on_event({"event": "uncertified", "why": str(error)})
         return None
-
-
-@dataclass(frozen=True)
-class _Recommended:
-    dense: int
-    k1: int
-    k2: int
-    time_scale: float
-
-
-def _recommended(certificate: dict[str, Any] | None) -> _Recommended | None:
-    if certificate is None:
-        return None
-    told = certificate["settings"]
-    return _Recommended(told["dense"], told["k1"], told["k2"], told["time_scale"])
 
 
 def _summary(name: str, whole: Sequences, parts: Parts) -> dict[str, Any]:

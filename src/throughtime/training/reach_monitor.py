@@ -24,6 +24,7 @@ from throughtime.bptt import Full, GradientMethod, Truncated
 from throughtime.data.batching import Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.gradflow import Loss, along_time
+from throughtime.gradflow._unrolled import graph_inputs
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.state import State
 from throughtime.training.config import TrainSettings
@@ -53,9 +54,9 @@ class StateNorms:
         """
         if not all(map(math.isfinite, self.norms)) or not any(self.norms):
             return None
-        found = [math.log(max(norm, _TINY)) for norm in self.norms]
+        logs = [math.log(max(norm, _TINY)) for norm in self.norms]
         each: list[float] = [self.norms[0]] * self.lags[0]
-        for (k0, k1), (a, b) in zip(pairwise(self.lags), pairwise(found), strict=True):
+        for (k0, k1), (a, b) in zip(pairwise(self.lags), pairwise(logs), strict=True):
             each += [math.exp(a + (b - a) * i / (k1 - k0)) for i in range(1, k1 - k0 + 1)]
         left, total = share * sum(each), 0.0
         for lag, norm in enumerate(each, start=1):
@@ -86,7 +87,7 @@ def state_norms(loss: Loss, batch: Any, state: State) -> StateNorms:
         before, after = [], []
         with torch.enable_grad():
             for begin, end in pairwise((*cuts, length)):
-                state = states.apply(lambda part: part.detach().requires_grad_(), state)
+                state = graph_inputs(state)
                 before.append(list(states.leaves(state)))
                 value, state = loss(batch[begin:end], state)
                 after.append([value] if end == length else list(states.leaves(state)))
@@ -154,6 +155,6 @@ class ReachMonitor:
         model.eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             batch = self.lanes[begin : begin + self.length]
-            found = state_norms(model.loss, batch, model.initial_state(self.lanes.num_lanes))
+            norms = state_norms(model.loss, batch, model.initial_state(self.lanes.num_lanes))
         model.train(training)
-        return found.reach()
+        return norms.reach()

@@ -28,7 +28,7 @@ from throughtime.models.latent import LatentAutoregressive
 from throughtime.training import checkpoint
 from throughtime.training.config import TrainSettings
 from throughtime.training.reach_monitor import ReachMonitor
-from throughtime.types import Event
+from throughtime.types import Event, unheard
 
 _UNCUT_STEPS = 30_000  # validation data longer than this are read in several lanes at once
 _PROBE_UPDATES = 3
@@ -55,13 +55,31 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """A model, its data and its settings, part-way through training."""
+    """A model, its data and its settings, part-way through training.
+
+    `run` is the whole loop: `epoch` packs the sequences into lanes, `update` takes one gradient
+    through time and one step of AdamW, `validate` keeps the averaged weights that are best, `save`
+    and `resume` survive a kill. The loop of one's own is made of the same parts.
+
+    Attributes:
+        model: trained in place; the best (or last averaged) weights are in it afterwards.
+        train: transformed training data.
+        valid: transformed validation data; None: train for all the steps, keep the last averages.
+        settings: see `TrainSettings`.
+        on_event: is told of every validation and of every step that had to be skipped.
+        folder: where checkpoints are kept; None: nowhere.
+        progress: how far it is.
+
+    Example:
+        >>> trainer = tt.Trainer(model, train, valid, tt.TrainSettings(steps=500, bptt="64,128"))
+        >>> trainer.run().best  # validation nats per step
+    """
 
     model: SequenceModel
     train: Sequences
-    valid: Sequences | None  # None: train for all the steps and keep the last averages
+    valid: Sequences | None
     settings: TrainSettings
-    on_event: Event = lambda event: None
+    on_event: Event = unheard
     folder: Path | None = None
     progress: Progress = field(default_factory=Progress)
 

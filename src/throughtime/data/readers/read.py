@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from throughtime.data import frames
 from throughtime.data.readers.demo import read_demo
 from throughtime.data.readers.files import counts_by_suffix, files_below, locate, quoted, suffix
 from throughtime.data.readers.series import (
@@ -92,29 +93,41 @@ def read(
     rate: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Sequences:
-    """Reads sequences from a file, a folder, a frame, an array, or `demo:prices`.
+    """Reads sequences from a file, a folder, a frame, an array, a tensor, or `demo:prices`.
 
-    source: `.csv .tsv .parquet .npy` are series, `.txt .md .jsonl` text, `.wav .flac .ogg .mp3`
-    sound; tables, text and JSON lines may be gzipped. A folder is read with all that is below it
-    and holds one of these kinds. Also a polars or pandas frame, an array [T] or [T, D], and
-    `demo:prices`, `demo:nasdaq`, `demo:text`, `demo:sound`.
+    A folder is read with all that is below it and holds one kind of data. What was guessed, and
+    gaps and missing values with their places, stands in `.notes` of the result.
 
-    kind: "series", "text" or "sound", where the extension does not say it.
-    time, value, id, covariates: columns of a table. Without them the long format `unique_id, ds,
-    y` is recognised, and a time or a value that is the only one of its kind is found. value "*" is
-    every column of numbers that is left; time False takes rows as they come. Covariates are known
-    before the value of their row. In `.jsonl`, value names a field of numbers, id one of names.
-    time_format: as in strftime ("%d/%m/%Y"), or "epoch", "epoch_ms".
-    gaps: "keep" leaves the rows as they are, "fill" puts a missing row where a stamp is missing.
-    header: False for a table whose first line is data; columns are then `column_1`, ...
-    encoding: of text files, or "bytes" for raw bytes as symbols.
-    text: the field of `.jsonl`. lines: each line of a text, its newline included, is a sequence.
-    rate: Hz; sound is resampled to it.
-    on_progress: called with (files done, files in all) while a folder is read.
+    Args:
+        source: a path: `.csv .tsv .parquet .npy` are series, `.txt .md .jsonl` text, `.wav .flac
+            .ogg .mp3` sound; tables, text and JSON lines may be gzipped. A frame of polars, pandas
+            or another library that narwhals knows. An array or tensor ``[T]`` or ``[T, D]``, or a
+            list of them, a sequence each: floats are values, integers of tensors and of lists
+            symbols. `demo:prices`, `demo:nasdaq`, `demo:text`, `demo:sound`.
+        kind: "series", "text" or "sound", where the extension does not say it.
+        time: column of time stamps; False takes rows as they come. Without it and `value`, the
+            long format `unique_id, ds, y` is recognised, and a time or a value that is the only
+            one of its kind is found.
+        value: columns of values; "*" is every column of numbers that is left. In `.jsonl`, a field
+            of numbers.
+        id: column (in `.jsonl`: field) of the names of series.
+        covariates: columns that are known before the value of their row.
+        time_format: as in strftime ("%d/%m/%Y"), or "epoch", "epoch_ms".
+        gaps: "keep" leaves the rows as they are, "fill" puts a row where a stamp is missing.
+        header: False for a table whose first line is data; columns are then `column_1`, …
+        encoding: of text files, or "bytes" for raw bytes as symbols.
+        text: the field of `.jsonl` that holds text.
+        lines: whether each line of a text, its newline included, is a sequence.
+        rate: in Hz; sound is resampled to it.
+        on_progress: called with (files done, files in all) while a folder is read.
 
-    What was guessed, and gaps and missing values with their places, stands in `.notes`.
-    Raises: DataError, in one line, for anything in the data that cannot be used; SettingError for
-    options that make no sense; MissingExtra for a demo whose package is absent.
+    Returns:
+        `Sequences` of raw data, nothing transformed.
+
+    Raises:
+        DataError: in one line, for anything in the data that cannot be used.
+        SettingError: for options that make no sense.
+        MissingExtra: for a demo whose package is absent.
     """
     options = Options(
         time=time,
@@ -143,19 +156,19 @@ def read(
 
 
 def _read_object(source: Any, options: Options) -> Sequences:
-    """Sequences, an array or a frame."""
+    """Sequences, a frame, an array or a tensor, or a list of them."""
     if isinstance(source, Sequences):
         options.check("demo")
         return source
+    if frames.is_frame(source):
+        options.check("series")
+        return read_frame(source, options.columns, options.gaps)
     if isinstance(source, np.ndarray):
         options.check("array")
         return read_array(source, "array", "series")
     if isinstance(source, Tensor) or (isinstance(source, (list, tuple)) and len(source)):
         options.check("array")
         return _read_tensors(source)
-    if type(source).__module__.split(".")[0] in ("polars", "pandas"):
-        options.check("series")
-        return read_frame(source, options.columns, options.gaps)
     raise SettingError(
         f"cannot read a {type(source).__name__}: give a path, a frame, an array or tensor [T] or "
         "[T, D], or a list of them"

@@ -66,7 +66,7 @@ def read_series(path: Path, columns: Columns, gaps: str, header: bool, encoding:
 
 
 def read_frame(frame: Any, columns: Columns, gaps: str) -> Sequences:
-    """A polars or pandas frame, or a column of one."""
+    """A frame of any library, or a column of one."""
     return _assemble([read_rows(frame_table(frame), columns, "series")], gaps, "frame")
 
 

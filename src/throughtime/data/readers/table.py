@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from throughtime.data import frames
 from throughtime.data.readers.files import decode, quoted, read_bytes, reason, suffix
 from throughtime.errors import DataError, nearest
 
@@ -150,16 +151,9 @@ def open_table(path: Path, encoding: str = "utf-8", header: bool = True) -> Tabl
 
 
 def frame_table(frame: Any) -> Table:
-    """A polars or pandas frame (or series) as a Table; a pandas index becomes a column."""
-    import polars as pl
-
-    if isinstance(frame, pl.LazyFrame):
-        frame = frame.collect()
-    elif isinstance(frame, pl.Series):
-        frame = frame.to_frame(frame.name or "value")
-    elif not isinstance(frame, pl.DataFrame):
-        frame = _from_pandas(frame)
-    return Table("frame", list(frame.columns), frame.height, frame.select)
+    """A frame of any library (or a column of one) as a Table; a pandas index becomes a column."""
+    table = frames.to_polars(frame)
+    return Table("frame", list(table.columns), table.height, table.select)
 
 
 def _separator(text: str) -> str:
@@ -272,38 +266,3 @@ def _parquet(path: Path) -> Table:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path}: not a readable parquet file") from error
     return Table(str(path), list(frame.columns), frame.height, frame.select)
-
-
-def _from_pandas(frame: Any) -> pl.DataFrame:
-    """Column by column, so that pyarrow is not needed."""
-    import polars as pl
-
-    if hasattr(frame, "to_frame") and not hasattr(frame, "columns"):
-        frame = frame.to_frame(frame.name if frame.name is not None else "value")
-    if type(frame.index).__name__ != "RangeIndex":
-        frame = frame.reset_index()
-    columns = {str(name): frame.iloc[:, index] for index, name in enumerate(frame.columns)}
-    if len(columns) < frame.shape[1]:
-        raise DataError(f"frame: two columns have the same name among {quoted(columns)}")
-    return pl.DataFrame({name: _pandas_column(name, column) for name, column in columns.items()})
-
-
-def _pandas_column(name: str, column: Any) -> pl.Series:
-    import polars as pl
-
-    dtype = column.dtype
-    if getattr(dtype, "tz", None) is not None:
-        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-        return pl.Series(name, column.to_numpy("datetime64[us]")).dt.replace_time_zone("UTC")
-    if dtype.kind == "M":
-        return pl.Series(name, column.to_numpy("datetime64[us]"))
-    if dtype.kind in "biuf":
-        return pl.Series(name, column.to_numpy("float64", na_value=float("nan")))
-    if type(dtype).__name__ == "PeriodDtype":
-        return pl.Series(name, column.dt.to_timestamp().to_numpy("datetime64[us]"))
-    return pl.Series(name, list(_strings(column)), dtype=pl.String)
-
-
-def _strings(column: Any) -> Iterator[str | None]:
-    for cell, missing in zip(column, column.isna(), strict=True):
-        yield None if missing else str(cell)

@@ -50,8 +50,8 @@ def nats(y: Tensor, weight: Tensor, bias: Tensor, target: Tensor, scale: Tensor)
         BackendError: for second derivatives.
         IndexError: for a target that is not a symbol.
     """
-    found: Tensor = _Nats.apply(y, weight, bias, target, scale.to(y.dtype))
-    return found
+    total: Tensor = _Nats.apply(y, weight, bias, target, scale.to(y.dtype))
+    return total
 
 
 class _Nats(torch.autograd.Function):
@@ -73,9 +73,9 @@ class _Nats(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             span = (rows - 1) * y.stride(0) + hidden if rows else 0
             dy = y.new_empty(span).as_strided(y.shape, y.stride())
-            found = dy, torch.empty_like(weight), torch.empty_like(bias)
-            call.dy, call.dw, call.db = (part.data_ptr() for part in found)
-            ctx.save_for_backward(*found)
+            gradients = dy, torch.empty_like(weight), torch.empty_like(bias)
+            call.dy, call.dw, call.db = (part.data_ptr() for part in gradients)
+            ctx.save_for_backward(*gradients)
         native.check(native.library().tt_categorical(ctypes.byref(call)))
         return y.new_tensor(total.value)
 
@@ -85,7 +85,7 @@ class _Nats(torch.autograd.Function):
             raise BackendError(
                 "the fused head gives first derivatives only; use backend='reference' for more"
             )
-        found = ctx.saved_tensors
+        gradients = ctx.saved_tensors
         if float(upstream) != 1.0:
-            found = tuple(part * upstream for part in found)
-        return *found, None, None
+            gradients = tuple(part * upstream for part in gradients)
+        return *gradients, None, None
