@@ -25,6 +25,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import RunError, SettingError, nearest
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
+from throughtime.models.ensemble import Blend
 from throughtime.predict.fitted import END, MODEL, FittedModel
 from throughtime.predict.forecast import Forecast
 from throughtime.predict.scoring import SequenceScores
@@ -218,6 +219,20 @@ def load_model(folder: str | Path) -> FittedModel:
     """The fitted model in a folder: of a run, its best one; see `load`."""
     found = load(folder)
     return found.best if isinstance(found, Run) else found
+
+
+def load_trained(folder: str | Path) -> FittedModel:
+    """The model in a folder that training can go on from: of a run, its best, a blend excepted.
+
+    Raises:
+        RunError: where a run holds no such model.
+    """
+    found = load(folder)
+    if not isinstance(found, Run) or not isinstance(found.best.model, Blend):
+        return found.best if isinstance(found, Run) else found
+    rows = [row for row in found.scores["models"] if row["family"] == "latent"]
+    best = min(rows, key=lambda row: float(row["valid_nats_per_step"]))
+    return found.models[best["name"]]
 
 
 def update(folder: str | Path, rows: Any) -> dict[str, Any]:
