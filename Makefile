@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SPREAD := -n auto --maxprocesses 8 --dist loadscope  # pytest: a process a core
+SPREAD := -n auto --maxprocesses 8 --dist worksteal  # pytest: a process a core
 
 .PHONY: demo test test-all lint docs check format clean
 

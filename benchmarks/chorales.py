@@ -28,9 +28,9 @@ def main() -> None:
     run, seconds = Timed(args, "chorales").fit(parts, model=args.model, time_limit=args.time_limit)
     rows = [
         {
-            "model": name + (" (chosen)" if row["selected"] else ""),
-            "nats per frame": row["nats_per_step"],
-            "seconds": row["seconds"],
+            "model": name + (" (chosen)" if row.selected else ""),
+            "nats per frame": row.nats_per_step,
+            "seconds": row.seconds,
             "peak MB": row.get("peak_memory_mb"),
         }
         for name, row in rows_of(run).items()

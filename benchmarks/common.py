@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import throughtime as tt
+from throughtime.evaluation.results import ModelScores
 
 
 def arguments(description: str, *, reads: bool = True, **extra: Any) -> argparse.Namespace:
@@ -57,9 +58,9 @@ class Timed:
         return run, time.monotonic() - begun
 
 
-def rows_of(run: tt.Run) -> dict[str, dict[str, Any]]:
+def rows_of(run: tt.Run) -> dict[str, ModelScores]:
     """The comparison by model name."""
-    return {row["name"]: row for row in run.scores["models"]}
+    return {row.name: row for row in run.scores.models}
 
 
 def machine() -> str:

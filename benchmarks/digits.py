@@ -47,11 +47,11 @@ def main() -> None:
     )
     rows = [
         {
-            "model": name + (" (chosen)" if row["selected"] else ""),
-            "bits per sample": row["bits_per_step"],
-            "against": run.scores["reference"],
-            "difference, nats": row["difference"] and row["difference"]["value"],
-            "seconds": row["seconds"],
+            "model": name + (" (chosen)" if row.selected else ""),
+            "bits per sample": row.bits_per_step,
+            "against": run.scores.reference,
+            "difference, nats": row.difference and row.difference.value,
+            "seconds": row.seconds,
             "peak MB": row.get("peak_memory_mb"),
         }
         for name, row in rows_of(run).items()

@@ -20,19 +20,18 @@ def main() -> None:
             data, model=model, order=order, emission=args.emission, valid=0.08, test=0.2
         )
         for name, row in rows_of(run).items():
-            if model == "auto" or row["family"] == "autoregressive":
+            if model == "auto" or row.family == "autoregressive":
                 rows.append(
                     {
-                        "model": name
-                        + (" (chosen)" if row["selected"] and model == "auto" else ""),
-                        "nats per step": row["nats_per_step"],
-                        "validation": row["valid_nats_per_step"],
-                        "seconds": row["seconds"],
-                        "peak MB": row.get("peak_memory_mb"),
+                        "model": name + (" (chosen)" if row.selected and model == "auto" else ""),
+                        "nats per step": row.nats_per_step,
+                        "validation": row.validation_nats_per_step,
+                        "seconds": row.seconds,
+                        "peak MB": row.peak_memory_mb,
                     }
                 )
         if model == "auto":
-            against = run.scores["comparisons"]["latent"]
+            against = run.scores.comparisons.latent
             rows.append({"model": f"whole fit ({order})", "seconds": seconds})
     finish(args, "Santa Fe laser, last 20 %", rows)
     print(against)

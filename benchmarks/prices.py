@@ -26,22 +26,22 @@ def main() -> None:
         run, seconds = Timed(args, index.split()[0].lower()).fit(data, valid=0.1, test=0.2)
         found = rows_of(run)
         # A price's density is its return's times 100 / price: back to nats per day of returns.
-        test_days = run.scores["data"]["steps"]["test"]
+        test_days = run.scores.data.steps["test"]
         offset = 0.0 if args.column == "returns" else -np.log(price[-test_days:] / 100).mean()
         for name, row in found.items():
             rows.append(
                 {
                     "index": index,
-                    "model": name + (" (chosen)" if row["selected"] else ""),
-                    "nats per day": row["nats_per_step"] + offset,
-                    "against": run.scores["reference"],
-                    "difference": row["difference"] and row["difference"]["value"],
-                    "95 % interval": row["difference"]
-                    and " … ".join(f"{x:+.4f}" for x in row["difference"]["interval"]),
-                    "chosen is ahead by": row["to_best"] and row["to_best"]["value"],
-                    "its interval": row["to_best"]
-                    and " … ".join(f"{x:+.4f}" for x in row["to_best"]["interval"]),
-                    "seconds": row["seconds"],
+                    "model": name + (" (chosen)" if row.selected else ""),
+                    "nats per day": row.nats_per_step + offset,
+                    "against": run.scores.reference,
+                    "difference": row.difference and row.difference.value,
+                    "95 % interval": row.difference
+                    and " … ".join(f"{x:+.4f}" for x in row.difference.interval),
+                    "chosen is ahead by": row.to_best and row.to_best.value,
+                    "its interval": row.to_best
+                    and " … ".join(f"{x:+.4f}" for x in row.to_best.interval),
+                    "seconds": row.seconds,
                     "peak MB": row.get("peak_memory_mb"),
                 }
             )

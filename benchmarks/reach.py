@@ -73,9 +73,9 @@ def same_bits(cell: str, case: str) -> bool:
     for every in (1, 10**9):
         one = trainer(cell, case, 4)
         one.settings = one.settings.model_copy(update={"valid_every": 2})
-        one.reach()  # makes the watch
-        assert one.watch is not None
-        one.watch.every = every
+        one.reach()  # makes the monitor
+        assert one.monitor is not None
+        one.monitor.every = every
         one.run()
         ends.append([*one.parameters, torch.get_rng_state()])
     return all(torch.equal(a, b) for a, b in zip(*ends, strict=True))

@@ -26,10 +26,10 @@ def main() -> None:
     )  # fmt: skip
     rows = [
         {
-            "model": name + (" (chosen)" if row["selected"] else ""),
-            "nats per character": row["nats_per_step"],
-            "bits per character": row["bits_per_character"],
-            "seconds": row["seconds"],
+            "model": name + (" (chosen)" if row.selected else ""),
+            "nats per character": row.nats_per_step,
+            "bits per character": row.bits_per_character,
+            "seconds": row.seconds,
             "peak MB": row.get("peak_memory_mb"),
         }
         for name, row in rows_of(run).items()

@@ -1,13 +1,15 @@
-"""Moments and durations read the same everywhere."""
+"""Numbers, intervals, moments and durations read the same everywhere."""
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
 import pytest
 
-from throughtime.wording import duration, measured, stamp, stamps
+from throughtime.wording import decimals, duration, estimate, fixed, measured, stamp, stamps
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,41 @@ def test_durations(seconds: float, said: str) -> None:
 )
 def test_measurements(seconds: float, said: str) -> None:
     assert measured(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (fixed(-0.0004, 3), "0.000"),
+        (fixed(0.0004, 3, True), "0.000"),
+        (fixed(-1234.5, 1), "−1,234.5"),
+        (fixed(0.25, 2, True), "+0.25"),
+        (fixed(-2.5e15, 0), "−2.5e+15"),
+        (fixed(None, 2), "–"),
+        (fixed(math.nan, 2), "–"),
+        (fixed(math.inf, 2), "–"),
+    ],
+)
+def test_numbers(said: str, expected: str) -> None:
+    assert said == expected
+
+
+def test_intervals_show_two_digits_of_their_width() -> None:
+    assert decimals([(-0.5, 0.5), (0.1, 0.112)]) == 3
+    assert decimals([(0.1, 0.1012), (0.0, 3.0)]) == 4
+    assert decimals([(0.0, 1e-9)]) == 6
+    assert (decimals([]), decimals([(1.0, 1.0)], 4)) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((0.161, (0.14, 0.182)), "0.161 nats (95 % interval 0.140 to 0.182)"),
+        ((-0.2, (-0.25, 0.01), True), "−0.200 nats (95 % interval −0.250 to +0.010)"),
+        ((0.01, (0.0095, 0.0101)), "0.01000 nats (95 % interval 0.00950 to 0.01010)"),
+        ((0.1, None, True), "+0.100 nats (too few data for an interval)"),
+    ],
+)
+def test_an_estimate_with_its_interval(given: tuple[Any, ...], expected: str) -> None:
+    value, interval, *sign = given
+    assert estimate(value, interval, "nats", *sign) == expected

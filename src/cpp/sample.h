@@ -167,7 +167,7 @@ struct Sampling : Packed<T, C> {
       memcpy(x, from, size_t(count) * sizeof(T));
       return x + count;
     }
-    // See throughtime/models/encoding.py.
+    // See throughtime/models/encoders.py.
     T* shown(T* x, const T* previous, bool start) const {
       const idx D = s.columns;
       for (idx d = 0; d < D; d++) {

@@ -1,12 +1,46 @@
-"""Moments and durations as people and JSON read them."""
+"""Numbers, intervals, moments and durations as people read them; moments as JSON has them, too."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"  # where there is no number
+
+
+def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
+    """A number with so many decimals, a true minus sign and thousands apart; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if abs(value) >= 1e15:
+        return f"{value:.3g}".replace("-", MINUS)
+    text = f"{value:{'+' if sign else ''},.{decimals}f}"
+    if not any(digit in text for digit in "123456789"):  # no "-0.00"
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def decimals(intervals: Iterable[tuple[float, float]], otherwise: int = 3) -> int:
+    """Decimals with which every interval shows two digits of its width: between 3 and 6."""
+    width = min((high - low for low, high in intervals if high > low), default=0.0)
+    return min(6, max(3, 1 - math.floor(math.log10(width)))) if width > 0 else otherwise
+
+
+def estimate(
+    value: float, interval: tuple[float, float] | None, unit: str, sign: bool = False
+) -> str:
+    """`0.161 nats per day (95 % interval 0.140 to 0.182)`; with `sign`, `+0.161 …`."""
+    if interval is None:
+        return f"{fixed(value, 3, sign)} {unit} (too few data for an interval)"
+    places = decimals([interval])
+    low, high = (fixed(end, places, sign) for end in interval)
+    return f"{fixed(value, places, sign)} {unit} (95 % interval {low} to {high})"
 
 
 def stamp(moment: object) -> str | float:

@@ -401,7 +401,7 @@ def test_fit_trains_inside_a_budget(here, capsys):
     words = "fit prices.csv --bptt memory=2MB --steps 3 --hidden 4 --model gru -o two --json"
     main(words.split(" "))
     found = json.loads(capsys.readouterr().out)
-    ours = {row["name"]: row["nats_per_step"] for row in run.scores["models"]}
+    ours = {row.name: row.nats_per_step for row in run.scores.models}
     assert {row["name"]: row["nats_per_step"] for row in found["models"]} == ours
 
 

@@ -89,7 +89,7 @@ def test_missing_values_are_kept_as_gaps_unless_a_part_has_no_others(fails: Fail
     values = walk(100).astype(str).astype(object)
     values[20:30] = ""
     run = tt.fit(prices(values), model="gru", steps=2, hidden=4, out="run")
-    notes = run.scores["data"]["notes"]
+    notes = run.scores.data.notes
     assert (
         "10 of 100 values of 'price' are missing; they are kept as gaps: not scored, models "
         in (notes[-1])
@@ -183,13 +183,13 @@ def test_ten_thousand_short_sequences() -> None:
     words = (WORDS.split() * 1000)[:10_000]
     Path("many.txt").write_text("".join(f"{w}{i % 7}\n" for i, w in enumerate(words)))
     run = tt.fit("many.txt", lines=True, model="ar", order=2, out="run")
-    assert run.scores["data"]["sequences"] == 10_000
+    assert run.scores.data.sequences == 10_000
     assert len(run.score("many.txt").log_prob) == 10_000
 
 
 def test_one_short_sequence() -> None:
     run = tt.fit(prices(walk(30)), model="gru", steps=2, hidden=4, out="run")
-    assert run.scores["models"][-1]["difference"] is None or run.best.name
+    assert run.scores.models[-1].difference is None or run.best.name
     assert run.forecast(2, num_paths=10).to_json()["series"][0]["times"] == [
         "2020-01-31",
         "2020-02-01",

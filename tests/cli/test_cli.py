@@ -61,7 +61,7 @@ def test_fit_prints_a_table_that_fits_80_columns(small_runs: SmallRuns, capsys: 
     assert max(map(len, lines[:-1])) <= 80
     heads = " ".join(" ".join(lines[:2]).split())
     assert heads == "against random walk model nats per day [95 % interval] time"
-    names = [row["name"] for row in tt.load(run).scores["models"]]
+    names = [row.name for row in tt.load(run).scores.models]
     shown = [re.sub(r"^[▸ ]+", "", line).split("  ")[0] for line in lines[2 : 2 + len(names)]]
     assert sorted(shown) == sorted(names)
     assert sum(line.startswith("▸") for line in lines) == 1
@@ -78,16 +78,16 @@ def test_fit_says_what_it_reads_and_does(capsys: Capture) -> None:
     assert lines[:6] == [
         "reading prices.csv",
         "prices.csv: 100 days of price from 2020-01-01 to 2020-04-09",
-        "  80 to learn, 10 to choose, 10 to judge",
+        "  80 for training, 10 for validation, 10 for test",
         "  note: time is the column 'date'",
         "  note: value is the column 'price'",
         "  note: time runs from 2020-01-01 to 2020-04-09, one row per day",
     ]
-    end = lines.index("judging 4 models on the test data")
+    end = lines.index("testing 4 models on the test data")
     fitted = re.compile(r"[a-z ]{22} \d+\.\d{4} nats per day on validation, \d+\.?\d* s")
     assert all(fitted.fullmatch(line) for line in lines[6:end])
-    assert all(line.startswith("judging: ") for line in lines[end + 1 :])
-    assert lines[-3:] == ["judging: forecasts", "judging: gradient", "judging: samples"]
+    assert all(line.startswith("testing: ") for line in lines[end + 1 :])
+    assert lines[-3:] == ["testing: forecasts", "testing: gradient", "testing: samples"]
     main(["fit", "prices.csv", "--model", "gru", "--steps", "4", "--hidden", "4"])
     assert capsys.readouterr().err.splitlines()[-1] == (
         "runs/prices holds this run already; give another folder to fit it again"
@@ -118,8 +118,8 @@ def test_fit_json(ask: Any, small_runs: SmallRuns) -> None:
     assert fields(found) == documented("fit")
     scores = tt.load(run).scores
     assert found["run"] == str(run)
-    assert found["best"] == scores["best"]
-    assert [m["name"] for m in found["models"]] == [m["name"] for m in scores["models"]]
+    assert found["best"] == scores.best
+    assert [m["name"] for m in found["models"]] == [m.name for m in scores.models]
     assert {m["family"] for m in found["models"]} >= {"reference", "autoregressive", "latent"}
     compared = [m for m in found["models"] if m["interval"]]
     assert all(m["interval"][0] <= m["difference"] <= m["interval"][1] for m in compared)
@@ -128,7 +128,7 @@ def test_fit_json(ask: Any, small_runs: SmallRuns) -> None:
 def test_the_name_of_the_data(ask: Any) -> None:
     write_series(Path("prices.csv"), walk(100))
     ask("fit", "prices.csv", "--name", "Tulips", "--model", "gru", "--steps", 2, "--hidden", 2)
-    assert tt.load("runs/prices").scores["data"]["source"] == "Tulips"
+    assert tt.load("runs/prices").scores.data.source == "Tulips"
     assert "Tulips" in Path("runs/prices/report.html").read_text()
 
 
@@ -324,7 +324,7 @@ def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     shown = {field for field in fields(found) if not field.startswith(named)}
     assert shown == documented("gradients")
     assert found["run"] == str(run)
-    assert found["k2"] == int(tt.load(run).scores["gradients"]["k2"])
+    assert found["k2"] == tt.load(run).scores.gradients.k2
     lines = said(capsys, "gradients", run)
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith(f"{found['model']}: its gradient over {found['steps']} days")
@@ -339,8 +339,8 @@ def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
 def test_gradients_that_cannot_be_shown(fails: Fails, small_runs: SmallRuns) -> None:
     closed, run = small_runs("sales"), small_runs("text")
     assert fails("gradients", closed).startswith(f"{closed} has no recurrent network; its ")
-    longest = tt.load(run).scores["data"]["steps"]
-    far = longest["train"] + longest["valid"]
+    longest = tt.load(run).scores.data.steps
+    far = longest["train"] + longest["validation"]
     assert fails("gradients", run, "--max-lag", "9999", code=2) == (
         f"--max-lag 9999: from 1 to {far - 1}; the longest sequence has {far} steps"
     )

@@ -1,4 +1,4 @@
-"""The volatility models of `arch` as peers: exact likelihoods, published figures."""
+"""The volatility models of `arch` as baselines: exact likelihoods, published figures."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_published_figures(shared_data: Path, index: str) -> None:
     values = torch.from_numpy(100 * np.diff(np.log(prices)))
     _, valid, test = Sequences.of([values]).split(valid=0.1, test=0.2)
     assert test.steps == 1006
-    found = {peer.name: peer for peer in arch_baselines.peers(valid, test, Transforms())}
+    found = {one.name: one for one in arch_baselines.baselines(valid, test, Transforms())}
     assert list(found) == [*PUBLISHED[index], "egarch(1,1)-skew-t"]
     # EGARCH sees the sign as GJR does, and comes close to it.
     assert found["egarch(1,1)-skew-t"].test.nats_per_step < PUBLISHED[index]["garch(1,1)-t"]
     for name, nats in PUBLISHED[index].items():
         assert found[name].test.nats_per_step == pytest.approx(nats, abs=0.0015)
-        assert found[name].family == "peer"
-        assert found[name].valid > 0.8
+        assert found[name].family == "baseline"
+        assert found[name].validation > 0.8
 
 
 def test_prices_through_transforms_have_the_likelihood_of_their_returns() -> None:
@@ -64,8 +64,8 @@ def test_prices_through_transforms_have_the_likelihood_of_their_returns() -> Non
     for start, stop in zip(starts, (starts[1], len(prices)), strict=True):
         cut = plain._window(torch.tensor([0]), torch.tensor([start - 1]), torch.tensor([stop - 1]))
         by_hand.append(cut)
-    found = arch_baselines.peers(valid, test, chain, ("garch(1,1)-t",))[0]
-    other = arch_baselines.peers(by_hand[0], by_hand[1], Transforms(), ("garch(1,1)-t",))[0]
+    found = arch_baselines.baselines(valid, test, chain, ("garch(1,1)-t",))[0]
+    other = arch_baselines.baselines(by_hand[0], by_hand[1], Transforms(), ("garch(1,1)-t",))[0]
     mine = found.test.log_prob[test.scored()]
     theirs = other.test.log_prob[by_hand[1].scored()]
     # d log(p) / d p = 1 / p
@@ -83,12 +83,12 @@ def test_the_test_span_changes_nothing_that_was_fitted() -> None:
     found = []
     for path in (values, changed):
         _, valid, test = Sequences.of([torch.from_numpy(path)]).split()
-        found.append(arch_baselines.peers(valid, test, Transforms(), ("arch(5)-t",))[0])
+        found.append(arch_baselines.baselines(valid, test, Transforms(), ("arch(5)-t",))[0])
     assert torch.equal(found[0].test.log_prob[:-1], found[1].test.log_prob[:-1])
-    assert found[0].valid == found[1].valid
+    assert found[0].validation == found[1].validation
 
 
-def test_data_that_peers_do_not_suit_have_none() -> None:
+def test_data_that_baselines_do_not_suit_have_none() -> None:
     path = torch.from_numpy(ar_path(1000, 0.2, 0))
     gap = path.clone()
     gap[500] = torch.nan
@@ -104,11 +104,11 @@ def test_data_that_peers_do_not_suit_have_none() -> None:
     ]
     for raw in cases:
         _, valid, test = raw.split(by="time")
-        assert arch_baselines.peers(valid, test, Transforms()) == []
+        assert arch_baselines.baselines(valid, test, Transforms()) == []
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "arch", None)
     raw = Sequences.of([torch.zeros(10)])
     with pytest.raises(MissingExtra, match=r"throughtime\[arch\]"):
-        arch_baselines.peers(raw, raw, Transforms())
+        arch_baselines.baselines(raw, raw, Transforms())

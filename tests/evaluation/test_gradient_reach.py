@@ -21,6 +21,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.errors import NonFiniteError, RunError, SettingError
 from throughtime.evaluation import gradient_reach
+from throughtime.evaluation.results import GradientRecord
 from throughtime.predict.fitted import FittedModel
 from throughtime.report.picture import gradient
 from throughtime.runs.assessment import best_network
@@ -142,9 +143,6 @@ def test_what_has_been_learned_is_not_called_nothing() -> None:
         found = gradient_reach.examine(one, noise, learned)
         assert (found.verdict.name == "nothing to learn") != learned
         assert found.examination.sign_flip_p is not None
-    assert gradient_reach.has_learned({"difference": {"interval": [-0.3, -0.1]}})
-    for unsure in ({"interval": [-0.3, 0.1]}, {"interval": None}, None):
-        assert not gradient_reach.has_learned({"difference": unsure})
 
 
 def test_the_network_is_the_chosen_one_or_the_best() -> None:
@@ -160,9 +158,9 @@ def test_the_network_is_the_chosen_one_or_the_best() -> None:
 
 def test_fit_examines_the_network_and_the_run_examines_it_anew(small_runs: SmallRuns) -> None:
     run = tt.load(small_runs("series"))
-    kept = run.scores["gradients"]
-    latent = {row["name"] for row in run.scores["models"] if row["family"] == "latent"}
-    assert kept["model"] in latent
+    assert run.scores.gradients is not None
+    kept = run.scores.gradients.to_json()
+    assert kept["model"] in {row.name for row in run.scores.models if row.family == "latent"}
     assert run.gradients().to_json() == kept
     again = run.gradients(max_lag=kept["max_lag"]).to_json()
     assert again["rows"] == kept["rows"]
@@ -171,7 +169,7 @@ def test_fit_examines_the_network_and_the_run_examines_it_anew(small_runs: Small
     assert len(run.gradients(max_lag=5).examination.ledger.norms) == 6
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "How far back the gradient reaches" in page
-    assert f"The gradient that {kept['model']} learns from" in page
+    assert f"The gradient that {kept['model']} is trained by" in page
 
 
 def test_a_gradient_that_is_not_finite_does_not_end_a_fit(
@@ -187,7 +185,7 @@ def test_a_gradient_that_is_not_finite_does_not_end_a_fit(
         tmp_path / "prices.csv", value="price", model="gru", steps=2, hidden=2,
         out=tmp_path / "run", on_event=events.append,
     )  # fmt: skip
-    assert run.scores["gradients"] is None
+    assert run.scores.gradients is None
     note = {"event": "note", "model": "gru", "message": "the gradient explodes"}
     assert note in events
     assert "the gradient explodes" in (tmp_path / "run" / "report.html").read_text()
@@ -195,7 +193,7 @@ def test_a_gradient_that_is_not_finite_does_not_end_a_fit(
 
 def test_a_run_without_a_network_says_what_it_sees(small_runs: SmallRuns) -> None:
     run = tt.load(small_runs("sales"))
-    assert run.scores["gradients"] is None
+    assert run.scores.gradients is None
     if run.best.name != "ar(1)":
         pytest.fail(f"the run of sales chose {run.best.name}")
     with pytest.raises(
@@ -213,15 +211,15 @@ def test_a_run_whose_network_is_gone_says_so(small_runs: SmallRuns, tmp_path: Pa
 # ---------------------------------------------------------------------------------- the picture
 
 
-def drawn(found: dict[str, Any]) -> list[str]:
+def drawn(found: GradientRecord) -> list[str]:
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(gradient(found))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
-def examination(decay: float = 0.95, cut: int | None = 80, **more: Any) -> dict[str, Any]:
+def examination(decay: float = 0.95, cut: int | None = 80, **more: Any) -> GradientRecord:
     found = report_runs.gradients(decay, cut, 200)
-    return found | {"step": "business day", "rows": 1} | more
+    return found.model_copy(update={"step": "business day"} | more)
 
 
 def test_the_picture_fits_80_columns_and_adds_up() -> None:
@@ -231,13 +229,13 @@ def test_the_picture_fits_80_columns_and_adds_up() -> None:
     rows = [re.search(r"^ +([\d–]+) .* ([\d.]+) % +([\d.]+) %$", line) for line in lines]
     known = [row.groups() for row in rows if row]
     assert [row[0] for row in known][-3:] == ["64–79", "80–127", "128–200"]
-    assert sum(float(row[1]) for row in known) == pytest.approx(100 * found["share"][-1], abs=0.6)
+    assert sum(float(row[1]) for row in known) == pytest.approx(100 * found.share[-1], abs=0.6)
     cut = next(i for i, line in enumerate(lines) if "truncated at 80 business days" in line)
     assert lines[cut - 1].split()[0] == "64–79"
     assert lines[cut + 1].split()[0] == "80–127"
-    assert f"{100 * found['beyond']:.1f} % of the gradient lies beyond" in lines[cut]
-    reach = found["reach"]
-    assert f"50 % within {reach['0.5']}, 90 % within {reach['0.9']}" in " ".join(lines)
+    assert f"{100 * found.beyond:.1f} % of the gradient lies beyond" in lines[cut]
+    reach = found.reach
+    assert f"50 % within {reach[0.5]}, 90 % within {reach[0.9]}" in " ".join(lines)
     assert lines[-2].startswith("healthy: The gradient reaches")
 
 
@@ -255,7 +253,7 @@ def test_bars_are_logarithmic() -> None:
 
 
 def test_what_is_not_known_is_said() -> None:
-    reach = {"0.5": 90, "0.9": None, "0.95": None, "0.99": None}
+    reach = {0.5: 90, 0.9: None, 0.95: None, 0.99: None}
     lines = " ".join(drawn(examination(cut=None, reach=reach)))
     assert "truncated" not in lines
     assert "50 % within 90; 90 %, 95 %, 99 % beyond 200" in lines

@@ -25,6 +25,7 @@ from throughtime.cli import main
 from throughtime.errors import BackendError
 from throughtime.kernels import native
 from throughtime.kernels.cells import CELLS
+from throughtime.kernels.native import STRUCTS
 
 REMEDY = (
     "install a C++ compiler (such as g++), then "
@@ -69,9 +70,9 @@ def test_without_the_library_auto_is_torch_and_a_named_backend_raises(no_library
 
 
 class Longer(ctypes.Structure):
-    """A mirror of `tt_head` with a field too many."""
+    """A mirror of `tt_stream` with a field too many."""
 
-    _fields_ = (*native.Head._fields_, ("more", ctypes.c_int64))
+    _fields_ = (*native.Stream._fields_, ("more", ctypes.c_int64))
 
 
 @pytest.mark.skipif(not native.available(), reason="the library was not built here")
@@ -79,14 +80,14 @@ class Longer(ctypes.Structure):
 def test_a_library_of_other_sources_is_refused(
     different: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = ctypes.sizeof(native.Head)
+    size = ctypes.sizeof(native.Stream)
     if different == "struct":
-        monkeypatch.setitem(native.STRUCTS, "tt_head", Longer)
-        expected = f"(tt_head has {size} bytes in it, {size + 8} here)"
+        monkeypatch.setitem(native.STRUCTS, "tt_stream", Longer)
+        expected = f"tt_stream of {size} bytes instead of {size + 8}"
     else:
         odd = dataclasses.replace(CELLS["gru"], gates=("r", "z"))
         monkeypatch.setitem(CELLS, "gru", odd)
-        expected = "(gru has 3 gates in it, 2 here)"
+        expected = "gru of 3 gates instead of 2"
     try:
         native.load()
         assert native.problem().startswith("backend 'cpu' was built from another version")
@@ -94,6 +95,22 @@ def test_a_library_of_other_sources_is_refused(
         assert not native.available()
         with pytest.raises(BackendError, match="from another version of the sources"):
             tt.GRU(2, 3, backend="cpu")
+    finally:
+        monkeypatch.undo()
+        native.load()
+    assert native.available()
+
+
+@pytest.mark.skipif(not native.available(), reason="the library was not built here")
+def test_mirrors_that_come_later_are_compared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from throughtime.models.native import cross_entropy, sampler  # register theirs
+
+    assert {cross_entropy.__name__, sampler.__name__} < {s.__module__ for s in STRUCTS.values()}
+    assert set(STRUCTS) == {"tt_sequence", "tt_stream", "tt_head", "tt_sampler"}
+    monkeypatch.setitem(STRUCTS, "tt_stream", native.Stream)  # put back afterwards
+    try:
+        native.mirrors("tt_stream")(Longer)
+        assert not native.available()
     finally:
         monkeypatch.undo()
         native.load()

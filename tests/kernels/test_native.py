@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.close import gradient_names, output_names
 from support.native_cases import (
     IN_TORCH,
     KINDS,
@@ -45,8 +46,8 @@ def results(case: Case, backend: str) -> tuple[list[Tensor], list[Tensor]]:
 @given(case=cases())
 def test_values_and_gradients_equal_the_reference(case: Case) -> None:
     found, expected = results(case, "cpu"), results(case, "reference")
-    same(found[0], expected[0])
-    same(found[1], expected[1])
+    same(found[0], expected[0], output_names(found[0]))
+    same(found[1], expected[1], case.gradient_names())
 
 
 @examples(150)
@@ -99,10 +100,10 @@ def test_packed_sequences(
     state = random_state(ours, len(lengths)) if given_state else None
     inputs = [x, *states.leaves(state)]
     outputs = flat(ours(packed, state)), flat(theirs(packed, state))
-    same(*outputs)
+    same(*outputs, output_names(outputs[0]))
     wanted = [*inputs, *ours.parameters()], [*inputs, *theirs.parameters()]
     first = gradients(outputs[0], wanted[0], keep=True)
-    same(first, gradients(outputs[1], wanted[1]))
+    same(first, gradients(outputs[1], wanted[1]), gradient_names(inputs, ours))
     found, expected = ours(packed, state)[0], theirs(packed, state)[0]
     assert isinstance(found, PackedSequence)
     assert torch.equal(found.batch_sizes, expected.batch_sizes)

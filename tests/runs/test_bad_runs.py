@@ -42,7 +42,7 @@ def test_folders_that_hold_something_else(
     )
     with open("names.txt", "a") as file:
         file.write("zoe\n")
-    source = tt.load("run").scores["data"]["source"]
+    source = tt.load("run").scores.data.source
     assert fails(*again) == f"run holds a run on other data ({source}){other}"
     Path("work").mkdir()
     Path("work/notes.txt").write_text("mine")

@@ -23,7 +23,7 @@ PRICES = torch.from_numpy(walk(120))
 
 
 def nats(run: tt.Run) -> dict[str, Any]:
-    return {row["name"]: row["nats_per_step"] for row in run.scores["models"]}
+    return {row.name: row.nats_per_step for row in run.scores.models}
 
 
 def test_nothing_is_written_and_everything_is_there() -> None:

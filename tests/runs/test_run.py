@@ -45,7 +45,7 @@ def test_what_a_run_is_made_of(small_runs: SmallRuns, kind: str) -> None:
     run = tt.load(folder)
     assert isinstance(run, tt.Run)
     assert run.folder == folder
-    assert run.best.name in {row["name"] for row in run.scores["models"]}
+    assert run.best.name in {row.name for row in run.scores.models}
     assert run.verdict.endswith(".")
 
 
@@ -87,9 +87,8 @@ def test_text_of_bytes_is_scored_per_character(small_runs: SmallRuns) -> None:
 
 def test_progress_is_told(small_runs: SmallRuns) -> None:
     run, told = tt.load(small_runs("series")), []
-    model = next(row for row in run.scores["models"] if row["selected"])
     run.score(small_runs.folder / "prices.csv", on_progress=lambda *now: told.append(now))
-    if model["family"] == "latent":
+    if run.scores[run.best.name].family == "latent":
         assert told[-1][:2] == (150, 150)
     told.clear()
     run.forecast(4, num_paths=5, on_progress=lambda *now: told.append(now))
@@ -199,7 +198,7 @@ def test_other_kinds_of_data() -> None:
 
     frame = pl.DataFrame({"ds": days(60), "y": walk(60)})
     run = tt.fit(frame, model="gru", out="frame", **QUICK)
-    assert run.scores["data"]["source"] == "dataframe"
+    assert run.scores.data.source == "dataframe"
     assert int(run.score(frame).steps.sum()) == 60
     rolls = tt.Sequences.of([torch.randint(0, 2, (30, 3)).double() for _ in range(6)])
     parts = (rolls[:4], rolls[4:5], rolls[5:])
@@ -213,10 +212,10 @@ def test_gaps_everywhere_leave_what_needs_no_neighbours() -> None:
     values = [price if i % 2 else "" for i, price in enumerate(walk(120))]
     write_series(Path("weekly.csv"), values)
     run = tt.fit("weekly.csv", **QUICK)
-    names = {row["name"]: row for row in run.scores["models"]}
+    names = {row.name: row for row in run.scores.models}
     assert {"constant", "ar(0)", "gru"} <= set(names)
     assert "random walk" not in names
-    assert all(row["nats_per_step"] is not None for row in names.values())
+    assert all(row.nats_per_step is not None for row in names.values())
 
 
 def test_answers_at_the_end_of_long_covariates() -> None:
@@ -235,8 +234,7 @@ def test_answers_at_the_end_of_long_covariates() -> None:
         covariates=shown.flatten(0, 1),
     )
     run = tt.fit((whole[:40], whole[40:50], whole[50:]), model="gru", out="answers", **QUICK)
-    gru = next(row for row in run.scores["models"] if row["name"] == "gru")
-    assert gru["nats_per_step"] is not None
+    assert run.scores["gru"].nats_per_step is not None
     assert candidates.latent_candidates(
         views.View(views.unfitted(), tt.emissions.Normal()), whole[:40], whole[40:50],
         RunSettings(data=DataSettings(source="x")),

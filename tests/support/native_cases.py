@@ -131,6 +131,14 @@ class Case:
     def leaves(self) -> list[Tensor]:
         return [self.x, *states.leaves(self.state), *self.weights, *states.leaves(self.initial)]
 
+    def gradient_names(self) -> list[str]:
+        """Of the gradients of `leaves`."""
+        kinds = ("w_ih", "w_hh", "b_ih", "b_hh")[: self.spec.weights_per_layer]
+        weights = [f"{kinds[i % len(kinds)]} {i // len(kinds)}" for i in range(len(self.weights))]
+        parts = CELLS[self.spec.kind].parts
+        restarts = [f"{part}_restart" for part in parts] if self.initial is not None else []
+        return [f"d {name}" for name in ("x", *(f"{part}0" for part in parts), *weights, *restarts)]
+
 
 _LAYOUTS = ("plain", "transposed", "every second", "expanded in time", "expanded in batch", "rows")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import throughtime as tt
+from support.close import assert_same
 from throughtime import emissions
 from throughtime.emissions import Emission
 from throughtime.layers import LAYERS
@@ -68,4 +69,4 @@ def both(made: Any, length: int, **options: Any) -> tuple[Tensor, Tensor]:
 
 def same(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
     assert found.dtype == expected.dtype
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+    assert_same([found], [expected], ["paths"], rtol=tolerance, atol=tolerance)

@@ -9,8 +9,13 @@ from torch import Tensor
 def clip(parameters: list[Tensor], limit: float) -> tuple[Tensor, bool]:
     """Scales the gradients down to a joint norm of at most `limit` (Pascanu et al. 2013).
 
-    Returns the norm before clipping and whether it was above the limit. Non-finite gradients are
-    left as they are, for the caller to skip.
+    Args:
+        parameters: whose ``.grad`` is scaled in place; those without one are passed over.
+        limit: of the norm over all of them.
+
+    Returns:
+        The norm before clipping, and whether it was above the limit. Gradients that are not finite
+        are left as they are, for the caller to skip.
     """
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     clipped = bool(norm > limit) and bool(torch.isfinite(norm))

@@ -28,10 +28,15 @@ class Move:
 
 
 def moves(blocks: int, slots: int) -> Iterator[Move]:
-    """The plan with the fewest advances for so many blocks and at most `slots` kept states.
+    """The plan with the fewest advances.
 
-    The state before the first block is kept from the beginning and takes one slot.
-    Raises SettingError where there is no block or no slot.
+    Args:
+        blocks: N, of the chain.
+        slots: c, states that are kept at once, at most; the one before the first block is kept from
+            the beginning and takes one.
+
+    Raises:
+        SettingError: where there is no block or no slot.
     """
     if blocks < 1 or slots < 1:
         raise SettingError(f"blocks={blocks}, slots={slots}: each is at least 1")
@@ -52,20 +57,20 @@ def moves(blocks: int, slots: int) -> Iterator[Move]:
 def advances(blocks: int, slots: int) -> int:
     """How many blocks are run without a graph in the best plan: r N - C(c + r, r - 1)."""
     r = _repetitions(blocks, slots)
-    return r * blocks - _reach(slots + 1, r - 1)
+    return r * blocks - _longest(slots + 1, r - 1)
 
 
-def _reach(slots: int, r: int) -> int:
+def _longest(slots: int, r: int) -> int:
     """The longest chain whose blocks are each advanced over at most r times."""
     return comb(slots + r, slots) if r >= 0 else 0
 
 
 def _repetitions(blocks: int, slots: int) -> int:
     """The least r with which a chain can be differentiated."""
-    r, reach = 0, 1
-    while reach < blocks:
+    r, longest = 0, 1
+    while longest < blocks:
         r += 1
-        reach = reach * (slots + r) // r
+        longest = longest * (slots + r) // r
     return r
 
 
@@ -76,4 +81,4 @@ def _stride(blocks: int, slots: int) -> int:
     with r and one slot less, and none with fewer.
     """
     r = _repetitions(blocks, slots)
-    return min(_reach(slots, r - 1), blocks - _reach(slots - 1, r - 1))
+    return min(_longest(slots, r - 1), blocks - _longest(slots - 1, r - 1))

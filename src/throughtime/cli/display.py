@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from throughtime.wording import duration
+
+if TYPE_CHECKING:
+    from throughtime.evaluation.results import Difference, ModelScores, Scores
 
 _QUIET_SECONDS = 10.0  # between two lines about progress where nothing can be animated
 _BAR = 20
@@ -136,14 +140,14 @@ class FitDisplay:
         self.status = "choosing how to look at the data"
 
     def _on_history(self, event: dict[str, Any]) -> None:
-        told = "measuring how much of the past matters"
-        if self.stage != told:
-            self.stage = told
-            self._say_plainly(told)
-        self.status = f"{told}: {event['about']}"
+        stage = "measuring how much of the past matters"
+        if self.stage != stage:
+            self.stage = stage
+            self._say_plainly(stage)
+        self.status = f"{stage}: {event['about']}"
 
     def _on_uncertified(self, event: dict[str, Any]) -> None:
-        self._say(f"  how much of the past matters cannot be told: {event['why']}")
+        self._say(f"  how much of the past matters is not known: {event['why']}")
 
     def _on_finished(self, event: dict[str, Any]) -> None:
         self._say(f"{event['run']} holds this run already; give another folder to fit it again")
@@ -158,10 +162,10 @@ class FitDisplay:
     def _on_valid(self, event: dict[str, Any]) -> None:
         row = self.rows.setdefault(event["model"], {})
         news = {key: value for key, value in event.items() if (key, value) != ("reach", None)}
-        row.update(news, told=time.monotonic())
+        row.update(news, at=time.monotonic())
 
     def _on_step(self, event: dict[str, Any]) -> None:
-        # The second training of a network, on all that it may see: nothing is held out to judge it.
+        # The second training of a network, on all that it may see: nothing is held out.
         kept = {key: value for key, value in event.items() if key != "best"}
         self._on_valid(kept)
         self.status = f"fitting {event['model']} again, with the validation data"
@@ -181,11 +185,11 @@ class FitDisplay:
     def _on_evaluate(self, event: dict[str, Any]) -> None:
         if event["what"] in self.rows:
             self.evaluated += 1
-            self.status = f"judging {event['what']} ({self.evaluated} of {len(self.rows)})"
+            self.status = f"testing {event['what']} ({self.evaluated} of {len(self.rows)})"
             if self.evaluated == 1:
-                self._say_plainly(f"judging {len(self.rows)} models on the test data")
+                self._say_plainly(f"testing {len(self.rows)} models on the test data")
         else:
-            self.status = f"judging: {event['what']}"
+            self.status = f"testing: {event['what']}"
             stage = self.status.split(" of ")[0]
             if stage != self.stage:
                 self.stage = stage
@@ -218,7 +222,7 @@ class FitDisplay:
             return "", far, Spinner("dots"), "", duration(time.monotonic() - row["begun"])
         total, rate = row["steps"], max(row["rate"], 1e-9)
         # Between two reports the bar goes on at the speed of the last one.
-        done = min(total, row["step"] + rate * (time.monotonic() - row["told"]))
+        done = min(total, row["step"] + rate * (time.monotonic() - row["at"]))
         bar = ProgressBar(total=total, completed=done, width=_BAR)
         return number(valid, 4), far, bar, f"{rate:.1f}", duration((total - done) / rate)
 
@@ -236,37 +240,36 @@ def describe_data(data: dict[str, Any]) -> str:
     time_spans = data["time"]
     if time_spans and time_spans["train"] and time_spans["test"]:
         what += f" from {time_spans['train'][0]} to {time_spans['test'][1]}"
-    parts = f"{steps['train']:,} to learn, {steps['valid']:,} to choose, {steps['test']:,} to judge"
+    parts = ", ".join(
+        f"{steps[part]:,} for {name}"
+        for part, name in (("train", "training"), ("validation", "validation"), ("test", "test"))
+    )
     return f"{what}\n  {parts}"
 
 
-def comparison(scores: dict[str, Any]) -> Table:
+def comparison(scores: Scores) -> Table:
     """The models, best first, with the difference to the best simple reference; 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("model", no_wrap=True)
-    extra = {}
-    if scores["data"]["kind"] == "text":
-        extra = {"bits_per_character": "bits per\ncharacter", "perplexity": "perplexity"}
-    elif scores["data"]["kind"] == "sound":
-        extra = {"bits_per_step": "bits per\nsample"}
-    headings = [_stacked(scores["unit"], 12), *extra.values()]
-    if scores["reference"]:
-        headings.append(_stacked(f"against {scores['reference']}", 24) + "\n[95 % interval]")
+    extra: dict[str, Callable[[ModelScores], float | None]] = {}
+    if scores.data.kind == "text":
+        extra["bits per\ncharacter"] = lambda row: row.bits_per_character
+        extra["perplexity"] = lambda row: row.perplexity
+    elif scores.data.kind == "sound":
+        extra["bits per\nsample"] = lambda row: row.bits_per_step
+    headings = [_stacked(scores.unit, 12), *extra]
+    if scores.reference:
+        headings.append(_stacked(f"against {scores.reference}", 24) + "\n[95 % interval]")
     for heading in (*headings, "time"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
-    for row in sorted(scores["models"], key=_by_score):
-        cells = [number(row["nats_per_step"], 4), *(number(row.get(key), 3) for key in extra)]
-        if scores["reference"]:
-            cells.append(difference(row.get("difference")))
-        seconds = row.get("seconds")
-        name = ("▸ " if row["selected"] else "  ") + row["name"]
-        shown = [Text(cell) for cell in (name, *cells, duration(seconds) if seconds else "")]
-        table.add_row(*shown, style="bold" if row["selected"] else None)
+    for row in scores.ranked:
+        cells = [number(row.nats_per_step, 4), *(number(of(row), 3) for of in extra.values())]
+        if scores.reference:
+            cells.append(difference(row.difference))
+        name = ("▸ " if row.selected else "  ") + row.name
+        cells.append(duration(row.seconds) if row.seconds else "")
+        table.add_row(*map(Text, (name, *cells)), style="bold" if row.selected else None)
     return table
-
-
-def _by_score(row: dict[str, Any]) -> float:
-    return math.inf if row["nats_per_step"] is None else row["nats_per_step"]
 
 
 def _stacked(heading: str, width: int) -> str:
@@ -278,14 +281,14 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def difference(found: dict[str, Any] | None) -> str:
+def difference(found: Difference | None) -> str:
     """A difference and its interval: `-0.161 [-0.288, -0.061]`."""
-    if not found or found["value"] is None:
+    if found is None or found.value is None:
         return ""
-    if found["interval"] is None:
-        return f"{found['value']:+.3f} [too few data]"
-    low, high = found["interval"]
-    return f"{found['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    if found.interval is None:
+        return f"{found.value:+.3f} [too few data]"
+    low, high = found.interval
+    return f"{found.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def score_table(found: dict[str, Any], most_rows: int = 20) -> Table:

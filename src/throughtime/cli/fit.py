@@ -1,4 +1,4 @@
-"""The commands that learn from data: `fit` makes a run, `history` measures their memory."""
+"""The commands that fit to data: `fit` makes a run, `history` measures how much past they need."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def fit(
         Parameter(help="What text is made of.", group=_models),
     ] = "characters",
     valid: Annotated[
-        float, Parameter(help="Share of the data to choose by.", group=_running)
+        float, Parameter(help="Share of the data for validation.", group=_running)
     ] = 0.1,
     test: Annotated[
-        float, Parameter(help="Share to judge by, never seen before.", group=_running)
+        float, Parameter(help="Share to test on, never seen before.", group=_running)
     ] = 0.1,
     split: Annotated[
         Literal["auto", "time", "sequence", "spread"],
@@ -101,9 +101,10 @@ def fit(
 
         run = fit_models(
             data, model=model if from_ is None else load_trained(from_), order=order,
-            hidden=hidden, layers=layers, bptt=bptt, baselines=baselines, emission=emission, symbols=symbols, valid=valid, test=test, split=split,
-            time_limit=time_limit, steps=steps, seed=seed, name=name,
-            out=output or default_folder(data), on_event=display, **reading.options(),
+            hidden=hidden, layers=layers, bptt=bptt, baselines=baselines, emission=emission,
+            symbols=symbols, valid=valid, test=test, split=split, time_limit=time_limit,
+            steps=steps, seed=seed, name=name, out=output or default_folder(data),
+            on_event=display, **reading.options(),
         )  # fmt: skip
     if emit(_fitted(run), json_):
         return
@@ -117,18 +118,24 @@ def fit(
 def _fitted(run: Any) -> dict[str, Any]:
     """What fit --json prints."""
     models = []
-    for row in run.scores["models"]:
-        against = row["difference"] or {"value": None, "interval": None}
-        kept = {key: row[key] for key in ("name", "family", "parameters", "nats_per_step")}
-        more = {key: row.get(key) for key in ("bits_per_step", "bits_per_character", "seconds")}
+    fields = {
+        "name", "family", "parameters", "nats_per_step", "bits_per_step", "bits_per_character",
+        "seconds",
+    }  # fmt: skip
+    for row in run.scores.models:
+        against = row.difference
         models.append(
-            {**kept, "difference": against["value"], "interval": against["interval"], **more}
+            {
+                **row.model_dump(mode="json", include=fields),
+                "difference": None if against is None else against.value,
+                "interval": None if against is None else against.interval,
+            }
         )
     return {
         "run": str(run.folder),
         "best": run.best.name,
-        "reference": run.scores["reference"],
-        "unit": run.scores["unit"],
+        "reference": run.scores.reference,
+        "unit": run.scores.unit,
         "verdict": run.verdict,
         "report": str(run.folder / "report.html"),
         "models": models,

@@ -38,11 +38,11 @@ def gradients(
     with Working(err, "loading", quiet=json_) as working:
         from throughtime.runs.run import load_run
 
-        reach = load_run(run).gradients(max_lag=max_lag, on_progress=working).to_json()
-    if not emit({"run": str(run), **reach}, json_):
+        reach = load_run(run).gradients(max_lag=max_lag, on_progress=working)
+    if not emit({"run": str(run), **reach.to_json()}, json_):
         from throughtime.report.picture import gradient
 
-        out.print(gradient(reach), width=min(80, out.width))
+        out.print(gradient(reach.record()), width=min(80, out.width))
 
 
 @app.command(help_epilogue=epilogue("demo"))

@@ -21,13 +21,18 @@ PIECE = tuple[int, int, int]  # first step and end in `values`, and steps that c
 class Batch:
     """T steps of B lanes, time-major. ``batch[t0:t1]`` slices time; ``len(batch)`` is T.
 
-    `x` int64 [T, B] or float [T, B, D]: the targets X_t. `previous`, same shape: X_{t-1}, 0 where
-    there is none. `start` bool [T, B]: X_t is the first element of its sequence. `reset` bool
-    [T, B]: begin afresh before step t, the carried state belongs elsewhere (true at every start
-    and at every cut). `weight` float32 [T, B]: 1 scored, 0 padding, past or missing.
-    `covariates` [T, B, C] or None. `series` int64 [T, B] or None: index in the training set, -1
-    unknown. `index` int64 [T, B]: the step in ``sequences.values``, -1 padding. `initial` bool
-    [T, B] or None: X_t is an initial value, which is not differenced (None where no step is one).
+    Attributes:
+        x: the targets X_t, int64 ``[T, B]`` or float ``[T, B, D]``.
+        previous: X_{t-1}, of the same shape; 0 where there is none.
+        start: bool ``[T, B]``, X_t is the first element of its sequence.
+        reset: bool ``[T, B]``, the carried state belongs elsewhere and begins anew before step t
+            (true at every start and at every cut).
+        weight: float32 ``[T, B]``: 1 scored; 0 padding, past or missing.
+        covariates: ``[T, B, C]`` or None.
+        series: index in the training set, int64 ``[T, B]``, -1 unknown; or None.
+        index: the step in ``sequences.values``, int64 ``[T, B]``, -1 padding.
+        initial: bool ``[T, B]``, X_t is an initial value, which is not differenced; None where no
+            step is one.
     """
 
     x: Tensor
@@ -67,18 +72,23 @@ class Lanes:
     Every scored step is in exactly one lane, once. ``lanes[t0:t1]`` gathers a `Batch`;
     ``len(lanes)`` is the number of steps T of the longest lane.
 
-    Without a generator the packing depends on the data alone: whole sequences, the longest first,
-    each to the lane that is free first. With one, the order of sequences and the places of cuts
-    are drawn afresh; the inside of a sequence is never reordered. Sequences are cut only when
-    whole ones leave more than 2 % of the lanes empty, at most ``num_lanes`` times; or, if `segment`
-    asks for it, into pieces of at most `segment` scored steps and no further, in fewer lanes where
-    there are fewer pieces. A cut piece begins with
-    reset, without start, and with the true previous value. ``cut=False`` never cuts: what exact
-    scores need.
+    Sequences are cut only when whole ones leave more than 2 % of the lanes empty, at most
+    ``num_lanes`` times, or if `segment` asks for it. A cut piece begins with reset, without start,
+    and with the true previous value. The pass takes one int64 per step.
 
-    `past`: how many steps before the scored part are kept to condition on, with weight 0 (None:
-    all). Values are gathered as `dtype`, symbols stay int64. The pass takes one int64 per step.
-    Raises SettingError for sizes that make no sense.
+    Args:
+        sequences: to pack.
+        num_lanes: B, or fewer where there are fewer pieces.
+        segment: cut into pieces of at most so many scored steps.
+        generator: draws the order of sequences and the places of cuts; the inside of a sequence is
+            never reordered. Without one the packing depends on the data alone: the longest first,
+            each to the lane that is free first.
+        dtype: of values; symbols stay int64.
+        past: steps before the scored part that are kept to condition on, with weight 0; None: all.
+        cut: False never cuts, which exact scores need.
+
+    Raises:
+        SettingError: for sizes that make no sense.
     """
 
     def __init__(

@@ -15,9 +15,17 @@ INTEGER_KINDS = ("text", "symbols")  # values are int64 [total]; the others are 
 class Domain:
     """What the values of a `Sequences` are, and what one step of it is called.
 
-    `kind`: "text" (Unicode code points), "sound" (amplitudes in [-1, 1]), "real", and after
-    transforms also "symbols" (ids below `num_symbols`), "count" and "binary".
-    `sample_rate` is in Hz; `step` names one step: "day", "character", "sample", ...
+    Attributes:
+        kind: "text" (Unicode code points), "sound" (amplitudes in [-1, 1]), "real", and after
+            transforms also "symbols", "count" and "binary".
+        columns: names of the D columns of values.
+        num_symbols: of symbols, which are 0 … num_symbols - 1.
+        sample_rate: of sound, Hz.
+        step: what one step is called: "day", "character", "sample", …
+        covariate_columns: names of the C covariates.
+
+    Raises:
+        SettingError: for an unknown kind, and for symbols without their number.
     """
 
     kind: str

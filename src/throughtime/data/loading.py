@@ -24,7 +24,7 @@ def load(
     options: dict[str, Any],
     on_event: Event,
 ) -> tuple[Sequences, Spans]:
-    """The whole raw data and their three parts; every part has something to learn or judge by."""
+    """The whole raw data and their three parts; every part has steps that are scored."""
     _check_shares(valid, test)
     if isinstance(data, tuple):
         if len(data) != 3 or not all(isinstance(part, Sequences) for part in data):

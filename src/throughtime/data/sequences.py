@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from throughtime.data import split as splitting
+from throughtime.data._checks import as_tensor, check, check_same_data, domain_of, plain_values
 from throughtime.data.domain import Domain
 from throughtime.data.transforms import Flat, Transform, Transforms
 from throughtime.data.transforms.base import rows_of
-from throughtime.data.transforms.text import encode_text, utf8_width
-from throughtime.errors import DataError, SettingError, VocabularyError
+from throughtime.data.transforms.text import utf8_width
+from throughtime.errors import DataError, SettingError
 from throughtime.wording import stamp
 
 __all__ = ["Domain", "Sequences"]
@@ -32,15 +33,26 @@ class Sequences:
     Nothing in here is ever changed in place: every method returns a new set, and slices share
     memory with the set they come from, so neither change the tensors that you pass in or get out.
 
-    `values` int64 [total] (text, symbols) or float64 [total, D]; NaN marks a missing value.
-    `offsets` int64 [N+1]; sequence i is ``values[offsets[i]:offsets[i+1]]``, its past included.
-    `starts` int64 [N]: the first scored step of each; the steps before are conditioned on only.
-    `times` [total] datetime64[us] or numbers, or None; `covariates` float64 [total, C] or None,
-    known at time t before X_t. `chain` holds the transforms already applied and `log_det`
-    float64 [total] what they add to the log-likelihood of each step in nats: 0 for raw data.
-    `differencing` uint8 [total]: 0, or k where the k-th differencing kept the value as it was.
-    `identity` int64 [N]: index of the series in the training set, -1 unknown.
-    Raises DataError or SettingError where the parts do not fit together.
+    Attributes:
+        values: int64 ``[total]`` (text, symbols) or float64 ``[total, D]``, NaN where missing.
+        offsets: int64 ``[N + 1]``; sequence i is ``values[offsets[i]:offsets[i + 1]]``, its past
+            included.
+        starts: int64 ``[N]``, the first scored step of each; those before are conditioned on only.
+        domain: what the values are.
+        names: of the sequences, N.
+        times: datetime64[us] or numbers ``[total]``, or None.
+        covariates: float64 ``[total, C]``, known at time t before X_t, or None.
+        chain: the transforms already applied.
+        log_det: what they add to the log-likelihood of each step, nats, float64 ``[total]``; 0 for
+            raw data.
+        notes: what was guessed or noticed, a sentence each.
+        differencing: uint8 ``[total]``: 0, or k where the k-th differencing kept the value as it
+            was (see `initial`).
+        identity: int64 ``[N]``, index of the series in the training set, -1 unknown.
+        text_sizes: read them as `sizes`.
+
+    Raises:
+        DataError, SettingError: where the parts do not fit together.
     """
 
     values: Tensor
@@ -61,7 +73,7 @@ class Sequences:
         count, total = len(self.offsets) - 1, self.values.shape[0]
         filled: dict[str, Any] = {
             "starts": lambda: torch.zeros(count, dtype=torch.int64),
-            "domain": lambda: _domain_of(self.values),
+            "domain": lambda: domain_of(self.values),
             "names": lambda: tuple(str(i) for i in range(count)),
             "log_det": lambda: torch.zeros(total, dtype=torch.float64),
             "differencing": lambda: torch.zeros(total, dtype=torch.uint8),
@@ -71,7 +83,7 @@ class Sequences:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, make())
         object.__setattr__(self, "names", tuple(self.names))
-        _check(self)
+        check(self)
 
     @classmethod
     def of(
@@ -80,11 +92,17 @@ class Sequences:
         domain: Domain | None = None,
         names: Sequence[str] | None = None,
     ) -> Sequences:
-        """Sequences from a list of [T_i] integers (symbols) or [T_i, D] numbers (NaN: missing).
+        """Sequences from tensors, arrays or texts.
 
-        Floats [T_i] are one column; strings are text. Without a `domain`, integers are symbols up
-        to the largest one seen. Raises DataError naming the sequence for an empty one, for
-        infinities and for shapes that differ; VocabularyError for symbols outside the domain.
+        Args:
+            parts: one each: integers ``[T]`` (symbols), numbers ``[T]`` or ``[T, D]`` (NaN:
+                missing), or a string.
+            domain: what they are; without it, integers are symbols up to the largest one seen.
+            names: of the sequences; their numbers if None.
+
+        Raises:
+            DataError: naming the sequence, for an empty one, infinities, and shapes that differ.
+            VocabularyError: for symbols outside the domain.
         """
         if isinstance(parts, (Tensor, np.ndarray, str)):
             raise DataError("sequences are a list of tensors, one each: put a single one in a list")
@@ -93,12 +111,12 @@ class Sequences:
             raise DataError("no sequences: the list is empty")
         if domain is None and all(isinstance(part, str) for part in given):
             domain = Domain("text", step="character")
-        tensors = [_tensor(part, i) for i, part in enumerate(given)]
+        tensors = [as_tensor(part, i) for i, part in enumerate(given)]
         labels = tuple(names) if names is not None else tuple(str(i) for i in range(len(tensors)))
         if len(labels) != len(tensors):
             raise DataError(f"{len(labels)} names for {len(tensors)} sequences: give one each")
         tensors = [
-            _plain_values(part, name, domain) for part, name in zip(tensors, labels, strict=True)
+            plain_values(part, name, domain) for part, name in zip(tensors, labels, strict=True)
         ]
         shapes = {(part.dtype, part.shape[1:]) for part in tensors}
         if len(shapes) > 1:
@@ -212,14 +230,19 @@ class Sequences:
     ) -> tuple[Sequences, Sequences, Sequences]:
         """Training, validation and test parts, never shuffled inside a sequence.
 
-        `by` "time": each series is cut at the same fractions of its scored steps or, where
-        several series share their time stamps, at the same instants; validation and test keep
-        everything before them as past. "sequence": whole sequences, in file order, the first to
-        training, the last to test. "spread": whole sequences, chosen evenly through the file by
-        their place alone (the same ones whenever the file is read), for files that are sorted.
-        "auto": "spread" for 50 or more short sequences, else "time".
-        `gap` steps between the parts are scored in none. A fraction of 0 gives an empty part.
-        Raises DataError where a part would be empty, SettingError for fractions that make no sense.
+        Args:
+            valid, test: shares of the scored steps; 0 gives an empty part.
+            by: "time": each series is cut at the same shares of its scored steps or, where several
+                share their time stamps, at the same instants; validation and test keep everything
+                before them as past. "sequence": whole sequences, in file order, the first to
+                training, the last to test. "spread": whole sequences, chosen evenly through the
+                file by their place alone, for files that are sorted. "auto": "spread" for 50 or
+                more short sequences, else "time".
+            gap: steps between the parts that are scored in none.
+
+        Raises:
+            DataError: where a part would be empty.
+            SettingError: for shares that make no sense.
         """
         plan = splitting.plan(self, valid, test, by, gap)
         parts = [self._window(part.keep, part.starts, part.stops) for part in plan.parts]
@@ -240,12 +263,21 @@ class Sequences:
         return self._taken(steps, torch.arange(len(self)), offsets, self.starts - dropped)
 
     def origins(self, horizon: int, count: int) -> list[tuple[Sequences, Sequences]]:
-        """Rolling forecast origins, earliest first: pairs (past, future) that end ever later.
+        """Rolling forecast origins, earliest first, spread evenly over the scored steps.
 
-        `count` origins spread evenly over the scored steps, the last one `horizon` steps before
-        the end. The past holds every step up to the origin; the future holds the same past and
-        `horizon` scored steps after it, so ``future.sequence(i)[future.starts[i]:]`` is the truth.
-        Sequences too short for an origin are left out of it. Raises DataError where all are.
+        Sequences too short for an origin are left out of it.
+
+        Args:
+            horizon: steps ahead; the last origin is so many before the end.
+            count: of origins.
+
+        Returns:
+            Pairs (past, future). The past holds every step up to the origin; the future holds the
+            same past and `horizon` scored steps, so ``future.sequence(i)[future.starts[i]:]`` is
+            what came.
+
+        Raises:
+            DataError: where all sequences are too short.
         """
         pairs = []
         for keep, stops in splitting.origins(self, horizon, count):
@@ -256,17 +288,23 @@ class Sequences:
     # Transforms
 
     def transform(self, chain: Transforms | Iterable[Transform | str]) -> Sequences:
-        """The set after a fitted chain, or after transforms that are fitted on this very set.
+        """The set after fitted transforms, or after ones that are fitted on this very set.
 
-        Fit on training data, then ``valid.transform(train.chain)``. A chain that goes on from
-        the transforms already applied applies its remaining ones. Raises SettingError otherwise.
+        Fit on training data, then ``valid.transform(train.chain)``.
+
+        Args:
+            chain: transforms or their names, to be fitted here; or `Transforms`, of which those
+                that have been applied already are left out.
+
+        Raises:
+            SettingError: where others have been applied already, or the data are of another kind.
         """
         applied = self.chain.transforms
         if isinstance(chain, Transforms):
             if chain.transforms[: len(applied)] != applied:
                 raise SettingError("already transformed otherwise: apply the chain to raw data")
             if chain.domain is not None and not applied:
-                _check_same_data(self.domain, chain.domain)
+                check_same_data(self.domain, chain.domain)
             new, whole = chain.transforms[len(applied) :], chain
             flat = Transforms(new, self.domain).forward(Flat.of(self))
         else:
@@ -396,94 +434,3 @@ def _row(i: int, count: int) -> int:
     if not -count <= i < count:
         raise IndexError(f"sequence {i} of {count}")
     return i % count
-
-
-def _domain_of(values: Tensor) -> Domain:
-    if values.is_floating_point():
-        width = values.shape[1] if values.dim() == 2 else 1
-        names = ("value",) if width == 1 else tuple(f"value{d}" for d in range(width))
-        return Domain("real", columns=names)
-    return Domain("symbols", num_symbols=int(values.max()) + 1 if len(values) else 1)
-
-
-def _tensor(part: Any, i: int) -> Tensor:
-    if isinstance(part, str):
-        return encode_text(part)
-    try:
-        return torch.as_tensor(part)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"sequence {i} is not an array of numbers: {error}") from error
-
-
-def _plain_values(part: Tensor, name: str, domain: Domain | None) -> Tensor:
-    """int64 [T] or float64 [T, D] from what the user gave."""
-    if part.dim() not in (1, 2) or part.shape[0] == 0 or part.is_complex():
-        shape = list(part.shape)
-        raise DataError(f"sequence '{name}' has the shape {shape}: give [T] or [T, D] with T >= 1")
-    integer = domain.integer if domain is not None else not part.is_floating_point()
-    if integer and part.dim() == 1:
-        if part.is_floating_point():
-            raise DataError(f"sequence '{name}' holds fractions where integers are needed")
-        return part.detach().cpu().long()
-    part = part.detach().cpu().double()
-    return part[:, None] if part.dim() == 1 else part
-
-
-def _check(s: Sequences) -> None:
-    """Raises where the fields of a set do not fit together."""
-    count, total = len(s.offsets) - 1, s.values.shape[0]
-    wanted = (torch.int64, 1) if s.domain.integer else (torch.float64, 2)
-    if (s.values.dtype, s.values.dim()) != wanted:
-        raise DataError(
-            f"{s.domain.kind} values are {wanted[0]} with {wanted[1]} axes, "
-            f"not {s.values.dtype} with {s.values.dim()}"
-        )
-    if count < 0 or int(s.offsets[0]) != 0 or int(s.offsets[-1]) != total:
-        raise DataError("offsets run from 0 to the number of values")
-    lengths = s.lengths
-    if bool((lengths < 0).any()):
-        raise DataError("offsets never decrease")
-    if len(s.starts) != count or bool(((s.starts < 0) | (s.starts > lengths)).any()):
-        raise DataError("starts lie inside their sequences, one each")
-    if len(s.names) != count or len(s.identity) != count:
-        raise DataError(f"{len(s.names)} names for {count} sequences: give one each")
-    for label, part in (("times", s.times), ("covariates", s.covariates), ("log_det", s.log_det)):
-        if part is not None and len(part) != total:
-            raise DataError(f"{label} has {len(part)} entries for {total} steps: give one each")
-    columns = s.domain.columns
-    if not s.domain.integer and columns and len(columns) != s.values.shape[1]:
-        raise DataError(f"{len(columns)} column names for {s.values.shape[1]} columns")
-    _check_values(s)
-
-
-def _check_values(s: Sequences) -> None:
-    if s.domain.integer:
-        limit = 0x110000 if s.domain.kind == "text" else s.domain.num_symbols or 1
-        if len(s.values) and (int(s.values.min()) < 0 or int(s.values.max()) >= limit):
-            bad = int(((s.values < 0) | (s.values >= limit)).nonzero()[0])
-            raise VocabularyError(
-                f"{s.where(bad)}: the symbol {int(s.values[bad])} is not one of 0 to {limit - 1}"
-            )
-        return
-    # A sum is finite unless a value is infinite or missing: one quick pass for the usual case.
-    if not bool(s.values.sum().isfinite()):
-        infinite = s.values.isinf().any(1)
-        if bool(infinite.any()):
-            bad = int(infinite.nonzero()[0])
-            raise DataError(f"{s.where(bad)}: the value is infinite; mark missing values as NaN")
-
-
-def _check_same_data(given: Domain, fitted: Domain) -> None:
-    """Raises where a chain fitted on one kind of data is applied to another."""
-    if given.kind != fitted.kind or len(given.columns) != len(fitted.columns):
-        raise SettingError(
-            f"the transforms were fitted on {fitted.kind} data with {len(fitted.columns)} columns, "
-            f"this is {given.kind} with {len(given.columns)}"
-        )
-    if given.sample_rate != fitted.sample_rate:
-        raise SettingError(
-            f"the transforms were fitted at {fitted.sample_rate:g} Hz: resample, this has "
-            f"{given.sample_rate:g} Hz"
-            if given.sample_rate and fitted.sample_rate
-            else "the sample rates differ: give the one that the transforms were fitted at"
-        )

@@ -17,26 +17,34 @@ from throughtime.evaluation.comparison import Entry, StepScores
 from throughtime.models.garch import VOLATILITIES, Garch, arch_library, unsuitable
 
 
-def peers(
+def baselines(
     raw_valid: Sequences,
     raw_test: Sequences,
-    chain: Transforms,
+    transforms: Transforms,
     names: tuple[str, ...] = tuple(VOLATILITIES),
 ) -> list[Entry]:
-    """An `Entry` for each volatility model; [] where they do not apply.
+    """An `Entry` for each volatility model.
 
-    raw_valid, raw_test: one series of one column each, everything before `starts` as its past.
-    chain: the transforms under which the values have a steady mean, such as log and difference.
     Validation nats come from parameters fitted on the training steps alone, test nats from
     parameters fitted on everything before the test span; they stay fixed while the conditional
-    variance follows the data. They do not apply to several series or columns, to missing values
-    in between, to constant series and to fewer than 200 training steps. Raises MissingExtra
-    without the package arch.
+    variance follows the data.
+
+    Args:
+        raw_valid, raw_test: one series of one column each, everything before `starts` as its past.
+        transforms: under which the values have a steady mean, such as log and difference.
+        names: of the models.
+
+    Returns:
+        [] where they do not apply: to several series or columns, missing values in between,
+        constant series and fewer than 200 training steps.
+
+    Raises:
+        MissingExtra: without the package arch.
     """
     arch_library()
-    if raw_test.domain.integer or (chain.domain is not None and chain.output.kind != "real"):
+    if raw_test.domain.integer or (transforms.domain and transforms.output.kind != "real"):
         return []
-    spans = [raw.transform(chain) for raw in (raw_valid, raw_test)]
+    spans = [raw.transform(transforms) for raw in (raw_valid, raw_test)]
     if any(unsuitable(replace(seen, starts=torch.zeros_like(seen.starts))) for seen in spans):
         return []
     if any(unsuitable(_before(seen)) for seen in spans):
@@ -64,10 +72,10 @@ def _entry(name: str, raw: tuple[Sequences, Sequences], spans: list[Sequences]) 
     note = "" if all(m.converged for m in models) else " (its optimiser did not converge)"
     return Entry(
         name=name,
-        family="peer",
+        family="baseline",
         description=f"{VOLATILITIES[name].description}, fitted by arch{note}",
         parameters=models[1].num_parameters(),
         test=test,
-        valid=valid.nats_per_step,
+        validation=valid.nats_per_step,
         seconds=time.monotonic() - begun,
     )

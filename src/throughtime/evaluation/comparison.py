@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -16,18 +16,27 @@ from throughtime.data.transforms import Bytes, Tokens
 from throughtime.data.transforms.text import utf8_width
 from throughtime.errors import SettingError
 from throughtime.evaluation.bootstrap import mean_interval
+from throughtime.evaluation.results import (
+    Comparison,
+    Comparisons,
+    DataSummary,
+    Difference,
+    Family,
+    ModelScores,
+    Scores,
+)
 from throughtime.predict.fitted import FittedModel
-
-FAMILIES = ("reference", "autoregressive", "latent", "blend", "peer")
 
 
 @dataclass(frozen=True)
 class StepScores:
     """Log-likelihood of every step of raw data under one model.
 
-    log_prob: float64 [total] nats in the data's own units, aligned with ``raw.values``, 0 where
-    not scored. scored: bool [total]; a differencing model does not score the step after a gap.
-    offsets: int64 [N+1], the sequences.
+    Attributes:
+        log_prob: float64 [total], nats in the data's own units, aligned with ``raw.values``, 0
+            where not scored.
+        scored: bool [total]; a differencing model does not score the step after a gap.
+        offsets: int64 [N+1], the sequences.
     """
 
     log_prob: Tensor
@@ -46,7 +55,11 @@ class StepScores:
 
     @classmethod
     def aligned(cls, log_prob: Tensor, seen: Sequences, raw: Sequences) -> StepScores:
-        """From nats [total] of transformed data; raises SettingError where they do not fit."""
+        """From nats [total] of transformed data.
+
+        Raises:
+            SettingError: where they do not fit.
+        """
         if torch.equal(seen.offsets, raw.offsets):
             return cls(log_prob, seen.scored(), raw.offsets)
         widths = _symbol_bytes(seen)
@@ -73,32 +86,42 @@ class StepScores:
 class Entry:
     """One model in the comparison.
 
-    family: one of `FAMILIES`; a "reference" has a fixed distribution (of values, changes, ...) and
-    no memory beyond it, a "peer" is another package's model. valid: nats per step of validation
-    data, by which everything is chosen. seconds: what fitting took. passes: how often training went
-    through its data, None where nothing is trained step by step.
+    Attributes:
+        family: see `ModelScores`.
+        description: in a few words.
+        parameters: how many numbers were fitted.
+        test: of the test data.
+        validation: nats per step of validation data, by which everything is chosen.
+        seconds: what fitting took.
+        passes: how often training went through its data, None where nothing is trained step by
+            step.
     """
 
     name: str
-    family: str
+    family: Family
     description: str
     parameters: int
     test: StepScores
-    valid: float
+    validation: float
     seconds: float
     peak_memory_mb: float | None = None
     passes: float | None = None
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise SettingError(f"family '{self.family}' is not one of: {', '.join(FAMILIES)}")
+        if self.family not in get_args(Family):
+            known = ", ".join(get_args(Family))
+            raise SettingError(f"family '{self.family}' is not one of: {known}")
 
 
-def paired(a: StepScores, b: StepScores, seed: int = 0) -> dict[str, Any]:
-    """{"value", "interval"}: nats per step that model a needs more than b; negative: a is better.
+def paired(a: StepScores, b: StepScores, seed: int = 0) -> Difference:
+    """Nats per step that model a needs more than b, over the steps that both score.
 
-    Over the steps that both score; the 95 % interval is that of `mean_interval`, None where the
-    data are too few for one. Raises SettingError for scores of different data.
+    Args:
+        a, b: of the same raw data.
+        seed: of the bootstrap, see `mean_interval`.
+
+    Raises:
+        SettingError: for scores of different data.
     """
     if not torch.equal(a.offsets, b.offsets):
         raise SettingError("only scores of the same raw data can be compared")
@@ -106,18 +129,30 @@ def paired(a: StepScores, b: StepScores, seed: int = 0) -> dict[str, Any]:
     running = torch.cat([torch.zeros(1, dtype=torch.int64), both.cumsum(0)])
     difference = (b.log_prob - a.log_prob)[both].numpy()
     value, interval = mean_interval(difference, running[a.offsets].numpy(), seed)
-    return {"value": plain(value), "interval": None if interval is None else list(interval)}
+    return Difference(value=value, interval=interval)
 
 
-def table(
-    entries: Sequence[Entry], raw_test: Sequences, seed: int = 0, best: str | None = None
-) -> dict[str, Any]:
-    """The comparison as scores.json holds it: step, unit, best, reference, models, comparisons.
+def compare(
+    entries: Sequence[Entry],
+    raw_test: Sequences,
+    data: DataSummary,
+    seed: int = 0,
+    best: str | None = None,
+) -> Scores:
+    """The scores of models on the steps that all of them score.
 
-    Every model is scored on the steps that all models score. `reference` is the best simple
-    reference and `best` (unless it is given) the best model that is not a peer, both by their
-    validation nats: the test data choose nothing. "difference" is to the reference, "to_best" to
-    the best.
+    The reference is the best of its family, and the best model the best that is no baseline, both
+    by validation: the test data choose nothing.
+
+    Args:
+        entries: the models.
+        raw_test: the test data.
+        data: what was modelled.
+        seed: of the bootstrap.
+        best: the selected model, where it is chosen already.
+
+    Raises:
+        SettingError: if there are no models.
     """
     if not entries:
         raise SettingError("there are no models to compare")
@@ -125,95 +160,84 @@ def table(
     for entry in entries[1:]:
         common = common & entry.test.scored
     reference = _best(entries, "reference")
-    best = best or min(entries, key=lambda e: (e.family == "peer", _order(e))).name
-    chosen = next(entry for entry in entries if entry.name == best)
+    best = best or min(entries, key=lambda e: (e.family == "baseline", _order(e))).name
+    selected = next(entry for entry in entries if entry.name == best)
     rows = []
     for entry in entries:
-        row = _row(entry, StepScores(entry.test.log_prob, common, entry.test.offsets), raw_test)
-        row["selected"] = entry.name == best
-        if reference is not None and entry is not reference:
-            row["difference"] = paired(entry.test, reference.test, seed)
-        if entry.name != best:
-            row["to_best"] = paired(entry.test, chosen.test, seed)
+        nats = StepScores(entry.test.log_prob, common, entry.test.offsets).nats_per_step
+        versus = None if entry is reference else reference
+        row = ModelScores(
+            name=entry.name,
+            family=entry.family,
+            description=entry.description,
+            parameters=entry.parameters,
+            nats_per_step=nats,
+            validation_nats_per_step=entry.validation,
+            difference=versus and paired(entry.test, versus.test, seed),
+            to_best=None if entry is selected else paired(entry.test, selected.test, seed),
+            seconds=entry.seconds,
+            peak_memory_mb=entry.peak_memory_mb,
+            selected=entry is selected,
+            **_in_other_units(nats, int(common.sum()), raw_test),
+        )
         rows.append(row)
     step = raw_test.domain.step
-    return {
-        "unit": f"nats per {step}",
-        "step": step,
-        "best": best,
-        "reference": None if reference is None else reference.name,
-        "models": rows,
-        "comparisons": comparisons(entries, seed),
-    }
+    return Scores(
+        step=step,
+        unit=f"nats per {step}",
+        best=best,
+        reference=None if reference is None else reference.name,
+        models=tuple(rows),
+        comparisons=comparisons(entries, seed),
+        data=data,
+    )
 
 
-def comparisons(entries: Sequence[Entry], seed: int = 0) -> dict[str, Any]:
-    """What the verdict needs: {"model", "against", "value", "interval"} each, or None.
+def comparisons(entries: Sequence[Entry], seed: int = 0) -> Comparisons:
+    """What a verdict needs of the models; `seed` is that of the bootstrap."""
+    reference, baseline = _best(entries, "reference"), _best(entries, "baseline")
+    finite_order, latent = _best(entries, "autoregressive"), _best(entries, "latent")
+    every = (finite_order, latent, _best(entries, "blend"))
+    ours = min((entry for entry in every if entry is not None), key=_order, default=None)
 
-    "past": the best model that looks at the past against the best reference; "latent": the best
-    latent model against the best finite window; "peer": the best peer against the model of
-    "past". Best is meant by validation. "latent" has the "passes" of its model as well.
-    """
-    reference, peer = _best(entries, "reference"), _best(entries, "peer")
-    window, latent = _best(entries, "autoregressive"), _best(entries, "latent")
-    blend = _best(entries, "blend")
-    learned = min((e for e in (window, latent, blend) if e is not None), key=_order, default=None)
-
-    def compared(model: Entry | None, against: Entry | None) -> dict[str, Any] | None:
+    def compared(
+        model: Entry | None, against: Entry | None, passes: float | None = None
+    ) -> Comparison | None:
         if model is None or against is None:
             return None
-        names = {"model": model.name, "against": against.name}
-        return names | paired(model.test, against.test, seed)
+        found = paired(model.test, against.test, seed)
+        return Comparison(model=model.name, against=against.name, passes=passes, **dict(found))
 
-    state = compared(latent, window)
-    if state is not None and latent is not None:
-        state["passes"] = latent.passes
-    return {
-        "past": compared(learned, reference),
-        "latent": state,
-        "peer": compared(peer, learned),
-    }
+    return Comparisons(
+        past=compared(ours, reference),
+        latent=compared(latent, finite_order, None if latent is None else latent.passes),
+        baseline=compared(baseline, ours),
+    )
 
 
-def plain(value: float | None) -> float | None:
-    """A number as JSON knows it: None for what is not finite."""
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _best(entries: Sequence[Entry], family: str) -> Entry | None:
+def _best(entries: Sequence[Entry], family: Family) -> Entry | None:
     return min((e for e in entries if e.family == family), key=_order, default=None)
 
 
 def _order(entry: Entry) -> float:
-    return math.inf if math.isnan(entry.valid) else entry.valid
+    return math.inf if math.isnan(entry.validation) else entry.validation
 
 
-def _row(entry: Entry, scores: StepScores, raw: Sequences) -> dict[str, Any]:
-    nats = scores.nats_per_step
-    total_bits = nats * scores.steps / math.log(2)
+def _in_other_units(nats: float, steps: int, raw: Sequences) -> dict[str, float | None]:
+    """Nats per step as the bits and the perplexity of `ModelScores`."""
     sizes = {unit: int(size.sum()) for unit, size in raw.sizes.items()}
     if raw.domain.kind == "symbols" and raw.domain.step == "byte":
-        sizes["bytes"] = scores.steps
+        sizes["bytes"] = steps
+    bits = nats / math.log(2)
 
     def per(unit: str) -> float | None:
-        return plain(total_bits / sizes[unit]) if sizes.get(unit) else None
+        return bits * steps / sizes[unit] if sizes.get(unit) else None
 
     return {
-        "name": entry.name,
-        "family": entry.family,
-        "description": entry.description,
-        "parameters": entry.parameters,
-        "nats_per_step": plain(nats),
-        "valid_nats_per_step": plain(entry.valid),
-        "bits_per_step": plain(nats / math.log(2)),
+        "bits_per_step": bits,
         "bits_per_character": per("characters"),
         "bits_per_byte": per("bytes"),
-        "perplexity": plain(math.exp(min(nats, 700.0))) if raw.domain.integer else None,
-        "difference": None,
-        "to_best": None,
-        "seconds": entry.seconds,
-        "peak_memory_mb": entry.peak_memory_mb,
-        "selected": False,
+        "perplexity": math.exp(min(nats, 700.0)) if raw.domain.integer else None,
     }
 
 

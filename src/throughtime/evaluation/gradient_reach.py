@@ -19,6 +19,7 @@ from throughtime import bptt, gradflow
 from throughtime.data.batching import Batch, Lanes
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
+from throughtime.evaluation.results import GradientRecord
 from throughtime.gradflow import Examination, Loss, Verdict
 from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
@@ -66,6 +67,10 @@ class GradientReach:
         """What docs/commands.md lists under `gradients`, but for the run: plain JSON values."""
         head = {"model": self.model, "step": self.step, "rows": self.rows}
         return head | self.examination.to_json()
+
+    def record(self) -> GradientRecord:
+        """What scores, reports and pictures have of it."""
+        return GradientRecord.model_validate(self.to_json())
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> GradientReach:
@@ -120,12 +125,6 @@ def examine(
         on_progress=lambda part, share: on_progress(round(100 * share), 100, f"gradient: {part}"),
     )  # fmt: skip
     return GradientReach(fitted.name, raw.domain.step, batch.x.shape[1], examination)
-
-
-def has_learned(row: Mapping[str, Any]) -> bool:
-    """Whether a model's row of scores.json says that it beats the best simple reference."""
-    interval = (row.get("difference") or {}).get("interval")
-    return interval is not None and interval[1] < 0
 
 
 def plain_loss(model: SequenceModel) -> Loss:

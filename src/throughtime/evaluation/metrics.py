@@ -99,19 +99,19 @@ def measures(
     return found
 
 
-def summary(found: dict[Any, np.ndarray], levels: Sequence[float]) -> dict[str, Any]:
-    """The averages over everything that is not NaN, as JSON values; None where nothing is left."""
+def averages(found: dict[Any, np.ndarray], levels: Sequence[float]) -> dict[str, Any]:
+    """The fields of `results.Accuracy`: means over everything that is not NaN, else NaN."""
+    square = _mean(found["square"])
     return {
         "crps": _mean(found["crps"]),
         "mase": _mean(found["mase"]),
         "smape": _mean(found["smape"]),
-        "rmse": None if (square := _mean(found["square"])) is None else square**0.5,
-        "pinball": {f"{level:g}": _mean(found["pinball", level]) for level in DECILES},
-        "coverage": {f"{level:g}": _mean(found["coverage", level]) for level in levels},
+        "rmse": square**0.5,
+        "pinball": {level: _mean(found["pinball", level]) for level in DECILES},
+        "coverage": {level: _mean(found["coverage", level]) for level in levels},
     }
 
 
-def _mean(values: np.ndarray) -> float | None:
+def _mean(values: np.ndarray) -> float:
     kept = values[~np.isnan(values)]
-    mean = float(kept.mean()) if kept.size else np.nan
-    return mean if np.isfinite(mean) else None
+    return float(kept.mean()) if kept.size else np.nan

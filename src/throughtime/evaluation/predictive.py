@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Flat, LinearQuantise, MuLaw, Transforms
 from throughtime.emissions import Distribution
 from throughtime.emissions.mixture import MixtureDistribution, WeightedMixture
+from throughtime.evaluation.results import Risk
 from throughtime.models.base import SequenceModel
 from throughtime.predict.fitted import FittedModel
 
@@ -175,11 +175,11 @@ def evenly(mask: Tensor, most: int) -> Tensor:
     return kept
 
 
-def next_risk(fitted: FittedModel, raw: Sequences, level: float = 0.01) -> dict[str, Any] | None:
-    """{"level", "value", "last"}: a low quantile of the value after the end of the data.
+def next_risk(fitted: FittedModel, raw: Sequences, level: float = 0.01) -> Risk | None:
+    """The low quantile, at `level`, of the value after the end of raw data.
 
     For one series of one column without covariates (those of tomorrow are unknown); None for
-    other data. "last" is the last value observed.
+    other data.
     """
     single = len(raw) == 1 and raw.values.shape[1:] == (1,)
     if not single or fitted.model.covariates or not is_numeric(fitted.transforms, raw):
@@ -191,4 +191,4 @@ def next_risk(fitted: FittedModel, raw: Sequences, level: float = 0.01) -> dict[
     with torch.no_grad():
         distribution, _ = fitted.model.step(context.previous, context.state, None, context.series)
     ends = fitted.transforms.inverse(quantiles_of(distribution, (level, 1.0 - level)), raw.values)
-    return {"level": level, "value": float(ends.min()), "last": float(observed[-1, 0])}
+    return Risk(level=level, value=float(ends.min()), last=float(observed[-1, 0]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor
 
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import decode_text
-from throughtime.evaluation.comparison import StepScores, plain
+from throughtime.evaluation.comparison import StepScores
 from throughtime.evaluation.predictive import is_numeric, raw_quantiles
-from throughtime.evaluation.stamps import stamp, stamps
+from throughtime.evaluation.results import Place, Surprisal
 from throughtime.predict.fitted import FittedModel
+from throughtime.wording import stamp, stamps
 
 POINTS = 2000
 TOP = 10
@@ -29,27 +29,31 @@ def surprisal(
     scores: StepScores,
     raw_test: Sequences,
     fitted: FittedModel | None = None,
-) -> dict[str, Any]:
-    """{"position", "times", "nats", "top"}: surprisal in nats over time, and its highest places.
+) -> Surprisal:
+    """Surprisal over time, and its highest places.
 
-    At most `POINTS` points: the highest of each of as many stretches of equal length. position:
-    the step in its sequence (past included) for one sequence, else among the scored steps of
-    all; times: those of one sequence, or None. Each of the `TOP` places has "where", "nats" and
-    "quote": text around with the symbol in ⟦ ⟧ (ends of line as ↵); of series the value and, with
-    `fitted`, the median and 90 % interval expected. In text and sound, places that
-    would be quoted together are listed once.
+    At most `POINTS` points: the highest of each of as many stretches of equal length. Each of the
+    `TOP` places has a quote: text around with the symbol in ⟦ ⟧ (ends of line as ↵); of series the
+    value, and the median and 90 % interval expected. In text and sound, places that would be quoted
+    together are listed once.
+
+    Args:
+        scores: of every step.
+        raw_test: the data that were scored.
+        fitted: the model, to say what was expected.
     """
     places = scores.scored.nonzero()[:, 0]
     nats = -scores.log_prob[places]
     nats = torch.where(nats.isnan(), torch.inf, nats)
     kept = _highest(nats, POINTS)
     single = len(raw_test) == 1
-    return {
-        "position": (places[kept] if single else kept).tolist(),
-        "times": stamps(raw_test, places[kept].numpy()) if single else None,
-        "nats": [plain(value) for value in nats[kept].tolist()],
-        "top": _top(places, nats, raw_test, fitted),
-    }
+    times = stamps(raw_test.times, places[kept].numpy()) if single else None
+    return Surprisal(
+        position=(places[kept] if single else kept).tolist(),
+        times=None if times is None else tuple(times),
+        nats=nats[kept].tolist(),
+        top=_top(places, nats, raw_test, fitted),
+    )
 
 
 def _highest(nats: Tensor, points: int) -> Tensor:
@@ -68,7 +72,7 @@ def _top(
     nats: Tensor,
     raw: Sequences,
     fitted: FittedModel | None,
-) -> list[dict[str, Any]]:
+) -> tuple[Place, ...]:
     chosen = _apart(places, nats, _distance(raw))
     steps = [int(places[k]) for k in chosen]
     describe: Callable[[int], str]
@@ -76,15 +80,15 @@ def _top(
         describe = lambda step: _quoted(raw, step, CONTEXT, _characters)  # noqa: E731
     elif raw.domain.integer:
         known = raw.domain.step == "byte" and raw.domain.num_symbols == 256
-        write, reach = (_bytes, CONTEXT) if known else (_numbers, _SYMBOLS)
-        describe = lambda step: _quoted(raw, step, reach, write)  # noqa: E731
+        write, around = (_bytes, CONTEXT) if known else (_numbers, _SYMBOLS)
+        describe = lambda step: _quoted(raw, step, around, write)  # noqa: E731
     else:
         expected = _expected(steps, raw, fitted)
         describe = lambda step: _amount(raw, step, expected.get(step))  # noqa: E731
-    return [
-        {"where": _where(raw, step), "nats": plain(float(nats[k])), "quote": describe(step)}
+    return tuple(
+        Place(where=_where(raw, step), nats=float(nats[k]), quote=describe(step))
         for k, step in zip(chosen, steps, strict=True)
-    ]
+    )
 
 
 def _distance(raw: Sequences) -> int:
@@ -120,10 +124,10 @@ def _where(raw: Sequences, step: int) -> str:
     return f"{name}{raw.domain.step} {inside:,}"
 
 
-def _quoted(raw: Sequences, step: int, reach: int, write: Callable[[Tensor], str]) -> str:
+def _quoted(raw: Sequences, step: int, around: int, write: Callable[[Tensor], str]) -> str:
     row = int(torch.searchsorted(raw.offsets, step, right=True)) - 1
     begin, end = int(raw.offsets[row]), int(raw.offsets[row + 1])
-    first, last = max(begin, step - reach), min(end, step + 1 + reach)
+    first, last = max(begin, step - around), min(end, step + 1 + around)
     values = raw.values
     before, after = write(values[first:step]), write(values[step + 1 : last])
     quote = f"{before}⟦{write(values[step : step + 1])}⟧{after}"
@@ -160,8 +164,8 @@ def _amount(raw: Sequences, step: int, expected: np.ndarray | None) -> str:
     values = raw.values[step].numpy()
     names = raw.domain.columns or tuple(f"value{d}" for d in range(len(values)))
     if expected is None:
-        shown_columns = zip(names[:3], values[:3], strict=True)
-        return ", ".join(f"{name} {value:.6g}" for name, value in shown_columns)
+        columns = zip(names[:3], values[:3], strict=True)
+        return ", ".join(f"{name} {value:.6g}" for name, value in columns)
     low, median, high = expected
     width = np.maximum(high - low, 1e-300)
     d = int(np.nan_to_num(np.abs(values - median) / width).argmax())

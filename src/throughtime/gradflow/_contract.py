@@ -93,8 +93,9 @@ class Places(NamedTuple):
 
     @classmethod
     def first(cls, batch: Timed, steps: int) -> Places:
-        """The first so many steps of a batch, and as many after them."""
-        return cls(0, min(steps, len(batch)), min(2 * steps, len(batch)))
+        """The first so many steps of a batch, half of it at most, and as many after them."""
+        half = min(steps, max(1, len(batch) // 2))
+        return cls(0, min(half, len(batch)), min(2 * half, len(batch)))
 
 
 @torch.no_grad()

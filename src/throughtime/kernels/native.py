@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,85 +17,64 @@ from throughtime.kernels.cells import CELLS
 FORCE = "THROUGHTIME_INSTRUCTIONS"  # avx512, avx2, neon or baseline: for tests
 _LIBRARY = Path(__file__).with_name("_native.so")
 TYPES = {torch.float32: 0, torch.float64: 1}  # TT_FLOAT, TT_DOUBLE
-_NUMBERS = ("kind", "type", "low", "T", "B", "I", "H", "reverse", "threads")
-_FORWARD = (
-    "h0", "c0", "h_restart", "c_restart", "w_ih", "w_hh", "b_ih", "b_hh", "reset", "lengths",
-    "y", "h_end", "c_end", "reserve", "dy",
-)  # fmt: skip
-_BACKWARD = (
-    "dh_end", "dc_end", "dx", "dh0", "dc0", "dh_restart", "dc_restart",
-    "dw_ih", "dw_hh", "db_ih", "db_hh",
-)  # fmt: skip
+STRUCTS: dict[str, type[ctypes.Structure]] = {}  # the mirrors of C's, by their names there
+_KINDS = {"int": ctypes.c_int64, "double": ctypes.c_double, "pointer": ctypes.c_void_p}
+
+Struct = TypeVar("Struct", bound=type[ctypes.Structure])
 
 
-class Sequence(ctypes.Structure):
-    """`tt_sequence` of throughtime.h."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in _NUMBERS),
-        ("x", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("x_t", "x_b")),
-        *((name, ctypes.c_void_p) for name in _FORWARD),
-        *((name, ctypes.c_int64) for name in ("dy_t", "dy_b")),
-        *((name, ctypes.c_void_p) for name in _BACKWARD),
-    ]
+def fields(*groups: tuple[str, str]) -> list[tuple[str, Any]]:
+    """Of a mirror, from kinds and names in the order of the header: ``("int", "T B I H")``."""
+    return [(name, _KINDS[kind]) for kind, names in groups for name in names.split()]
 
 
-class Head(ctypes.Structure):
-    """`tt_head` of throughtime.h."""
+def mirrors(name: str) -> Callable[[Struct], Struct]:
+    """Decorates the mirror of a struct of throughtime.h; its size is compared with C's."""
 
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("type", "N", "H", "V", "threads")),
-        ("y", ctypes.c_void_p),
-        ("y_n", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("w", "b", "target", "weight", "total")),
-        *((name, ctypes.c_void_p) for name in ("dy", "dw", "db")),
-    ]
+    def register(struct: Struct) -> Struct:
+        STRUCTS[name] = struct
+        if _library is not None:
+            _compare(_library)
+        return struct
 
-
-class Stream(ctypes.Structure):
-    """`tt_stream` of throughtime.h, the `tt_layers` in it spread out."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("kind", "type", "layers", "I", "H", "threads")),
-        ("weights", ctypes.c_void_p),
-        ("B", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("h", "c", "y_next", "h_next", "c_next")),
-    ]
-
-
-class Sampler(ctypes.Structure):
-    """`tt_sampler` of throughtime.h."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("kind", "type", "layers", "members", "H")),
-        *((name, ctypes.c_int64) for name in ("encoder", "symbols", "coded")),
-        *((name, ctypes.c_int64) for name in ("covariates", "identity")),
-        *(
-            (name, ctypes.c_int64)
-            for name in ("distribution", "columns", "components", "parameters")
-        ),
-        *((name, ctypes.c_int64) for name in ("threads", "paths")),
-        *((name, ctypes.c_double) for name in ("min_scale", "temperature", "top_p")),
-        *((name, ctypes.c_void_p) for name in ("weights", "codes", "head_w", "head_b", "initial")),
-        ("packed", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("begin", "end", "step", "steps", "fresh", "root")),
-        ("covariate", ctypes.c_void_p),
-        ("covariate_path", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("identities", "previous", "h", "c", "out")),
-        ("out_path", ctypes.c_int64),
-    ]
-
-
-STRUCTS = {"tt_sequence": Sequence, "tt_head": Head, "tt_stream": Stream, "tt_sampler": Sampler}
-REMEDY = (
-    "install a C++ compiler (such as g++), then "
-    "pip install --force-reinstall --no-deps --no-cache-dir throughtime"
-)
+    return register
 
 
 _library: ctypes.CDLL | None = None
 _wrong = ""  # what is wrong with it
+
+
+@mirrors("tt_sequence")
+class Sequence(ctypes.Structure):
+    """One layer in one direction over a batch."""
+
+    _fields_ = fields(
+        ("int", "kind type low T B I H reverse threads"),
+        ("pointer", "x"),
+        ("int", "x_t x_b"),
+        ("pointer", "h0 c0 h_restart c_restart w_ih w_hh b_ih b_hh reset lengths"),
+        ("pointer", "y h_end c_end reserve dy"),
+        ("int", "dy_t dy_b"),
+        ("pointer", "dh_end dc_end dx dh0 dc0 dh_restart dc_restart dw_ih dw_hh db_ih db_hh"),
+    )
+
+
+@mirrors("tt_stream")
+class Stream(ctypes.Structure):
+    """A stack of layers and the state it has reached, the `tt_layers` in it spread out."""
+
+    _fields_ = fields(
+        ("int", "kind type layers I H threads"),
+        ("pointer", "weights"),
+        ("int", "B"),
+        ("pointer", "h c y_next h_next c_next"),
+    )
+
+
+REMEDY = (
+    "install a C++ compiler (such as g++), then "
+    "pip install --force-reinstall --no-deps --no-cache-dir throughtime"
+)
 
 
 def load(path: Path = _LIBRARY) -> None:
@@ -119,33 +99,37 @@ def load(path: Path = _LIBRARY) -> None:
     opened.tt_instructions.argtypes = [ctypes.c_char_p]
     opened.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
     opened.tt_poison.argtypes = [ctypes.c_int64]
-    _wrong = _mismatch(opened)
-    if _wrong:
-        return
+    _compare(opened)
     wanted = os.environ.get(FORCE)
-    if wanted and opened.tt_instructions(wanted.encode()) is None:
+    if not _wrong and wanted and opened.tt_instructions(wanted.encode()) is None:
         _wrong = f"{FORCE}={wanted}: this machine does not run these instructions"
-        return
-    _share_threads(opened)
-    _library = opened
+    if not _wrong:
+        _share_threads(opened)
+        _library = opened
 
 
-def _mismatch(opened: ctypes.CDLL) -> str:
-    """What C and this package hold different of each other; empty where they agree."""
-    was = "backend 'cpu' was built from another version of the sources"
-    if not hasattr(opened, "tt_sizeof"):
-        return was
-    opened.tt_sizeof.restype, opened.tt_sizeof.argtypes = ctypes.c_int64, [ctypes.c_char_p]
-    opened.tt_gates.restype, opened.tt_gates.argtypes = ctypes.c_int64, [ctypes.c_int64]
-    for name, struct in STRUCTS.items():
-        here, there = ctypes.sizeof(struct), opened.tt_sizeof(name.encode())
-        if here != there:
-            return f"{was} ({name} has {there} bytes in it, {here} here)"
-    for cell in CELLS.values():
-        here, there = len(cell.gates), opened.tt_gates(cell.number)
-        if here != there:
-            return f"{was} ({cell.kind} has {there} gates in it, {here} here)"
-    return ""
+def _compare(opened: ctypes.CDLL) -> None:
+    """Gives the library up if C and this package hold different of structs or cells."""
+    global _library, _wrong
+    sizes = {name: ctypes.sizeof(struct) for name, struct in STRUCTS.items()}
+    gates = {cell.kind: len(cell.gates) for cell in CELLS.values()}
+    try:
+        opened.tt_sizeof.restype, opened.tt_sizeof.argtypes = ctypes.c_int64, [ctypes.c_char_p]
+        opened.tt_gates.restype, opened.tt_gates.argtypes = ctypes.c_int64, [ctypes.c_int64]
+        built = {name: opened.tt_sizeof(name.encode()) for name in sizes}
+        known = {kind: opened.tt_gates(cell.number) for kind, cell in CELLS.items()}
+    except AttributeError:  # older than both functions
+        built, known = dict.fromkeys(sizes, 0), gates
+    pairs = [(f"{name} of {{}} bytes", built[name], size) for name, size in sizes.items()]
+    pairs += [(f"{kind} of {{}} gates", known[kind], count) for kind, count in gates.items()]
+    for what, there, here in pairs:
+        if there != here:
+            _library = None
+            _wrong = (
+                f"backend 'cpu' was built from another version of the sources, with "
+                f"{what.format(there)} instead of {here}"
+            )
+            return
 
 
 def available() -> bool:

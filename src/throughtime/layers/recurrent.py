@@ -21,7 +21,7 @@ from throughtime.kernels.cells import CELLS, Cell
 from throughtime.kernels.stack import layer_state
 from throughtime.state import State
 
-_FEW_ROWS = 8  # more of them are better served by packed weights
+_STREAM_ROWS = 8  # more of them are better served by packed weights
 
 
 class _Recurrent(nn.RNNBase):
@@ -38,11 +38,21 @@ class _Recurrent(nn.RNNBase):
     _stream: cpu.Stream | None = None
 
     def __init__(
-        self, *sizes: Any, weight_dtype: str | torch.dtype, backend: str, **options: Any
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        self._build(sizes, weight_dtype, backend, device=device, dtype=dtype)
+
+    def _build(
+        self, sizes: tuple[Any, ...], weight_dtype: str | torch.dtype, backend: str, **options: Any
     ) -> None:
+        """What every constructor does."""
         kernels.check(backend)
         known = self.cell.mode in ("RNN_TANH", "RNN_RELU", "GRU", "LSTM")
-        super().__init__(self.cell.mode if known else "LSTM", *sizes, **options)
+        nn.RNNBase.__init__(self, self.cell.mode if known else "LSTM", *sizes, **options)
         if not known:
             self._keep_gates()
         self.backend, self.weight_dtype = backend, str(weight_dtype).removeprefix("torch.")
@@ -209,7 +219,7 @@ class _Recurrent(nn.RNNBase):
             self._choose(x_t) == "cpu"
             and self.weight_dtype == "float32"
             and not self.proj_size
-            and 0 < len(x_t) <= _FEW_ROWS
+            and 0 < len(x_t) <= _STREAM_ROWS
             and x_t.shape[1] == self.input_size
             and first.shape == (self.num_layers, len(x_t), self.hidden_size)
             and all(_alike(first, part) for part in rest)
@@ -343,10 +353,8 @@ class RNN(_Recurrent):
         if nonlinearity not in ("tanh", "relu", "identity"):
             raise SettingError(f"nonlinearity '{nonlinearity}' is not tanh, relu or identity")
         self.nonlinearity = nonlinearity
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
-        )  # fmt: skip
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        self._build(sizes, weight_dtype, backend, device=device, dtype=dtype)
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -361,17 +369,6 @@ class GRU(_Recurrent):
 
     parent = nn.GRU
     kind = "gru"
-
-    def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
-        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
-        weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
-        device: Any = None, dtype: torch.dtype | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
-        )  # fmt: skip
 
 
 class LSTM(_Recurrent):
@@ -392,10 +389,8 @@ class LSTM(_Recurrent):
         proj_size: int = 0, weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
         device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            proj_size, weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
-        )  # fmt: skip
+        sizes = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        self._build((*sizes, proj_size), weight_dtype, backend, device=device, dtype=dtype)
 
 
 class LiGRU(_Recurrent):
@@ -407,14 +402,3 @@ class LiGRU(_Recurrent):
     """
 
     kind = "li_gru"
-
-    def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
-        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
-        weight_dtype: str | torch.dtype = "float32", backend: str = "auto",
-        device: Any = None, dtype: torch.dtype | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            weight_dtype=weight_dtype, backend=backend, device=device, dtype=dtype,
-        )  # fmt: skip

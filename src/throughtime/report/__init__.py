@@ -1,6 +1,6 @@
 """One page about a run that opens offline: `write` makes report.html from a run folder's values.
 
-    read        the run folder's files as plain values
+    read        what a report is made of, and a run folder as that
     html        text, numbers and elements, escaped by construction
     axis        scales and round ticks, clock time included; thinning of long lines
     plot        one chart: static SVG under HTML labels
@@ -29,7 +29,7 @@ from throughtime.errors import RunError
 from throughtime.report import background, memory, sections
 from throughtime.report.comparison import figures
 from throughtime.report.html import Markup, el, join
-from throughtime.report.read import Run, read, text
+from throughtime.report.read import ReportData, read
 from throughtime.report.sections import Section
 
 SECTIONS = (
@@ -39,10 +39,10 @@ SECTIONS = (
     Section("calibration", "Calibration", "Do its probabilities hold?", sections.calibration),
     Section("surprise", "Surprise", "Where it was surprised", sections.surprisal),
     Section("samples", "Samples", "Left to itself", background.samples),
-    Section("order", "Order", "How much past a window needs", sections.order),
+    Section("order", "Order", "How much past a finite order needs", sections.order),
     Section("history", "Memory", "What the data remember", memory.history),
     Section("gradients", "Gradient", "How far back the gradient reaches", memory.gradients),
-    Section("training", "Training", "How they learned", background.training),
+    Section("training", "Training", "How they were trained", background.training),
     Section("data", "Data", "The data", background.data),
     Section("settings", "Settings", "Every setting", background.settings),
 )
@@ -52,8 +52,11 @@ def write(run_folder: Path) -> Path:
     """Writes report.html into a run folder and returns its path.
 
     Reads scores.json, and log.jsonl, config.toml and model.json where they are; never a model.
-    The file appears whole or not at all. Raises RunError when the folder has no scores, one of
-    these files is damaged or from a newer version, or the report cannot be written.
+    The file appears whole or not at all.
+
+    Raises:
+        RunError: when the folder has no scores, one of these files is damaged or from a newer
+            version, or the report cannot be written.
     """
     folder = Path(run_folder)
     path = folder / "report.html"
@@ -62,21 +65,24 @@ def write(run_folder: Path) -> Path:
 
 
 def save(content: str, path: Path) -> None:
-    """Writes a page whole or not at all. Raises RunError where it cannot."""
+    """Writes a page whole or not at all.
+
+    Raises:
+        RunError: where it cannot.
+    """
     try:
         files.write_text(path, content)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def render(run: Run) -> str:
+def render(run: ReportData) -> str:
     """The whole page of a run."""
     built = [(section, body) for section in SECTIONS if (body := section.build(run)) is not None]
-    source = text(run.data, "source")
     return page(
-        source or run.name,
+        run.scores.data.source,
         run.name,
-        text(run.scores, "verdict") or _plain_verdict(run),
+        run.scores.verdict or _plain_verdict(run),
         figures(run),
         [(section.anchor, section.short, section.title, body) for section, body in built],
         background.foot(run),
@@ -93,7 +99,12 @@ def page(
 ) -> str:
     """A page that opens offline: its two names, its sentence, key figures, and sections.
 
-    blocks: (anchor, short name for the navigation, title, body) of each section.
+    Args:
+        source: of the data. name: of the run.
+        verdict: the headline.
+        key_figures: under it.
+        blocks: (anchor, short name for the navigation, title, body) of each section.
+        foot: the last line.
     """
     script, style = _asset("report.js"), _asset("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -119,9 +130,10 @@ def page(
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
-def _plain_verdict(run: Run) -> str:
-    name = text(run.selected, "name")
-    return f"{name} predicts this data best." if name else "No model could be scored on this data."
+def _plain_verdict(run: ReportData) -> str:
+    if run.selected is None:
+        return "No model could be scored on this data."
+    return f"{run.selected.name} predicts this data best."
 
 
 @cache

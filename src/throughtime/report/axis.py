@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
-from throughtime.report.html import MINUS, number
-from throughtime.wording import stamp
+from throughtime.wording import MINUS, stamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _DAY = 86400.0
@@ -123,7 +122,7 @@ def tick_label(value: float, step: float, percent: bool = False) -> str:
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 
 
-def seconds_of(value: object) -> float | None:
+def seconds_of(value: str | float) -> float | None:
     """Seconds since 1970 of an ISO date or time (without a zone: UTC), or None."""
     if not isinstance(value, str):
         return None
@@ -138,15 +137,15 @@ def seconds_of(value: object) -> float | None:
     return (moment - _EPOCH).total_seconds()
 
 
-def places(times: object, length: int) -> tuple[list[float], bool] | None:
+def places(times: Sequence[str | float] | None, length: int) -> tuple[list[float], bool] | None:
     """The times of `length` values as increasing numbers, and whether they are clock time.
 
     None when there are none that an axis can use (missing, unreadable, running backwards).
     """
-    if not isinstance(times, list) or len(times) != length:
+    if times is None or len(times) != length:
         return None
     clock = any(isinstance(time, str) for time in times)
-    found = [seconds_of(time) if clock else number(time) for time in times]
+    found = [seconds_of(time) if clock else float(time) for time in times]
     known = [time for time in found if time is not None]
     if len(known) != length or any(b < a for a, b in pairwise(known)):
         return None

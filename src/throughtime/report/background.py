@@ -4,59 +4,58 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
 
+from throughtime.evaluation.results import Part, Sample, SoundSample
 from throughtime.report import charts
 from throughtime.report.html import Markup, count, el, fixed, join, number, shorten
 from throughtime.report.plot import legend
-from throughtime.report.read import Run, items, mapping, text, texts
+from throughtime.report.read import Json, ReportData
 from throughtime.report.sections import details, lead
 from throughtime.wording import duration
 
 TEXT_LIMIT = 20_000
 SOUND_LIMIT = 24_000_000  # bytes of sound in one page
 CURVE_LIMIT = 400
-PARTS = (("train", "training"), ("valid", "validation"), ("test", "test"))
+PARTS: dict[Part, str] = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def samples(run: Run) -> Markup | None:
+def samples(run: ReportData) -> Markup | None:
     """What the model makes up by itself: texts, sounds, paths, rolls."""
     shown: list[Markup] = []
     carried = 0
-    for index, sample in enumerate(items(run.scores, "samples"), start=1):
-        kind, title = text(sample, "kind"), f"Sample {index}"
-        block: Markup | None = None
-        if kind == "text":
-            body = shorten(text(sample, "text"), TEXT_LIMIT)
-            block = el("pre", body, class_="sample", tabindex="0", aria_label=title, role="region")
-        elif kind == "sound":
-            wav = charts.decode(sample)
-            carried += len(wav) if wav else 0
-            block = _sound(sample, wav if carried <= SOUND_LIMIT else None, title)
-        elif kind == "paths":
-            name = text(sample, "series")
-            chart = charts.paths(sample.get("values"), run.step, name or title)
-            block = el("figure", el("figcaption", name) if name else None, chart) if chart else None
-        elif kind == "roll":
-            chart = charts.roll(sample.get("values"), run.step)
-            block = el("figure", chart) if chart else None
+    for index, sample in enumerate(run.scores.samples, start=1):
+        if isinstance(sample, SoundSample):
+            carried += len(sample.wav_base64) * 3 // 4
+        block = _sample(sample, run.step, f"Sample {index}", carried <= SOUND_LIMIT)
         if block is not None:
             shown.append(block)
     if not shown:
         return None
-    name = text(run.selected, "name") or "the model"
     said = (
-        f"Drawn from {name}, one {run.step} after the other, each fed back as the next one's past."
+        f"Drawn from {run.scores.best}, one {run.step} after the other, each fed back as the next "
+        "one's past."
     )
     return join(lead(said), el("div", *shown, class_="samples"))
 
 
-def _sound(sample: dict[str, Any], wav: bytes | None, title: str) -> Markup:
-    seconds, rate = number(sample.get("seconds")), number(sample.get("rate"))
-    said = [title]
-    said += [f"{fixed(seconds, 1)} s"] if seconds is not None else []
-    said += [f"{count(rate)} Hz"] if rate is not None else []
-    caption = el("figcaption", " · ".join(said))
+def _sample(sample: Sample, step: str, title: str, room: bool) -> Markup | None:
+    if sample.kind == "text":
+        text = shorten(sample.text, TEXT_LIMIT)
+        return el("pre", text, class_="sample", tabindex="0", aria_label=title, role="region")
+    if sample.kind == "sound":
+        return _sound(sample, charts.decode(sample) if room else None, title)
+    name = None
+    if sample.kind == "paths":
+        chart = charts.paths(sample, step, sample.series or title)
+        name = el("figcaption", sample.series) if sample.series else None
+    else:
+        chart = charts.roll(sample, step)
+    return None if chart is None else el("figure", name, chart)
+
+
+def _sound(sample: SoundSample, wav: bytes | None, title: str) -> Markup:
+    said = f"{title} · {fixed(sample.seconds, 1)} s · {count(sample.rate)} Hz"
+    caption = el("figcaption", said)
     if wav is None:
         return el("figure", caption, el("p", "This sound is damaged, or too long for this page."))
     encoded = base64.b64encode(wav).decode("ascii")
@@ -70,7 +69,7 @@ def _sound(sample: dict[str, Any], wav: bytes | None, title: str) -> Markup:
     return el("figure", caption, charts.waveform(wav, title), player)
 
 
-def training(run: Run) -> Markup | None:
+def training(run: ReportData) -> Markup | None:
     """Training curves: thin the training score, strong the validation score."""
     points: dict[tuple[str, str], dict[float, tuple[float, float]]] = {}
     timed = all(
@@ -85,16 +84,16 @@ def training(run: Run) -> Markup | None:
             if event.get("event") in ("step", "valid") and x is not None and y is not None:
                 # By step: a run that was killed goes through its last steps once more.
                 step = number(event.get("step")) or 0.0
-                points.setdefault((text(event, "model"), part), {})[step] = (x, y)
+                points.setdefault((str(event.get("model", "")), part), {})[step] = (x, y)
     lines, keys = [], []
-    for name, colour in chosen_first(run, [name for name, _ in points]):
+    for name, colour in selected_first(run, [name for name, _ in points]):
         for part in ("train", "valid"):
             found = sorted(points.get((name, part), {}).values())
             kept = charts.stride(len(found), CURVE_LIMIT)
             lines.append((name, part, f"s{colour}", [found[i] for i in kept]))
         valid = [score for _, score in points.get((name, "valid"), {}).values()]
         keys.append((name, f"s{colour}", fixed(min(valid), 3) if valid else ""))
-    chart = charts.curves(lines, place if timed else "steps", run.unit)
+    chart = charts.curves(lines, place if timed else "steps", run.scores.unit)
     events = _events(run)
     if chart is None:
         return events
@@ -104,35 +103,33 @@ def training(run: Run) -> Markup | None:
     return join(lead(said), figure, events)
 
 
-def chosen_first(run: Run, names: list[str]) -> list[tuple[str, int]]:
-    """Names of models, best first, each with the number of its colour; the chosen one has 0."""
-    order = [text(model, "name") for model in run.models]
-    chosen, others = text(run.selected, "name"), iter(range(1, 1000))
+def selected_first(run: ReportData, names: list[str]) -> list[tuple[str, int]]:
+    """Names of models, best first, each with the number of its colour; the selected one has 0."""
+    order = [model.name for model in run.scores.ranked]
+    others = iter(range(1, 1000))
     known = sorted(
         dict.fromkeys(names), key=lambda name: order.index(name) if name in order else len(order)
     )
     return [
-        (name, 0 if name == chosen else 1 + (next(others) - 1) % (charts.COLOURS - 1))
+        (name, 0 if name == run.scores.best else 1 + (next(others) - 1) % (charts.COLOURS - 1))
         for name in known
     ]
 
 
-def _events(run: Run) -> Markup | None:
+def _events(run: ReportData) -> Markup | None:
     """What the log says besides numbers: models that were skipped, steps that were, notes."""
     said = []
     for event in run.log:
         kind = event.get("event")
-        words = next(
-            (t for k in ("message", "text", "reason", "note") if (t := text(event, k))), ""
-        )
+        words = event.get("message") or event.get("reason")
         if kind in ("skip", "note") and words:
-            name = text(event, "model")
+            name = event.get("model")
             said.append(f"{name}: {words}" if name else words)
     skipped: dict[str, int] = {}
     for event in run.log:
         bad = number(event.get("skipped"))
         if bad:
-            skipped[text(event, "model")] = int(bad)
+            skipped[str(event.get("model", ""))] = int(bad)
     said += [f"{name}: {bad} updates left out as not finite" for name, bad in skipped.items()]
     if run.torn:
         said.append("The last line of log.jsonl was cut off and is not shown.")
@@ -144,51 +141,46 @@ def _events(run: Run) -> Markup | None:
     return el("ul", *(el("li", sentence) for sentence in said), class_="notes")
 
 
-def data(run: Run) -> Markup | None:
-    """Where the data came from, how they were cut, what reading them found."""
-    entry = run.data
-    if not entry:
-        return None
-    facts = [("Source", text(entry, "source")), ("Kind", text(entry, "kind"))]
-    sequences = number(entry.get("sequences"))
-    facts += [("Sequences", count(sequences))] if sequences is not None else []
-    names = texts(entry, "columns")
-    facts += [("Columns", shorten(", ".join(names), 300))] if names else []
-    facts += [("One step", run.step)]
-    chain = texts(entry, "transforms")
-    facts += [("Transforms", " → ".join(chain))] if chain else []
-    terms = [el("div", el("dt", key), el("dd", value)) for key, value in facts if value]
-    notes = texts(entry, "notes")
-    found = None
-    if notes:
-        shown = [el("li", note) for note in notes[:30]]
-        if len(notes) > 30:
-            shown.append(el("li", f"and {len(notes) - 30:,} more"))
-        found = join(el("h3", "What reading found"), el("ul", *shown, class_="notes"))
-    return join(_split(run), el("dl", *terms, class_="facts"), found)
+def data(run: ReportData) -> Markup:
+    """Where the data came from, how they were split, what reading them found."""
+    found = run.scores.data
+    facts = {
+        "Source": found.source,
+        "Kind": found.kind,
+        "Sequences": count(found.sequences),
+        "Columns": shorten(", ".join(found.columns), 300),
+        "One step": run.step,
+        "Transforms": " → ".join(found.transforms),
+    }
+    terms = [el("div", el("dt", key), el("dd", value)) for key, value in facts.items() if value]
+    noted = None
+    if found.notes:
+        shown = [el("li", note) for note in found.notes[:30]]
+        if len(found.notes) > 30:
+            shown.append(el("li", f"and {len(found.notes) - 30:,} more"))
+        noted = join(el("h3", "What reading found"), el("ul", *shown, class_="notes"))
+    return join(_split(run), el("dl", *terms, class_="facts"), noted)
 
 
-def _split(run: Run) -> Markup | None:
+def _split(run: ReportData) -> Markup | None:
     """Training, validation and test as shares of one strip, with their steps and times."""
-    steps, times = mapping(run.data, "steps"), mapping(run.data, "time")
-    known = [(part, name, number(steps.get(part)) or 0.0) for part, name in PARTS]
-    total = sum(size for _, _, size in known)
+    found = run.scores.data
+    total = sum(found.steps.values())
     if total <= 0:
         return None
     strip, terms = [], []
-    for part, name, size in known:
+    for part, name in PARTS.items():
+        size = found.steps.get(part, 0)
         share = size / total
         strip.append(el("i", class_=part, style=f"flex-grow:{share:.4f}"))
-        ends = times.get(part)
-        span = ""
-        if isinstance(ends, list) and len(ends) == 2 and all(ends):
-            span = f"{ends[0]} to {ends[1]}"
+        ends = (found.time or {}).get(part)
+        span = f"{ends[0]} to {ends[1]}" if ends else f"{share:.0%}"
         terms.append(
             el(
                 "div",
                 el("dt", el("i", class_=f"key {part}", aria_hidden="true"), name),
                 el("dd", f"{count(size)} {run.step}s", class_="value"),
-                el("dd", span or f"{share:.0%}", class_="remark"),
+                el("dd", span, class_="remark"),
             )
         )
     return join(
@@ -196,7 +188,7 @@ def _split(run: Run) -> Markup | None:
     )
 
 
-def settings(run: Run) -> Markup | None:
+def settings(run: ReportData) -> Markup | None:
     """Every setting of the run, and what its model file says of itself."""
     blocks: list[Markup | None] = []
     if run.settings:
@@ -219,7 +211,7 @@ def _facts(title: str, rows: list[tuple[str, str]]) -> Markup:
     return el("table", el("caption", title), el("tbody", *body), class_="settings")
 
 
-def flatten(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(value: Json, prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as dotted keys with their values written out."""
     rows = []
     for key, item in value.items():
@@ -232,8 +224,8 @@ def flatten(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def foot(run: Run) -> str:
+def foot(run: ReportData) -> str:
     """The last line: how much was fitted, in which time."""
-    seconds = [s for model in run.models if (s := number(model.get("seconds"))) is not None]
-    said = f"{len(run.models)} models"
+    seconds = [model.seconds for model in run.scores.models]
+    said = f"{len(seconds)} models"
     return f"{said}, {duration(sum(seconds))} of fitting" if seconds else said

@@ -1,22 +1,32 @@
-"""The report's charts, each from plain lists. What cannot be drawn gives None."""
+"""The report's charts, each from its values. What cannot be drawn gives None."""
 
 from __future__ import annotations
 
 import base64
 import io
 import wave
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from throughtime.evaluation.results import (
+    Accuracy,
+    BacktestResult,
+    Fan,
+    OrderScore,
+    PathsSample,
+    RollSample,
+    SoundSample,
+    Surprisal,
+)
 from throughtime.report.axis import Axis, clock, linear, padded, places, stride
-from throughtime.report.html import Markup, count, fixed, number, numbers, significant
+from throughtime.report.html import Markup, count, fixed, significant
 from throughtime.report.plot import SIZE, Plot
-from throughtime.report.read import mapping, text
 
 COLOURS = 9  # s0, the accent, and eight others
 PATHS, PATH_POINTS = 40, 300
+Criterion = tuple[str, str, Callable[[OrderScore], float | None]]  # name, class, value
 
 
 def horizontal(values: Sequence[float], is_clock: bool) -> Axis:
@@ -24,75 +34,56 @@ def horizontal(values: Sequence[float], is_clock: bool) -> Axis:
     return clock(values[0], values[-1]) if is_clock else linear(values[0], values[-1], 7)
 
 
-def quantile_bands(quantiles: dict[str, Any]) -> list[tuple[float, str, str]]:
-    """The pairs of quantiles that enclose an interval, widest first: (coverage, low, high)."""
-    known = {}
-    for key in quantiles:
-        try:
-            known[round(float(key), 6)] = key
-        except ValueError:
-            continue
-    pairs = []
-    for low in sorted(known):
-        high = round(1 - low, 6)
-        if low < 0.5 and high in known:
-            pairs.append((high - low, known[low], known[high]))
-    return pairs
+def quantile_bands(levels: Iterable[float]) -> list[tuple[float, float, float]]:
+    """The pairs of levels that enclose an interval, widest first: (coverage, low, high)."""
+    known = {round(level, 6): level for level in levels}
+    return [
+        (high - low, known[low], known[high])
+        for low in sorted(known)
+        if low < 0.5 and (high := round(1 - low, 6)) in known
+    ]
 
 
-def fan(entry: dict[str, Any], step: str, title: str) -> Markup | None:
+def fan(found: Fan, step: str, title: str) -> Markup:
     """A forecast's past, its quantile bands, its median and what then happened."""
-    quantiles = mapping(entry, "quantiles")
-    bands = quantile_bands(quantiles)
-    columns = {key: numbers(value) for key, value in quantiles.items()}
-    length = max((len(column) for column in columns.values()), default=0)
-    truth = numbers(entry.get("truth"))[:length]
-    past_entry = mapping(entry, "past")
-    kept = max(5 * length // 2, 40)
-    past = numbers(past_entry.get("values"))
-    start = max(0, len(past) - kept)
-    past_times = past_entry.get("times")
-    if length == 0:
-        return None
-    found = None
-    if isinstance(past_times, list) and isinstance(entry.get("times"), list):
-        found = places(past_times[start:] + entry["times"], len(past) - start + length)
-    past = past[start:]
-    xs, is_clock = found or ([float(i - len(past) + 1) for i in range(len(past) + length)], False)
+    columns, bands = found.quantiles, quantile_bands(found.quantiles)
+    length = max(map(len, columns.values()))
+    truth = list(found.truth[:length])
+    start = max(0, len(found.past.values) - max(5 * length // 2, 40))
+    past = list(found.past.values[start:])
+    times = None
+    if found.past.times is not None and found.times is not None:
+        times = places([*found.past.times[start:], *found.times], len(past) + length)
+    xs, is_clock = times or ([float(i - len(past) + 1) for i in range(len(past) + length)], False)
     ahead = xs[len(past) :]
-    everything = [*past, *truth]
-    for column in columns.values():
-        everything += column
-    label = f"{title}: {count(length)} {step}s ahead"
     if is_clock:
         axis, x_title = clock(xs[0], xs[-1], 5), ""
     else:
-        axis = horizontal(xs, False)
-        x_title = "" if found else f"{step}s from the origin"
-    reading = f"{{}} {x_title}".strip()
-    aria = f"Forecast fan chart. {label}."
-    plot = Plot(axis, padded(everything), aria, x_title, size="tall", reading=reading)
+        axis, x_title = horizontal(xs, False), "" if times else f"{step}s from the origin"
+    plot = Plot(
+        axis,
+        padded([*past, *truth, *(value for column in columns.values() for value in column)]),
+        f"Forecast fan chart. {title}: {count(length)} {step}s ahead.",
+        x_title,
+        size="tall",
+        reading=f"{{}} {x_title}".strip(),
+    )
     # At the origin itself the value is known, so the bands open from there.
-    joint: list[float | None] = [past[-1]] if past and past[-1] is not None else []
+    joint = [past[-1]] if past and past[-1] is not None else []
     spread = ([xs[len(past) - 1]] if joint else []) + ahead
-    for index, (_, low, high) in enumerate(bands):
-        if len(columns[low]) == len(columns[high]) == length:
-            level = "outer" if index == 0 and len(bands) > 1 else "inner"
-            plot.band(spread, joint + columns[low], joint + columns[high], level)
+    widest = bands[0][0] if len(bands) > 1 else 1.0
+    for coverage, low, high in bands:
+        level = "inner" if coverage < widest else "outer"
+        plot.band(spread, [*joint, *columns[low]], [*joint, *columns[high]], level)
+        plot.readout(f"{coverage:.0%} interval", level, ahead, columns[low], highs=columns[high])
     if past:
         plot.rule("origin", x=xs[len(past) - 1])
         plot.line(xs[: len(past)], past, "past", "past")
-    widest = bands[0][0] if len(bands) > 1 else 1.0
-    for coverage, low, high in bands:
-        if len(columns[low]) == len(columns[high]) == length:
-            name, style = f"{coverage:.0%} interval", "inner" if coverage < widest else "outer"
-            plot.readout(name, style, ahead, columns[low], highs=columns[high])
-    middle = columns.get("0.5", [])
-    if len(middle) == length:
-        plot.line(spread, joint + middle, "median")
-        plot.readout("median", "median", ahead, middle)
-    if len(truth) == length and any(value is not None for value in truth):
-        plot.line(spread, joint + truth, "truth", None)
+    if 0.5 in columns:
+        plot.line(spread, [*joint, *columns[0.5]], "median")
+        plot.readout("median", "median", ahead, columns[0.5])
+    if any(value is not None for value in truth):
+        plot.line(spread, [*joint, *truth], "truth", None)
         plot.readout("what happened", "truth", ahead, truth)
         if length <= 60:
             plot.dots(ahead, truth, "truth")
@@ -134,88 +125,80 @@ def curves(
     return plot.render()
 
 
-def by_horizon(
-    rows: Sequence[dict[str, Any]],
-    field: str,
-    title: str,
-    x_title: str,
-    single: dict[str, Any],
-    levels: Sequence[float] = (),
-) -> Markup | None:
-    """An accuracy measure of the free-running forecast by horizon, the one-step figure as a rule.
+@dataclass(frozen=True)
+class Measure:
+    """A measure of accuracy, and how to take it."""
 
-    `single` are the one-step figures. For `field` "coverage" there is one line for each of the
-    `levels`, each with its nominal value.
-    """
-    one_step = number(single.get(field))
-    places_ = [number(row.get("horizon")) for row in rows]
-    xs = [place if place is not None else float(i + 1) for i, place in enumerate(places_)]
-    if not xs:
+    title: str
+    of: Callable[[Accuracy], float | None]
+
+
+def by_horizon(found: BacktestResult, measure: Measure, x_title: str) -> Markup | None:
+    """A measure of the free-running forecast by horizon, the one-step figure as a rule."""
+    ys, once = [measure.of(row) for row in found.free_running], measure.of(found.one_step)
+    if all(y is None for y in ys):
         return None
-    percent = field == "coverage"
-    if percent:
-        series = [
-            (f"{level:.0%}", [level_of(mapping(row, "coverage"), level) for row in rows])
-            for level in levels
-        ]
-    else:
-        series = [("free-running", [number(row.get(field)) for row in rows])]
-    series = [(name, ys) for name, ys in series if any(y is not None for y in ys)]
-    if not series:
+    plot = _of_horizons(found, measure.title, ys, padded([*ys, once], zero=True), x_title)
+    xs = _horizons(found)
+    if once is not None:
+        plot.rule("s1 dash", y=once)
+        plot.readout("one step ahead", "s1", xs, [once] * len(xs))
+    _by_horizon(plot, "free-running", xs, ys)
+    return plot.render()
+
+
+def coverage_by_horizon(found: BacktestResult, x_title: str) -> Markup | None:
+    """A line for the coverage of each level by horizon, beside its nominal value."""
+    lines = [
+        (level, [row.coverage.get(level) for row in found.free_running]) for level in found.levels
+    ]
+    lines = [(level, ys) for level, ys in lines if any(y is not None for y in ys)]
+    if not lines:
         return None
-    values = [y for _, ys in series for y in ys] + ([one_step] if not percent else [*levels])
-    low = min((y for y in values if y is not None), default=0.0)
-    y_axis = linear(min(0.5, low - 0.02), 1.0, 4, True) if percent else padded(values, zero=True)
-    known = [y for y in series[0][1] if y is not None]
-    plot = Plot(
+    low = min(y for y in (*found.levels, *(y for _, ys in lines for y in ys)) if y is not None)
+    axis = linear(min(0.5, low - 0.02), 1.0, 4, True)
+    plot, xs = _of_horizons(found, "Coverage", lines[0][1], axis, x_title), _horizons(found)
+    for level in found.levels:
+        plot.rule("nominal", y=level)
+        if (once := found.one_step.coverage.get(level)) is not None:
+            plot.rule("s1 dash", y=once)
+            plot.readout(f"{level:.0%}, one step ahead", "s1", xs, [once] * len(xs), percent=True)
+    for level, ys in lines:
+        if ys[-1] is not None:
+            plot.note(xs[-1], ys[-1], f"{level:.0%}", "end s0")
+        _by_horizon(plot, f"{level:.0%}", xs, ys, percent=True)
+    return plot.render()
+
+
+def _horizons(found: BacktestResult) -> list[float]:
+    return [float(row.horizon) for row in found.free_running]
+
+
+def _of_horizons(
+    found: BacktestResult, title: str, ys: Sequence[float | None], axis: Axis, x_title: str
+) -> Plot:
+    xs, known = _horizons(found), [y for y in ys if y is not None]
+    return Plot(
         linear(xs[0], xs[-1], 6),
-        y_axis,
+        axis,
         f"{title} of the free-running forecast by horizon: {significant(known[0], 3)} at first, "
         f"{significant(known[-1], 3)} at the last.",
         x_title,
         title,
         reading=f"{{}} {x_title}",
     )
-    _references(plot, field, xs, single, levels)
-    for name, ys in series:
-        style = "s0"
-        if percent and ys[-1] is not None:
-            plot.note(xs[-1], ys[-1], name, "end s0")
-        plot.line(xs, ys, style)
-        plot.readout(name, style, xs, ys, percent=percent)
-        if len(xs) <= 30:
-            plot.dots(xs, ys, style)
-    return plot.render()
 
 
-def _references(
-    plot: Plot, field: str, xs: Sequence[float], single: dict[str, Any], levels: Sequence[float]
+def _by_horizon(
+    plot: Plot, name: str, xs: Sequence[float], ys: Sequence[float | None], percent: bool = False
 ) -> None:
-    """The lines to compare with: one step ahead, and for coverage its nominal levels."""
-    if field == "coverage":
-        for level in levels:
-            plot.rule("nominal", y=level)
-            if (told := level_of(mapping(single, field), level)) is not None:
-                name = f"{level:.0%}, one step ahead"
-                plot.rule("s1 dash", y=told)
-                plot.readout(name, "s1", xs, [told] * len(xs), percent=True)
-    elif (told := number(single.get(field))) is not None:
-        plot.rule("s1 dash", y=told)
-        plot.readout("one step ahead", "s1", xs, [told] * len(xs))
+    plot.line(xs, ys, "s0")
+    plot.readout(name, "s0", xs, ys, percent=percent)
+    if len(xs) <= 30:
+        plot.dots(xs, ys, "s0")
 
 
-def level_of(coverage: dict[str, Any], level: float) -> float | None:
-    """The coverage of one level, whichever way its key is written."""
-    for key, value in coverage.items():
-        try:
-            if abs(float(key) - level) < 1e-6:
-                return number(value)
-        except ValueError:
-            continue
-    return None
-
-
-def pit_histogram(fractions: Sequence[float], steps: float | None) -> Markup:
+def pit_histogram(fractions: Sequence[float], steps: int) -> Markup:
     """The PIT histogram with the uniform line, and where its bars lie by chance alone."""
     bins = len(fractions)
     uniform = 1 / bins
@@ -269,13 +252,13 @@ def coverage_curve(
     return plot.render()
 
 
-def surprisal(entry: dict[str, Any], step: str, marks: Sequence[tuple[int, str]]) -> Markup | None:
+def surprisal(found: Surprisal, step: str, marks: Sequence[tuple[int, str]]) -> Markup | None:
     """Surprisal over time; `marks` are (index, label) of the places to point at."""
-    nats = numbers(entry.get("nats"))
+    nats = found.nats
     if sum(value is not None for value in nats) < 2:
         return None
-    found = places(entry.get("times"), len(nats)) or places(entry.get("position"), len(nats))
-    xs, is_clock = found or ([float(i) for i in range(len(nats))], False)
+    times = places(found.times, len(nats)) or places(found.position, len(nats))
+    xs, is_clock = times or ([float(i) for i in range(len(nats))], False)
     axis = horizontal(xs, is_clock)
     low = min(value for value in nats if value is not None)
     high = max(value for value in nats if value is not None)
@@ -301,11 +284,10 @@ def surprisal(entry: dict[str, Any], step: str, marks: Sequence[tuple[int, str]]
     return plot.render()
 
 
-def orders(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, str, str]]) -> Markup | None:
-    """Measures by order, each smallest value marked: (field, name, class) of each."""
-    known = [row for row in rows if number(row.get("order")) is not None]
-    xs = [float(row["order"]) for row in known]
-    series = [(n, c, [number(row.get(f)) for row in known]) for f, n, c in fields]
+def orders(rows: Sequence[OrderScore], criteria: Sequence[Criterion]) -> Markup | None:
+    """Criteria by order, each smallest value marked."""
+    xs = [float(row.order) for row in rows]
+    series = [(name, class_, [of(row) for row in rows]) for name, class_, of in criteria]
     series = [entry for entry in series if sum(y is not None for y in entry[2]) > 1]
     if len(xs) < 2 or not series:
         return None
@@ -313,10 +295,8 @@ def orders(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, str, str]
     for name, _, ys in series:
         low = min(y for y in ys if y is not None)
         best.append(f"{name} is lowest at order {xs[ys.index(low)]:.0f}")
-    values = [y for _, _, ys in series for y in ys]
-    label = f"{'; '.join(best)}."
-    y_axis = padded(values, pad=0.14)
-    plot = Plot(linear(xs[0], xs[-1], 8), y_axis, label, "order", reading="order {}")
+    axis = padded([y for _, _, ys in series for y in ys], pad=0.14)
+    plot = Plot(linear(xs[0], xs[-1], 8), axis, f"{'; '.join(best)}.", "order", reading="order {}")
     for name, class_, ys in series:
         plot.line(xs, ys, class_)
         plot.readout(name, class_, xs, ys)
@@ -329,11 +309,10 @@ def orders(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, str, str]
     return plot.render()
 
 
-def paths(values: object, step: str, title: str) -> Markup | None:
+def paths(sample: PathsSample, step: str, title: str) -> Markup | None:
     """Sampled paths of a real series, thin lines over each other."""
-    lines = values if isinstance(values, list) else []
-    lines = [line for line in lines if isinstance(line, list) and len(line) > 1]
-    shown = [numbers(lines[i]) for i in stride(len(lines), PATHS)]
+    lines = [line for line in sample.values if len(line) > 1]
+    shown = [lines[i] for i in stride(len(lines), PATHS)]
     shown = [line for line in shown if any(y is not None for y in line)]
     if not shown:
         return None
@@ -349,11 +328,10 @@ def paths(values: object, step: str, title: str) -> Markup | None:
     return plot.render()
 
 
-def roll(values: object, step: str) -> Markup | None:
-    """A binary matrix [steps][rows] as a piano roll; runs of a row are drawn as one bar."""
-    rows = [row for row in values if isinstance(row, list)] if isinstance(values, list) else []
-    rows = rows[:2000]
-    active = [[i for i, cell in enumerate(row) if number(cell)] for row in rows]
+def roll(sample: RollSample, step: str) -> Markup | None:
+    """Columns of 0 and 1 as a piano roll; runs of a column are drawn as one bar."""
+    rows = sample.values[:2000]
+    active = [[i for i, cell in enumerate(row) if cell] for row in rows]
     notes = sorted({note for row in active for note in row})
     if not notes:
         return None
@@ -406,10 +384,10 @@ def waveform(wav: bytes, title: str) -> Markup | None:
     return plot.render()
 
 
-def decode(sample: dict[str, Any]) -> bytes | None:
+def decode(sample: SoundSample) -> bytes | None:
     """The sound of a sample, or None when it is no RIFF/WAVE in base64."""
     try:
-        wav = base64.b64decode(text(sample, "wav_base64"), validate=True)
+        wav = base64.b64decode(sample.wav_base64, validate=True)
     except ValueError:
         return None
     return wav if wav[:4] == b"RIFF" and wav[8:12] == b"WAVE" else None

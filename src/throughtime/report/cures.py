@@ -6,7 +6,7 @@ from typing import Any
 
 from throughtime.report import page
 from throughtime.report.axis import decades, linear
-from throughtime.report.html import Markup, count, el, fixed, join, numbers, significant
+from throughtime.report.html import Markup, count, el, fixed, join, significant
 from throughtime.report.plot import Plot, legend
 from throughtime.report.sections import lead, table
 
@@ -65,7 +65,7 @@ def _by_lag(found: dict[str, Any]) -> Markup:
     )
     xs = [float(k) for k in range(lag + 1)]
     for i, row in enumerate(found["networks"]):
-        ys = [value if value and value > 0 else None for value in numbers(row["by_lag"])]
+        ys = [value if value and value > 0 else None for value in row["by_lag"]]
         plot.line(xs, ys, f"s{i}", row["name"], key=row["name"])
     plot.mark(float(found["short"]), f"truncated at {found['short']}", "cut")
     return plot.render()

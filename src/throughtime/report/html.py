@@ -9,8 +9,7 @@ from typing import Any
 import markupsafe
 from markupsafe import Markup
 
-MINUS = "\N{MINUS SIGN}"
-NONE = "\N{EN DASH}"
+from throughtime.wording import MINUS, NONE, fixed
 
 # What HTML cannot hold: lone surrogates become the replacement character, and control characters
 # (a sampled text may well contain them) the little pictures Unicode has for them.
@@ -66,45 +65,28 @@ def number(value: object) -> float | None:
     return result if math.isfinite(result) else None
 
 
-def numbers(values: object) -> list[float | None]:
-    """Each item as `number` has it; an empty list for what is not a list."""
-    return [number(value) for value in values] if isinstance(values, list) else []
-
-
-def fixed(value: object, decimals: int, sign: bool = False) -> str:
-    """A number with so many decimals, a true minus sign and thousands apart; a dash for None."""
-    known = number(value)
-    if known is None:
-        return NONE
-    if abs(known) >= 1e15:
-        return f"{known:.3g}".replace("-", MINUS)
-    text = f"{known:{'+' if sign else ''},.{decimals}f}"
-    if not any(digit in text for digit in "123456789"):  # no "-0.00"
-        text = text.lstrip("+-")
-    return text.replace("-", MINUS)
-
-
-def significant(value: object, digits: int = 4) -> str:
+def significant(value: float | None, digits: int = 4) -> str:
     """A number with about so many significant digits, an exponent only where it must be."""
-    known = number(value)
-    if known is None:
-        return NONE
-    if known == 0:
-        return "0"
-    size = math.floor(math.log10(abs(known)))
+    if not value:
+        return NONE if value is None else "0"
+    size = math.floor(math.log10(abs(value)))
     if size < -5 or size >= 12:
-        return f"{known:.{digits - 1}e}".replace("-", MINUS)
-    return fixed(known, max(0, digits - 1 - size))
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    return fixed(value, max(0, digits - 1 - size))
 
 
-def count(value: object) -> str:
+def count(value: float | None) -> str:
     """A whole number with thousands apart."""
     return fixed(value, 0)
 
 
-def megabytes(value: object) -> str:
+def percent(value: float | None) -> str:
+    """A share in per cent with one decimal."""
+    return NONE if value is None else f"{value:.1%}"
+
+
+def megabytes(size: float | None) -> str:
     """Megabytes: 512 MB, 1.5 GB."""
-    size = number(value)
     if size is None:
         return NONE
     return f"{size:,.0f} MB" if size < 1000 else f"{size / 1000:,.1f} GB"

@@ -4,70 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from throughtime.evaluation.results import GradientRecord, LagCurve
 from throughtime.report.axis import Axis, decades, linear, padded
 from throughtime.report.axis import lags as lag_axis
-from throughtime.report.html import Markup, count, number, numbers, significant
+from throughtime.report.html import Markup, count, significant
 from throughtime.report.plot import Plot
-from throughtime.report.read import items, mapping
 
 _DEEPEST = 1e-8  # of the largest norm: what is smaller runs out at the bottom
-_SHARES = ("0.5", "0.9", "0.95", "0.99")
 
 
-@dataclass(frozen=True)
-class Gradient:
-    """An examination as the charts need it; only known values.
-
-    norms: of the gradient by lag, 0 first. share: of all of it, up to each lag. state: the low,
-    median and high norm of the state's gradient by lag. reach: the lag by share, 0 the step itself.
-    truncation: k2.
-    """
-
-    norms: list[float]
-    share: list[float | None]
-    state: tuple[list[float | None], list[float | None], list[float | None]]
-    reach: dict[str, float]
-    truncation: float | None
-    beyond: float | None
-
-    @property
-    def last(self) -> float:
-        return float(len(self.norms) - 1)
+def last_lag(found: GradientRecord) -> float:
+    """The longest lag that was looked at."""
+    return float(len(found.norms) - 1)
 
 
-def gradient(entry: dict[str, Any]) -> Gradient | None:
-    """The examination in scores.json, or None where it holds nothing that can be drawn."""
-    norms = [0.0 if value is None else max(0.0, value) for value in numbers(entry.get("norms"))]
-    if len(norms) < 2 or max(norms) <= 0:
-        return None
-    state, reach = mapping(entry, "state_norm"), mapping(entry, "reach")
-    low, middle, high = (numbers(state.get(key)) for key in ("low", "median", "high"))
-    known = {key: steps for key in _SHARES if (steps := number(reach.get(key))) is not None}
-    share = numbers(entry.get("share"))
-    if not len(low) == len(middle) == len(high) == len(norms):
-        low = middle = high = []
-    cut, beyond = number(entry.get("k2")), number(entry.get("beyond"))
-    cut = cut if cut is not None and cut > 0 else None
-    return Gradient(
-        norms, share if len(share) == len(norms) else [], (low, middle, high), known, cut, beyond
-    )
-
-
-def by_lag(found: Gradient, step: str) -> Markup:
+def by_lag(found: GradientRecord, step: str) -> Markup | None:
     """The gradient of the weights by lag, and the spread of the state's, each from its largest."""
-    largest = max(found.norms)
-    weights = [_positive(norm / largest) for norm in found.norms]
-    _, middle, high = found.state
-    top = max((value for value in high if value), default=None)
+    norms = [norm or 0.0 for norm in found.norms]
+    largest, last = max(norms), last_lag(found)
+    if last < 1 or largest <= 0:
+        return None
+    weights = [_positive(norm / largest) for norm in norms]
+    state = found.state_norm
+    top = max((value for value in state.high if value), default=None)
     known = [value for value in weights if value]
     if top:
-        known += [value / top for value in middle if value]
+        known += [value / top for value in state.median if value]
     floor = max(_DEEPEST, min(known) / 2)
-    end = f"{significant(found.norms[-1] / largest, 2)} of the largest at lag {count(found.last)}"
+    end = f"{significant(norms[-1] / largest, 2)} of the largest at lag {count(last)}"
     plot = Plot(
-        lag_axis(found.last),
+        lag_axis(last),
         decades(min(floor, 0.5), 1.5),
         f"Norm of the gradient by lag on logarithmic axes: {end}.",
         f"{step}s back",
@@ -77,7 +44,8 @@ def by_lag(found: Gradient, step: str) -> Markup:
     )
     xs = [float(lag) for lag in range(len(weights))]
     if top:
-        lows, middles, highs = ([_relative(v, top) for v in line] for line in found.state)
+        lines = (state.low, state.median, state.high)
+        lows, middles, highs = ([_relative(v, top) for v in line] for line in lines)
         kept = [i for i, value in enumerate(highs) if value is not None]
         bottom = [max(lows[i] or 0.0, floor / 10) for i in kept]
         plot.band([xs[i] for i in kept], bottom, [highs[i] for i in kept], "spread s3")
@@ -88,14 +56,16 @@ def by_lag(found: Gradient, step: str) -> Markup:
     return plot.render()
 
 
-def within(found: Gradient, step: str) -> Markup | None:
+def within(found: GradientRecord, step: str) -> Markup | None:
     """The share of the gradient that lies within each lag."""
     if not any(value is not None for value in found.share):
         return None
+    last = last_lag(found)
     xs = [float(lag) for lag in range(len(found.share))]
-    told = [f"{float(key):.0%} within {count(steps)}" for key, steps in found.reach.items()]
+    known = {share: lag for share, lag in found.reach.items() if lag is not None}
+    told = [f"{share:.0%} within {count(lag)}" for share, lag in known.items()]
     plot = Plot(
-        lag_axis(found.last),
+        lag_axis(last),
         linear(0.0, 1.0, 5, True),
         f"Share of the gradient within so many {step}s: {', '.join(told) or 'see the table'}.",
         f"within so many {step}s back",
@@ -103,26 +73,25 @@ def within(found: Gradient, step: str) -> Markup | None:
         size="tall",
         reading=f"within {{}} {step}s back",
     )
-    if found.truncation is not None and found.truncation <= found.last:
-        plot.spans([(found.truncation - 0.5, found.last, 0.0, 1.0)], "lost")
+    if found.k2 is not None and found.k2 <= last:
+        plot.spans([(found.k2 - 0.5, last, 0.0, 1.0)], "lost")
     plot.line(xs, found.share, "s0 strong")
     plot.readout("share of the gradient", "s0", xs, found.share, percent=True)
-    for key in ("0.5", "0.95"):
-        lag = int(found.reach.get(key, -1))
-        here = found.share[lag] if 0 <= lag < len(found.share) else None
+    for share in (0.5, 0.95):
+        lag = known.get(share, len(xs))
+        here = found.share[lag] if lag < len(xs) else None
         if here is not None:
             plot.dots([lag], [here], "s0 large")
             side = "beside" if plot.x.fraction(lag) < 0.75 else "ahead"
-            plot.note(lag, here, f"{float(key):.0%}: {count(lag)}", f"{side} s0")
+            plot.note(lag, here, f"{share:.0%}: {count(lag)}", f"{side} s0")
     _truncated(plot, found, 0.12)
     return plot.render()
 
 
-def _truncated(plot: Plot, found: Gradient, height: float | None = None) -> None:
+def _truncated(plot: Plot, found: GradientRecord, height: float | None = None) -> None:
     """The rule at the truncation: gradients travel over fewer steps than that."""
-    if found.truncation is not None and found.truncation <= found.last:
-        text = f"truncated at {count(found.truncation)}"
-        plot.mark(found.truncation - 0.5, text, "cut", height)
+    if found.k2 is not None and found.k2 <= last_lag(found):
+        plot.mark(found.k2 - 0.5, f"truncated at {count(found.k2)}", "cut", height)
 
 
 def over_training(
@@ -159,44 +128,32 @@ def over_training(
     return plot.render()
 
 
-def remembered(entry: dict[str, Any]) -> dict[str, Any]:
-    """The curve of a certificate: of a network that beats the rest, or of the best of the rest."""
-    return mapping(entry, "network") or mapping(entry, "lags")
-
-
-def memory(entry: dict[str, Any], step: str, unit: str) -> Markup | None:
+def memory(found: LagCurve, step: str, unit: str) -> Markup | None:
     """What is lost when no more than so many lags may be seen, with its interval."""
-    curve = remembered(entry)
-    points = []
-    for point in items(curve, "curve"):
-        lag, lost = number(point.get("lags")), number(point.get("lost"))
-        if lag is not None and lost is not None:
-            ends = numbers(point.get("interval"))
-            points.append((lag, lost, *(ends if len(ends) == 2 else (None, None))))
-    points.sort(key=lambda point: point[0])
+    points = sorted(found.curve, key=lambda point: point.lags)
     if len(points) < 2:
         return None
-    xs, ys, lows, highs = (list(column) for column in zip(*points, strict=True))
-    needed = number(curve.get("needed"))
-    told = "" if needed is None else f"; {count(needed)} are enough"
+    xs, ys = [float(point.lags) for point in points], [point.lost for point in points]
+    kept = [(x, *point.interval) for x, point in zip(xs, points, strict=True) if point.interval]
+    places, lows, highs = ([row[i] for row in kept] for i in range(3))
     plot = Plot(
         lag_axis(xs[-1]),
         padded([*ys, *lows, *highs, 0.0]),
-        f"Held-out nats lost by seeing only so many {step}s of the past{told}.",
+        f"Held-out nats lost by seeing only so many {step}s of the past; "
+        f"{count(found.needed)} are enough.",
         f"{step}s of the past seen",
         f"{unit} lost",
         size="tall",
         reading=f"{{}} {step}s seen",
     )
-    kept = [i for i in range(len(xs)) if lows[i] is not None and highs[i] is not None]
-    plot.band([xs[i] for i in kept], [lows[i] for i in kept], [highs[i] for i in kept], "spread s0")
+    plot.band(places, lows, highs, "spread s0")
     plot.rule("uniform", y=0.0)
     plot.line(xs, ys, "s0 strong")
     plot.dots(xs, ys, "s0")
     plot.readout("lost", "s0", xs, ys)
-    plot.readout("95 % interval", "spread s0", xs, lows, highs=highs)
-    if needed is not None and needed <= xs[-1]:
-        plot.mark(needed, f"{count(needed)} needed", "need")
+    plot.readout("95 % interval", "spread s0", places, lows, highs=highs)
+    if found.needed <= xs[-1]:
+        plot.mark(found.needed, f"{count(found.needed)} needed", "need")
     return plot.render()
 
 

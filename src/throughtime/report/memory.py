@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+from throughtime.evaluation.results import GradientRecord, LagCurve, Number
 from throughtime.report import lags
-from throughtime.report.background import chosen_first
-from throughtime.report.html import NONE, Markup, count, el, fixed, join, number, numbers
-from throughtime.report.lags import Gradient, Row
+from throughtime.report.background import selected_first
+from throughtime.report.html import NONE, Markup, count, el, fixed, join, number
+from throughtime.report.lags import Row
 from throughtime.report.plot import legend
-from throughtime.report.read import Run, items, mapping, text
+from throughtime.report.read import ReportData
 from throughtime.report.sections import details, lead, table
 
 _MOST_ROWS = 40
@@ -18,78 +19,66 @@ _DOES = {
     "gradient": "the gradient reaches",
     "training": "training allows",
 }
+_LEAD = "So many steps back hold 95\u00a0% of the gradient while the networks train."
 
 
-def history(run: Run) -> Markup | None:
+def history(run: ReportData) -> Markup | None:
     """What the data remember: the held-out loss of seeing only so many steps of the past."""
-    entry = mapping(run.scores, "history")
-    chart = lags.memory(entry, run.step, run.unit)
-    verdict = text(entry, "verdict")
-    if chart is None and not verdict:
-        return None
-    name = text(lags.remembered(entry), "model")
-    said = f"What is lost when no more than so many {run.step}s of the past may be seen"
-    said += f", measured with {name}" if name else ""
-    said += ". The band is the 95 % interval of the difference to the best."
-    figure = el("figure", chart) if chart is not None else None
-    return join(lead(said), el("p", verdict, class_="says") if verdict else None, figure)
-
-
-def gradients(run: Run) -> Markup | None:
-    """The gradient by lag, its share, the reach in training; all three memories in one picture."""
-    entry = mapping(run.scores, "gradients")
-    found = lags.gradient(entry)
-    trained = _over_training(run, found.truncation if found else None)
+    found = run.scores.certificate
     if found is None:
-        return trained and join(lead(_REACH), trained)
-    verdict = mapping(entry, "verdict")
-    blocks: list[Markup | None] = [lead(_told(run, entry, found))]
-    words = [
-        f"{told.rstrip('.')}." for key in ("sentence", "remedy") if (told := text(verdict, key))
-    ]
-    if words:
-        name = el("b", f"{text(verdict, 'name')}: ") if text(verdict, "name") else None
-        blocks.append(el("p", name, " ".join(words), class_="says"))
-    blocks.append(_one_picture(run, found))
+        return None
+    chart = lags.memory(found.memory, run.step, run.scores.unit)
+    said = (
+        f"What is lost when no more than so many {run.step}s of the past may be seen, measured "
+        f"with {found.memory.model}. The band is the 95 % interval of the difference to the best."
+    )
+    figure = el("figure", chart) if chart is not None else None
+    return join(lead(said), el("p", found.verdict, class_="says"), figure)
+
+
+def gradients(run: ReportData) -> Markup | None:
+    """The gradient by lag, its share, the reach in training; all three memories in one picture."""
+    found = run.scores.gradients
+    trained = _over_training(run, None if found is None else found.k2)
+    chart = None if found is None else lags.by_lag(found, run.step)
+    if found is None or chart is None:
+        return trained and join(lead(_LEAD), trained)
+    verdict = found.verdict
+    words = " ".join(f"{part.rstrip('.')}." for part in (verdict.sentence, verdict.remedy) if part)
     keys = [("weights", "s0", "")]
-    if any(found.state[2]):
+    if any(found.state_norm.high):
         spread = "the state, 10 % to 90 % of the steps"
         keys += [("state, median", "s3", ""), (spread, "spread s3", "")]
-    drawn = [
-        el(
-            "figure",
-            el("figcaption", "Gradient by lag"),
-            legend(keys),
-            lags.by_lag(found, run.step),
-        )
-    ]
+    drawn = [el("figure", el("figcaption", "Gradient by lag"), legend(keys), chart)]
     if (share := lags.within(found, run.step)) is not None:
         caption = el("figcaption", "How much of it lies within")
         drawn.append(el("figure", caption, share))
     one = " single" if len(drawn) == 1 else ""
-    blocks.append(el("div", *drawn, class_=f"grid{one}"))
-    blocks += [trained, details("Every truncation", _truncations(entry, found))]
-    return join(*blocks)
-
-
-_REACH = "So many steps back hold 95\u00a0% of the gradient while the networks learn."
-
-
-def _told(run: Run, entry: dict[str, Any], found: Gradient) -> str:
-    """What the section shows, with its main figures."""
-    name = text(entry, "model") or "the network"
-    said = (
-        f"The gradient that {name} learns from, taken apart by how many {run.step}s it travels back"
+    return join(
+        lead(_summary(run, found)),
+        el("p", el("b", f"{verdict.name}: "), words, class_="says"),
+        _one_picture(run, found),
+        el("div", *drawn, class_=f"grid{one}"),
+        trained,
+        details("Every truncation", _truncations(found)),
     )
-    reach = found.reach.get("0.95")
+
+
+def _summary(run: ReportData, found: GradientRecord) -> str:
+    """What the section shows, with its main figures."""
+    said = (
+        f"The gradient that {found.model} is trained by, taken apart by how many {run.step}s it "
+        "travels back"
+    )
+    reach = found.reach.get(0.95)
     if reach is None:
         said += f"; {_percent(found.share[-1] if found.share else None)} of it lies within "
-        said += f"{count(found.last)} {run.step}s."
+        said += f"{count(lags.last_lag(found))} {run.step}s."
     else:
         said += f": 95\u00a0% of it goes back no further than {_steps(reach, run.step)}."
-    if found.truncation is None:
+    if found.k2 is None:
         return f"{said} Training truncates it nowhere."
-    said += f" Training cuts it off after {_steps(found.truncation, run.step)}"
+    said += f" Training cuts it off after {_steps(found.k2, run.step)}"
     return f"{said}, and {_percent(found.beyond)} of it lies beyond."
 
 
@@ -105,79 +94,73 @@ def _percent(share: float | None) -> str:
     return f"{fixed(100 * share, 1)}\u00a0%"
 
 
-def _one_picture(run: Run, found: Gradient) -> Markup | None:
+def _one_picture(run: ReportData, found: GradientRecord) -> Markup | None:
     """Data memory, gradient reach and truncation, where at least two of them are known."""
     rows = []
-    curve = lags.remembered(mapping(run.scores, "history"))
-    needed = number(curve.get("needed"))
-    if needed is not None and needed >= 0:
-        ends = (*_gained(items(curve, "curve"), needed), needed)
-        rows.append(Row("data", "s2", ends, count(needed)))
-    reaches = [steps for key, steps in found.reach.items() if key in ("0.5", "0.9", "0.95")]
+    needed = None
+    if run.scores.certificate is not None:
+        memory = run.scores.certificate.memory
+        needed = memory.needed
+        rows.append(Row("data", "s2", (*_gained(memory), needed), count(needed)))
+    reaches = [lag for share in (0.5, 0.9, 0.95) if (lag := found.reach.get(share)) is not None]
     if reaches:
-        rows.append(Row("gradient", "s0", tuple(reaches), _reads(found)))
-    if found.truncation is not None:
-        rows.append(Row("training", "s1", (found.truncation,), count(found.truncation)))
+        reach = found.reach.get(0.95)
+        said = f"beyond {count(lags.last_lag(found))}" if reach is None else count(reach)
+        rows.append(Row("gradient", "s0", tuple(reaches), said))
+    if found.k2 is not None:
+        rows.append(Row("training", "s1", (found.k2,), count(found.k2)))
     if len(rows) < 2:
         return None
-    told = "Each bar goes back from now. Of the gradient, the shades hold 50, 90 and 95\u00a0%"
+    said = "Each bar goes back from now. Of the gradient, the shades hold 50, 90 and 95\u00a0%"
     if needed is not None:
-        told += (
+        said += (
             "; of the data, half and 90\u00a0% of what the past is worth, and all that can be told"
         )
     return el(
         "figure",
         el("figcaption", f"What {', what '.join(_DOES[row.name] for row in rows)}"),
         lags.side_by_side(rows, run.step),
-        el("p", f"{told}.", class_="remark"),
+        el("p", f"{said}.", class_="remark"),
         class_="one",
     )
 
 
-def _reads(found: Gradient) -> str:
-    reach = found.reach.get("0.95")
-    if reach is None:
-        return f"beyond {count(found.last)}"
-    return count(reach)
-
-
-def _gained(curve: list[dict[str, Any]], needed: float) -> tuple[float, ...]:
+def _gained(memory: LagCurve) -> tuple[float, ...]:
     """The lags that give half, and 90 %, of what the past is worth."""
-    points = [(number(p.get("lags")), number(p.get("gain"))) for p in curve]
-    known = sorted((lag, gain) for lag, gain in points if lag is not None and gain is not None)
-    whole = max((gain for lag, gain in known if lag <= needed), default=0.0)
+    known = sorted((point.lags, point.gain) for point in memory.curve if point.gain is not None)
+    whole = max((gain for lag, gain in known if lag <= memory.needed), default=0.0)
     if whole <= 0:
         return ()
     found = (next((lag for lag, g in known if g >= part * whole), None) for part in (0.5, 0.9))
-    return tuple(lag for lag in found if lag is not None and 0 < lag < needed)
+    return tuple(lag for lag in found if lag is not None and 0 < lag < memory.needed)
 
 
-def _truncations(entry: dict[str, Any], found: Gradient) -> Markup:
+def _truncations(found: GradientRecord) -> Markup:
     """What each truncation leaves of the gradient."""
-    places = sorted({0, *(2**i for i in range(30)), found.last, (found.truncation or 1.0) - 1})
-    lost, alike = numbers(entry.get("bias")), numbers(entry.get("cosine"))
+    last = int(lags.last_lag(found))
+    places = sorted({0, *(2**i for i in range(30)), last, (found.k2 or 1) - 1})
 
-    def cell(values: list[float | None], at: int, scale: float, decimals: int, unit: str) -> str:
+    def cell(values: Sequence[Number], at: int, scale: float, decimals: int, unit: str) -> str:
         value = values[at] if at < len(values) else None
         return NONE if value is None else f"{fixed(scale * value, decimals)}{unit}"
 
-    body = []
-    for lag in (int(place) for place in places if 0 <= place <= found.last):
-        share = [None if s is None else 1.0 - s for s in found.share]
-        body.append(
-            [
-                f"{lag + 1:,}",
-                cell(share, lag, 100, 2, " %"),
-                cell(lost, lag, 100, 2, " %"),
-                cell(alike, lag, 1, 4, ""),
-            ]
-        )
+    beyond = [None if share is None else 1.0 - share for share in found.share]
+    body = [
+        [
+            f"{lag + 1:,}",
+            cell(beyond, lag, 100, 2, " %"),
+            cell(found.bias, lag, 100, 2, " %"),
+            cell(found.cosine, lag, 1, 4, ""),
+        ]
+        for lag in places
+        if lag <= last
+    ]
     head = ["Steps", "Share beyond", "Relative bias", "Cosine"]
     caption = "What a truncation after so many steps leaves out, and how its direction agrees"
     return table(head, body[:_MOST_ROWS], caption)
 
 
-def _over_training(run: Run, truncation: float | None) -> Markup | None:
+def _over_training(run: ReportData, truncation: float | None) -> Markup | None:
     """The reach of every network as its training went on, from the log."""
     points: dict[str, dict[float, tuple[float, float]]] = {}
     events = [event for event in run.log if number(event.get("reach")) is not None]
@@ -186,15 +169,15 @@ def _over_training(run: Run, truncation: float | None) -> Markup | None:
     for event in events:
         x, reach, step = (number(event.get(key)) for key in (place, "reach", "step"))
         if x is not None and reach is not None and reach >= 0:
-            points.setdefault(text(event, "model"), {})[step or 0.0] = (x, reach)
+            points.setdefault(str(event.get("model", "")), {})[step or 0.0] = (x, reach)
     lines = [
         (name, f"s{colour}", sorted(points[name].values()))
-        for name, colour in chosen_first(run, list(points))
+        for name, colour in selected_first(run, list(points))
     ]
     x_title = "seconds" if timed else "steps"
     chart = lags.over_training(lines, x_title, run.step, truncation)
     if chart is None:
         return None
     keys = [(n, c, f"{p[-1][1]:,.0f}") for n, c, p in lines if len(p) > 1]
-    caption = el("figcaption", "Reach of the gradient while the networks learned")
+    caption = el("figcaption", "Reach of the gradient while the networks trained")
     return el("figure", caption, legend(keys, toggles=True), chart)

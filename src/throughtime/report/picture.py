@@ -9,52 +9,53 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from throughtime.evaluation.results import GradientRecord
+
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _WIDTH = 80
 _SHARE = 9  # columns of a share, with the air before it
 _DEEPEST = 1e-6  # of the longest bar: shorter ones are empty
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_SHARES = ("0.5", "0.9", "0.95", "0.99")
 _COLUMNS = " ▁▂▃▄▅▆▇█"
 _SPARK, _SPARK_DECADES = 20, 8  # columns of a small curve, and the powers of ten that it spans
 
 
-def gradient(found: dict[str, Any]) -> Text:
-    """What `gradients` found, as bars with the truncation between them, and its verdict.
+def gradient(found: GradientRecord) -> Text:
+    """The gradient of a network, as bars with the truncation between them, and its verdict.
 
     Bars show the mean norm of the gradient at the lags of a bin, on a logarithmic scale.
     """
-    step, cut = found["step"], found["k2"]
-    norms, share = found["norms"], found["share"]
-    bins = _bins(found["max_lag"], cut)
+    step, cut = found.step, found.k2
+    norms, share = ([value or 0.0 for value in line] for line in (found.norms, found.share))
+    bins = _bins(found.max_lag, cut)
     means = [sum(norms[a:b]) / (b - a) for a, b in bins]
     lengths, scale = _lengths(means)
-    told = Text()
-    told.append(found["model"], "bold")
-    told.append(
-        f": its gradient over {found['steps']:,} {step}s{_rows(found['rows'])}, by how far it "
-        "travels back\n\n"
+    drawn = Text()
+    drawn.append(found.model, "bold")
+    drawn.append(
+        f": its gradient over {found.steps:,} {step}s{_rows(found.rows)}, by how far it travels "
+        "back\n\n"
     )
     head = f"{step}s back"
     first = max(12, len(head))
     width = _WIDTH - 1 - first - 2 - 2 * _SHARE
-    told.append(f"{head:>{first}}  {'':{width}}{'share':>{_SHARE}}{'within':>{_SHARE}}\n", "dim")
+    drawn.append(f"{head:>{first}}  {'':{width}}{'share':>{_SHARE}}{'within':>{_SHARE}}\n", "dim")
     for (a, b), length in zip(bins, lengths, strict=True):
         if cut is not None and a == cut:
-            told.append(_rule(cut, found, step), "yellow")
+            drawn.append(_rule(cut, found, step), "yellow")
         style = "cyan" if cut is None or a < cut else "yellow"
         here = share[b - 1] - (share[a - 1] if a else 0.0)
-        told.append(f"{_span(a, b - 1):>{first}}  ")
-        told.append(f"{_bar(length, width):{width}}", style)
-        told.append(f"{_percent(here):>{_SHARE}}{_percent(share[b - 1]):>{_SHARE}}\n")
-    if cut is not None and cut > found["max_lag"]:
-        told.append(_rule(cut, found, step), "yellow")
-    told.append(f"{'':{first}}  {scale}\n\n", "dim")
-    told.append(_reach(found, step))
-    verdict = found["verdict"]
-    told.append(f"\n\n{verdict['name']}: ", "bold")
-    told.append(" ".join(f"{verdict[key].rstrip('.')}." for key in ("sentence", "remedy")))
-    return told
+        drawn.append(f"{_span(a, b - 1):>{first}}  ")
+        drawn.append(f"{_bar(length, width):{width}}", style)
+        drawn.append(f"{_percent(here):>{_SHARE}}{_percent(share[b - 1]):>{_SHARE}}\n")
+    if cut is not None and cut > found.max_lag:
+        drawn.append(_rule(cut, found, step), "yellow")
+    drawn.append(f"{'':{first}}  {scale}\n\n", "dim")
+    drawn.append(_reach(found, step))
+    verdict = found.verdict
+    drawn.append(f"\n\n{verdict.name}: ", "bold")
+    drawn.append(" ".join(f"{part.rstrip('.')}." for part in (verdict.sentence, verdict.remedy)))
+    return drawn
 
 
 def cures(found: dict[str, Any]) -> Table:
@@ -119,8 +120,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "<0.1 %"
 
 
-def _rule(cut: int, found: dict[str, Any], step: str) -> str:
-    beyond = found["beyond"]
+def _rule(cut: int, found: GradientRecord, step: str) -> str:
+    beyond = found.beyond
     lies = "what lies beyond is older than all that was looked at"
     if beyond is not None:
         lies = f"{_percent(beyond)} of the gradient lies beyond"
@@ -128,11 +129,10 @@ def _rule(cut: int, found: dict[str, Any], step: str) -> str:
     return "──" + said + "─" * max(0, _WIDTH - 3 - len(said)) + "\n"
 
 
-def _reach(found: dict[str, Any], step: str) -> str:
+def _reach(found: GradientRecord, step: str) -> str:
     """Within which lag how much of the gradient lies."""
-    reach = found["reach"]
-    known = [(f"{float(key):.0%}".replace("%", " %"), reach[key]) for key in _SHARES]
+    known = [(f"{100 * share:.0f} %", lag) for share, lag in found.reach.items()]
     within = [f"{share} within {lag:,}" for share, lag in known if lag is not None]
     far = [share for share, lag in known if lag is None]
-    told = f"reach, in {step}s: {', '.join(within)}" if within else f"reach, in {step}s"
-    return told + (f"; {', '.join(far)} beyond {found['max_lag']:,}" if far else "")
+    said = f"reach, in {step}s: {', '.join(within)}" if within else f"reach, in {step}s"
+    return said + (f"; {', '.join(far)} beyond {found.max_lag:,}" if far else "")

@@ -1,21 +1,40 @@
-"""Every fitted model on untouched test data: what scores.json holds."""
+"""Every fitted model on untouched test data."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
-from throughtime import evaluation
 from throughtime.data.readers.sound import wav_bytes
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission, Mixture
 from throughtime.errors import NonFiniteError, SettingError
-from throughtime.evaluation import Entry, StepScores, arch_baselines, gradient_reach
+from throughtime.evaluation import arch_baselines, gradient_reach
+from throughtime.evaluation.backtest import backtest
+from throughtime.evaluation.calibration import calibration
+from throughtime.evaluation.comparison import Entry, StepScores, compare
+from throughtime.evaluation.predictive import next_risk
+from throughtime.evaluation.results import (
+    Accuracy,
+    BacktestResult,
+    CertificateRecord,
+    DataSummary,
+    GradientRecord,
+    ModelAccuracy,
+    PathsSample,
+    RollSample,
+    Sample,
+    Scores,
+    SoundSample,
+    TextSample,
+    mean,
+)
+from throughtime.evaluation.summary import verdict
+from throughtime.evaluation.surprisal import surprisal
 from throughtime.history import Certificate, with_network
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.latent import LatentAutoregressive
@@ -26,38 +45,73 @@ from throughtime.search.search import Found
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
-SCHEMA = 1
 _PATHS = 200
 _ORIGINS = 10
 _HORIZON = 20
 _MOST_SERIES = 20
-_MOST_LAWS = 20_000  # test steps beyond which forecasts and calibration would take minutes
-_HURRIED, _UNHURRIED = 30.0, 120.0  # seconds of a fit: no time for gradients; time for all of it
+_MOST_DISTRIBUTIONS = 20_000  # test steps beyond which backtest and calibration would take minutes
+_NO_GRADIENT, _WHOLE_GRADIENT = 30.0, 120.0  # seconds of a fit that leave no time for it; all of it
 _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What is assessed: the models, their data, what was asked for, and the certificate."""
+class Subject:
+    """What is assessed: models, their data, what was asked for, and the certificate."""
 
     found: Found
     parts: Parts
     settings: RunSettings
     certificate: Certificate | None
 
-    def best_network(self, selected: str) -> FittedCandidate | None:
-        """See `best_network`."""
-        return best_network(self.found.candidates, selected)
+    @property
+    def models(self) -> tuple[FittedCandidate, ...]:
+        """Everything that was fitted."""
+        return self.found.candidates
 
 
-def assess(fitted: Fitted, summary: dict[str, Any], on_event: Event) -> dict[str, Any]:
+def assess(subject: Subject, data: DataSummary, on_event: Event) -> Scores:
     """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
 
-    The model is chosen by validation; the test data only judge.
+    The model is selected by validation; test data choose nothing.
+
+    Args:
+        subject: the models, and what they were fitted to.
+        data: what was modelled.
+        on_event: is told what is evaluated.
     """
-    parts, seed, models = fitted.parts, fitted.settings.seed, fitted.found.candidates
-    entries = []
-    for one in models:
+    parts, seed = subject.parts, subject.settings.seed
+    entries = _entries(subject, on_event)
+    scores = compare(entries, parts.test, data, seed)
+    best = next(one for one in subject.models if one.name == scores.best)
+    certificate = _certificate(subject, best.name, on_event)
+    on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
+    backtested = _backtest(subject, best, on_event)
+    calibrated = calibration(best.fitted, _limited(parts.test), seed)
+    test = next(entry.test for entry in entries if entry.name == best.name)
+    surprised = surprisal(test, parts.test, best.fitted)
+    risk = next_risk(best.fitted, parts.test)
+    gradients = _gradients(subject, scores, on_event)
+    on_event({"event": "evaluate", "what": f"samples of {best.name}"})
+    return scores.model_copy(
+        update={
+            "data": data.model_copy(update={"transforms": best.fitted.transforms.kinds}),
+            "orders": subject.found.orders,
+            "certificate": certificate,
+            "backtest": backtested,
+            "calibration": calibrated,
+            "surprisal": surprised,
+            "risk": risk,
+            "gradients": gradients,
+            "samples": samples(best, parts.test, seed),
+            "verdict": verdict(best.name, scores.step, scores.comparisons, risk),
+        }
+    )
+
+
+def _entries(subject: Subject, on_event: Event) -> list[Entry]:
+    """The fitted models, and the standard ones of the field, on test data."""
+    parts, entries = subject.parts, []
+    for one in subject.models:
         on_event({"event": "evaluate", "what": one.name})
         entries.append(
             Entry(
@@ -72,39 +126,14 @@ def assess(fitted: Fitted, summary: dict[str, Any], on_event: Event) -> dict[str
                 one.passes,
             )
         )
-    if parts.test.domain.kind == "real" and version("arch"):
+    asked = "garch" in subject.settings.baselines  # then they are among the models
+    if parts.test.domain.kind == "real" and version("arch") and not asked:
         on_event({"event": "evaluate", "what": "arch models"})
-        view = fitted.found.view.transforms.kinds
-        alike = next(one.fitted for one in reversed(models) if one.fitted.transforms.kinds == view)
-        entries.extend(arch_baselines.peers(parts.valid, parts.test, alike.transforms))
-    scores = {"schema": SCHEMA, **evaluation.table(entries, parts.test, seed)}
-    best = next(one for one in models if one.name == scores["best"])
-    scores["data"] = summary | {"transforms": list(best.fitted.transforms.kinds)}
-    scores["orders"] = [asdict(order) for order in fitted.found.orders]
-    certificate = _history(fitted, scores["best"], on_event)
-    scores["history"] = None if certificate is None else certificate.to_json()
-    on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
-    test = _limited(parts.test)
-    season = fitted.found.view.season
-    horizon = max(season or 0, _HORIZON)
-    scores["forecast"] = evaluation.forecast(
-        best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
-        season=season or 1, max_series=_MOST_SERIES, train=parts.train,
-    )  # fmt: skip
-    if scores["forecast"] is not None:
-        scores["forecast"]["models"] = {}
-        for one in models:
-            on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
-            scores["forecast"]["models"][one.name] = _accuracy(one, test, horizon, season, seed)
-    scores["calibration"] = evaluation.calibration(best.fitted, test, seed)
-    chosen = next(entry for entry in entries if entry.name == best.name)
-    scores["surprisal"] = evaluation.surprisal(chosen.test, parts.test, best.fitted)
-    scores["risk"] = evaluation.next_risk(best.fitted, parts.test)
-    scores["gradients"] = _gradients(fitted, scores, on_event)
-    on_event({"event": "evaluate", "what": f"samples of {best.name}"})
-    scores["samples"] = samples(best, parts.test, seed)
-    scores["verdict"] = evaluation.verdict(scores)
-    return scores
+        kinds = subject.found.view.transforms.kinds
+        every = [one.fitted.transforms for one in subject.models]
+        alike = next(one for one in reversed(every) if one.kinds == kinds)
+        entries += arch_baselines.baselines(parts.valid, parts.test, alike)
+    return entries
 
 
 def best_network(fitted: Sequence[FittedCandidate], selected: str) -> FittedCandidate | None:
@@ -113,70 +142,80 @@ def best_network(fitted: Sequence[FittedCandidate], selected: str) -> FittedCand
     return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
 
 
-def _history(fitted: Fitted, best: str, on_event: Event) -> Certificate | None:
-    """The certificate; where a network beats every finite order, with its memory."""
-    found, parts, network = fitted.certificate, fitted.parts, fitted.best_network(best)
-    orders = [one.valid for one in fitted.found.candidates if one.family == "autoregressive"]
-    if found is None or network is None or network.valid >= min(orders, default=math.inf):
-        return found
-    on_event({"event": "evaluate", "what": f"memory of {network.name}"})
-    test = _limited(parts.test)
-    return with_network(found, network.fitted, parts.train, test, fitted.settings.seed)
+def _certificate(subject: Subject, best: str, on_event: Event) -> CertificateRecord | None:
+    """The certificate of the data; where a network beats every finite order, with its memory."""
+    certificate, parts = subject.certificate, subject.parts
+    if certificate is None:
+        return None
+    network = best_network(subject.models, best)
+    finite_order = [one.valid for one in subject.models if one.family == "autoregressive"]
+    if network is not None and network.valid < min(finite_order, default=math.inf):
+        on_event({"event": "evaluate", "what": f"memory of {network.name}"})
+        seed, test = subject.settings.seed, _limited(parts.test)
+        certificate = with_network(certificate, network.fitted, parts.train, test, seed)
+    return CertificateRecord.model_validate(certificate.to_json())
 
 
-def _gradients(fitted: Fitted, scores: dict[str, Any], on_event: Event) -> dict[str, Any] | None:
+def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRecord | None:
     """How far back the gradient of the best network reaches; None where there is none."""
-    network, data = fitted.best_network(scores["best"]), fitted.parts.fitting
-    limit = fitted.settings.time_limit
-    if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _HURRIED:
+    network = best_network(subject.models, scores.best)
+    data, limit = subject.parts.fitting, subject.settings.time_limit
+    if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _NO_GRADIENT:
         return None
     on_event({"event": "evaluate", "what": f"gradient of {network.name}"})
-    work = gradient_reach.WORK * (1.0 if limit is None else min(1.0, limit / _UNHURRIED))
-    row = next(row for row in scores["models"] if row["name"] == network.name)
-    learned = gradient_reach.has_learned(row)
+    work = gradient_reach.WORK * (1.0 if limit is None else min(1.0, limit / _WHOLE_GRADIENT))
+    learned = scores[network.name].beats_reference
     try:
-        return gradient_reach.examine(
-            network.fitted, data, learned, work=work, seed=fitted.settings.seed
-        ).to_json()
+        found = gradient_reach.examine(
+            network.fitted, data, learned, work=work, seed=subject.settings.seed
+        )
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
         return None
+    return found.record()
 
 
-def _accuracy(
-    one: FittedCandidate, test: Sequences, horizon: int, season: int | None, seed: int
-) -> dict[str, Any]:
-    """One model's forecasts in short: a few origins, averaged over the horizon, beside one-step."""
-    found = evaluation.forecast(
-        one.fitted, test, horizon, 5, 100, seed, season=season or 1, max_series=10
-    )
+def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> BacktestResult | None:
+    """The forecasts of the best model, and beside them those of every model in short."""
+    parts, seed, season = subject.parts, subject.settings.seed, subject.found.view.season
+    test, horizon = _limited(parts.test), max(season or 0, _HORIZON)
+    found = backtest(
+        best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
+        season=season or 1, max_series=_MOST_SERIES, train=parts.train,
+    )  # fmt: skip
     if found is None:
-        return {}
-    rows = found["free_running"]
-    means = {key: _mean([row[key] for row in rows]) for key in ("crps", "mase", "smape", "rmse")}
-    coverage = {
-        level: _mean([row["coverage"][level] for row in rows]) for level in rows[0]["coverage"]
-    }
-    pit = evaluation.calibration(one.fitted, test, seed)
-    return {
-        "free_running": {**means, "coverage": coverage},
-        "one_step": {k: found["one_step"][k] for k in (*means, "coverage")},
-        "pit": None if pit is None else pit["pit"],
-    }
+        return None
+    models = {}
+    for one in subject.models:
+        on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
+        brief = backtest(one.fitted, test, horizon, 5, 100, seed, season=season or 1, max_series=10)
+        if brief is not None:
+            pit = calibration(one.fitted, test, seed)
+            models[one.name] = ModelAccuracy(
+                free_running=_averaged(brief), one_step=brief.one_step, pit=pit and pit.pit
+            )
+    return found.model_copy(update={"models": models})
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _averaged(found: BacktestResult) -> Accuracy:
+    """Free-running accuracy, averaged over the horizon."""
+    rows = found.free_running
+    return Accuracy(
+        crps=mean(row.crps for row in rows),
+        mase=mean(row.mase for row in rows),
+        smape=mean(row.smape for row in rows),
+        rmse=mean(row.rmse for row in rows),
+        coverage={level: mean(row.coverage[level] for row in rows) for level in found.levels},
+    )
 
 
 def _limited(test: Sequences) -> Sequences:
     """The test data, or a part of them where every distribution of all would take minutes."""
-    if test.steps <= _MOST_LAWS:
+    if test.steps <= _MOST_DISTRIBUTIONS:
         return test
     if len(test) == 1:  # its last steps; those before become past
-        return replace(test, starts=torch.maximum(test.starts, test.lengths - _MOST_LAWS))
-    upto = int((test.scored().cumsum(0)[test.offsets[1:] - 1] <= _MOST_LAWS).sum())
+        return replace(test, starts=torch.maximum(test.starts, test.lengths - _MOST_DISTRIBUTIONS))
+    upto = int((test.scored().cumsum(0)[test.offsets[1:] - 1] <= _MOST_DISTRIBUTIONS).sum())
     return test[: max(1, upto)]
 
 
@@ -209,34 +248,34 @@ def _in_words(emission: Emission) -> str:
     return words.replace("student t", "Student-t")
 
 
-def samples(best: FittedCandidate, test: Sequences, seed: int) -> list[dict[str, Any]]:
+def samples(best: FittedCandidate, test: Sequences, seed: int) -> tuple[Sample, ...]:
     """What the model writes, sounds or draws by itself."""
     kind = test.domain.kind
-    model, chain = best.model, best.fitted.transforms
+    model, transforms = best.model, best.fitted.transforms
     if kind == "text":
         drawn = model.sample(_SAMPLE_STEPS["text"], num_paths=1, seed=seed)[0]
-        return [{"kind": "text", "text": chain.text(drawn)}]
+        return (TextSample(text=transforms.text(drawn)),)
     if kind == "sound":
         rate = int(test.domain.sample_rate or 8000)
         steps = min(_SAMPLE_STEPS["sound"], 2 * rate)
-        wave = chain.inverse(model.sample(steps, num_paths=1, seed=seed))[0]
+        wave = transforms.inverse(model.sample(steps, num_paths=1, seed=seed))[0]
         content = base64.b64encode(wav_bytes(wave, rate)).decode()
-        return [{"kind": "sound", "wav_base64": content, "seconds": steps / rate, "rate": rate}]
+        return (SoundSample(wav_base64=content, seconds=steps / rate, rate=rate),)
     if test.domain.covariate_columns:
-        return []  # what will be known beforehand is not ours to invent
-    if kind == "binary" or (chain.domain is not None and chain.output.kind == "binary"):
+        return ()  # what will be known beforehand is not ours to invent
+    if kind == "binary" or (transforms.domain and transforms.output.kind == "binary"):
         roll = model.sample(100, num_paths=1, seed=seed)[0]
-        return [{"kind": "roll", "values": roll.long().tolist()}]
+        return (RollSample(values=roll.long().tolist()),)
     if kind in ("real", "count"):
-        return [_paths(best, test, seed)]
-    return []
+        return (_paths(best, test, seed),)
+    return ()
 
 
-def _paths(best: FittedCandidate, test: Sequences, seed: int) -> dict[str, Any]:
+def _paths(best: FittedCandidate, test: Sequences, seed: int) -> PathsSample:
     """Continuations of the first test series, in its own units."""
     one = test[0]
     context = best.model.condition(best.fitted.transformed(one))
     drawn = best.model.sample(50, context, 8, seed, name=one.names[0])
     raw = best.fitted.transforms.inverse(drawn.double(), one.values)
     raw = raw if raw.dim() == 3 else raw.unsqueeze(-1)
-    return {"kind": "paths", "series": one.names[0], "values": raw[..., 0].tolist()}
+    return PathsSample(series=one.names[0], values=raw[..., 0].tolist())

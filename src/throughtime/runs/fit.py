@@ -16,11 +16,11 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transform, Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
-from throughtime.files import finite
+from throughtime.evaluation.results import DataSummary, Part
 from throughtime.history import Certificate, certificate_of
 from throughtime.predict.fitted import FittedModel
 from throughtime.runs import run as runs
-from throughtime.runs.assessment import Fitted, assess
+from throughtime.runs.assessment import Subject, assess
 from throughtime.runs.request import Model, Request, check_kept, checked_options, request
 from throughtime.runs.run import Run
 from throughtime.runs.store import BUDGET, CHECKPOINT, Log, making, tidy
@@ -132,7 +132,7 @@ class _Work:
     models: tuple[Model, ...]
     whole: Sequences
     parts: Parts
-    summary: dict[str, Any]
+    summary: DataSummary
 
 
 def _read(
@@ -156,7 +156,7 @@ def _read(
         raise SettingError(f"symbols={symbols} says nothing about {label}; it is for text")
     parts = Parts(*spans)
     summary = _summary(name or label, whole, parts)
-    on_event({"event": "data", **summary})
+    on_event({"event": "data", **summary.to_json()})
     fingerprints = [whole] if not isinstance(data, tuple) else [*spans]
     source = {
         "source": label, "options": options, "split": split, "valid": valid, "test": test,
@@ -179,20 +179,21 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
     )  # fmt: skip
     models = [one.fitted for one in found.candidates]
     with threads(next((one.training.threads for one in models if one.training), None)):
-        fitted = Fitted(found, work.parts, work.settings, certificate)
-        scores = finite(assess(fitted, work.summary, on_event))
-        best = next(one for one in models if one.name == scores["best"]).ending(work.whole)
+        subject = Subject(found, work.parts, work.settings, certificate)
+        scores = assess(subject, work.summary, on_event)
+        best = next(one for one in models if one.name == scores.best).ending(work.whole)
     if folder is not None:
-        files.write_json(folder / "scores.json", scores)
+        scores.write(folder / "scores.json")
+    data = scores.data.to_json()
     on_event({"event": "done", "seconds": round(budget.spent, 2)})
     if folder is not None:
         report.write(folder)
         tidy(folder)
         best.save(
-            folder, version=throughtime.__version__, data=scores["data"],
+            folder, version=throughtime.__version__, data=data,
             fingerprint=work.settings.data.fingerprint,
         )  # fmt: skip
-    return Run(best, scores, scores["data"], folder, tuple(models), work.whole)
+    return Run(best, scores, data, folder, tuple(models), work.whole)
 
 
 def _certificate(
@@ -224,26 +225,28 @@ def _certificate(
         return None
 
 
-def _summary(name: str, whole: Sequences, parts: Parts) -> dict[str, Any]:
-    """What is being modelled, for people and for scores.json."""
+def _summary(name: str, whole: Sequences, parts: Parts) -> DataSummary:
+    """What is being modelled."""
 
-    def span(part: Sequences) -> list[str] | None:
+    def span(part: Sequences) -> tuple[str, str] | None:
         if part.times is None:
             return None
         stamps = part.times[part.scored().numpy()]
-        return [_stamp(stamps.min()), _stamp(stamps.max())]
+        return _stamp(stamps.min()), _stamp(stamps.max())
 
-    spans = {"train": parts.train, "valid": parts.valid, "test": parts.test}
-    return {
-        "source": name,
-        "kind": whole.domain.kind,
-        "sequences": len(whole),
-        "columns": list(whole.domain.columns),
-        "step": whole.domain.step,
-        "steps": {key: part.steps for key, part in spans.items()},
-        "time": None if whole.times is None else {key: span(p) for key, p in spans.items()},
-        "notes": list(dict.fromkeys((*whole.notes, *parts.train.notes))),
-    }
+    spans: dict[Part, Sequences] = {
+        "train": parts.train, "validation": parts.valid, "test": parts.test
+    }  # fmt: skip
+    return DataSummary(
+        source=name,
+        kind=whole.domain.kind,
+        sequences=len(whole),
+        columns=whole.domain.columns,
+        step=whole.domain.step,
+        steps={key: part.steps for key, part in spans.items()},
+        time=None if whole.times is None else {key: span(p) for key, p in spans.items()},
+        notes=tuple(dict.fromkeys((*whole.notes, *parts.train.notes))),
+    )
 
 
 def _stamp(value: Any) -> str:

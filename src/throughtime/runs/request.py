@@ -183,6 +183,6 @@ def check_kept(models: Iterable[Model], folder: Path) -> None:
         kind = model.settings().get("kind")
         if kind not in registry.KINDS:
             raise SettingError(
-                f"the model {type(model).__name__} cannot be kept in {folder}: only models of this package "
-                "can be read back; fit it without out="
+                f"the model {type(model).__name__} cannot be kept in {folder}: only models of "
+                "this package can be read back; fit it without out="
             )

@@ -25,6 +25,8 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import RunError, SettingError, nearest
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
+from throughtime.evaluation.results import Scores
+from throughtime.history import Certificate
 from throughtime.models.ensemble import Blend
 from throughtime.predict.fitted import END, MODEL, FittedModel
 from throughtime.predict.forecast import Forecast
@@ -47,7 +49,7 @@ class Run:
     Attributes:
         best: the model chosen by validation.
         models: every fitted model, by name.
-        scores: the comparison, as scores.json holds it.
+        scores: the comparison on test data.
         data: what the models were fitted on, and how it was read.
         folder: where it is kept; None in memory.
         fitted: the models, in memory.
@@ -55,7 +57,7 @@ class Run:
     """
 
     best: FittedModel
-    scores: dict[str, Any]
+    scores: Scores
     data: dict[str, Any]
     folder: Path | None = None
     fitted: tuple[FittedModel, ...] = field(default=(), repr=False)
@@ -68,23 +70,22 @@ class Run:
         if self.whole is not None:
             found = {name: one.ending(self.whole) for name, one in found.items()}
         if self.folder is not None and not found:
-            for row in self.scores["models"]:
-                if row["family"] != "blend" and row["family"] != "peer":
-                    store = Artifacts(self.folder / CHECKPOINT).within(row["name"])
-                    path = store.path(RESULT)
-                    assert path is not None
-                    found[row["name"]] = load_fitted(path).fitted
+            for row in self.scores.models:
+                path = Artifacts(self.folder / CHECKPOINT).within(row.name).path(RESULT)
+                if path is not None and path.exists():
+                    found[row.name] = load_fitted(path).fitted
         return {**found, self.best.name: self.best}
 
     @property
     def verdict(self) -> str:
         """What the comparison says, in a sentence."""
-        return str(self.scores["verdict"])
+        return self.scores.verdict
 
     @property
-    def certificate(self) -> Any:
+    def certificate(self) -> Certificate | None:
         """How much of the past the data need, where that was measured."""
-        return self.scores.get("history")
+        kept = self.scores.certificate
+        return None if kept is None else Certificate.from_json(kept.to_json())
 
     @property
     def kind(self) -> str:
@@ -148,27 +149,25 @@ class Run:
         Raises:
             RunError: for a run without a network.
         """
-        kept = self.scores.get("gradients")
-        if max_lag is None and kept:
-            return GradientReach.from_json(kept)
-        rows = [row for row in self.scores["models"] if row["family"] == "latent"]
-        if not rows:
+        kept, row = self.scores.gradients, self.scores.network
+        if max_lag is None and kept is not None:
+            return GradientReach.from_json(kept.to_json())
+        if row is None:
             order = int(self.best.model.settings().get("order", 0))
             steps = f"exactly {order} step{'s' if order != 1 else ''}" if order else "no past"
             raise RunError(
                 f"{self._label} has no recurrent network; its {self.best.name} sees {steps}"
             )
-        row = min(rows, key=lambda row: (row["name"] != self.best.name, row["valid_nats_per_step"]))
-        network, end = self.models[row["name"]], self.best.end
+        network, end = self.models[row.name], self.best.end
         if end is None or network.training is None:
             raise SettingError(f"{self._label} was kept without its data; fit it again")
         data = end.history
-        tested = int(self.data["steps"]["test"]) / max(1, data.steps)
+        tested = self.scores.data.steps["test"] / max(1, data.steps)
         if tested < 0.9:  # of long data only the end is kept
             data = data.split(valid=0.0, test=tested)[0]
         with threads(network.training.threads):
             return gradient_reach.examine(
-                network, data, gradient_reach.has_learned(row), max_lag, on_progress=on_progress
+                network, data, row.beats_reference, max_lag, on_progress=on_progress
             )
 
     def report(self) -> Path:
@@ -208,9 +207,7 @@ def load_run(folder: str | Path) -> Run:
     place = Path(folder)
     _check_place(place)
     description = files.read_described(place / MODEL, SCHEMA, ("data",))
-    scores = files.read_described(
-        place / "scores.json", SCHEMA, ("best", "verdict", "unit", "models")
-    )
+    scores = Scores.read(place / "scores.json")
     best = FittedModel.load(place, owner=f"the run {place}")
     return Run(best, scores, description["data"], place)
 
@@ -225,14 +222,14 @@ def load_trained(folder: str | Path) -> FittedModel:
     """The model in a folder that training can go on from: of a run, its best, a blend excepted.
 
     Raises:
-        RunError: where a run holds no such model.
+        RunError: where there is no run.
     """
     found = load(folder)
-    if not isinstance(found, Run) or not isinstance(found.best.model, Blend):
-        return found.best if isinstance(found, Run) else found
-    rows = [row for row in found.scores["models"] if row["family"] == "latent"]
-    best = min(rows, key=lambda row: float(row["valid_nats_per_step"]))
-    return found.models[best["name"]]
+    if not isinstance(found, Run):
+        return found
+    row = found.scores.network
+    is_blend = isinstance(found.best.model, Blend) and row is not None
+    return found.models[row.name] if is_blend and row is not None else found.best
 
 
 def update(folder: str | Path, rows: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import DataError
+from throughtime.evaluation.results import Family
 from throughtime.models import registry
 from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.base import SequenceModel
@@ -36,7 +37,7 @@ class Candidate:
 
     Attributes:
         name: in comparisons.
-        family: see `evaluation.comparison.FAMILIES`.
+        family: see `ModelScores`.
         make: the model, not fitted; what is drawn for it comes from torch's generator.
         transforms: of the raw data, fitted on training data where they are not yet.
         train: how it is trained; None for a closed form.
@@ -44,7 +45,7 @@ class Candidate:
     """
 
     name: str
-    family: str
+    family: Family
     make: Callable[[], SequenceModel]
     transforms: Transforms
     train: TrainSettings | None = None
@@ -67,7 +68,7 @@ class FittedCandidate:
     """
 
     fitted: FittedModel
-    family: str
+    family: Family
     valid: float
     valid_nats: Tensor
     seconds: float

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from throughtime import files
 from throughtime.data.sequences import Sequences
+from throughtime.evaluation.results import Family, OrderScore
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
 from throughtime.predict.fitted import FittedModel
@@ -73,23 +74,6 @@ def concatenated(first: Sequences, second: Sequences) -> Sequences:
 
 
 @dataclass(frozen=True)
-class Order:
-    """An order τ of autoregressions in closed form.
-
-    Attributes:
-        order: how many lags.
-        nats_per_step: of validation data, in their own units.
-        aic: of the training data (Akaike 1974).
-        bic: of the training data (Schwarz 1978).
-    """
-
-    order: int
-    nats_per_step: float
-    aic: float
-    bic: float
-
-
-@dataclass(frozen=True)
 class Case:
     """What every strategy is given: the data, how they are looked at, and what was asked for.
 
@@ -113,7 +97,7 @@ class Case:
     budget: TimeBudget
     on_event: Event
     models: tuple[SequenceModel | FittedModel, ...] = ()
-    orders: tuple[Order, ...] = ()
+    orders: tuple[OrderScore, ...] = ()
 
     @cached_property
     def held(self) -> Sequences:
@@ -164,7 +148,7 @@ def fit(case: Case, candidate: Candidate, seconds: float | None = None) -> Fitte
 
 def finished(
     case: Case,
-    family: str,
+    family: Family,
     fitted: FittedModel,
     nats: Tensor,
     seconds: float,

@@ -6,15 +6,16 @@ import torch
 
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Emission
+from throughtime.evaluation.results import OrderScore, or_infinite
 from throughtime.models import linear_ar
 from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.ngram import NGram
 from throughtime.search import views
 from throughtime.search.candidates import closed_form_emission, orders
-from throughtime.search.fitting import Case, Order
+from throughtime.search.fitting import Case
 
 
-def compared(case: Case) -> list[Order]:
+def compared(case: Case) -> list[OrderScore]:
     """The orders that the data can carry, each in closed form; [] where there is no closed form."""
     emission = closed_form_emission(case.view.emission)
     kind = natural_predictor(emission)
@@ -42,7 +43,7 @@ def selected(case: Case) -> int:
     if isinstance(case.settings.order, int):
         return case.settings.order
     if case.orders:
-        return min(case.orders, key=lambda one: one.nats_per_step).order
+        return min(case.orders, key=lambda one: or_infinite(one.nats_per_step)).order
     seen = case.parts.train.transform(views.fitted(case.view.transforms, case.parts.train))
     return _ladder(case, closed_form_emission(case.view.emission), seen)[0]
 
@@ -53,7 +54,7 @@ def _of_values(
     emission: Emission,
     ladder: list[int],
     num_differencing: int,
-) -> list[Order]:
+) -> list[OrderScore]:
     """Linear autoregressions of several orders."""
     scored = train.scored()
     offset = float(-train.log_det[scored].mean()) if bool(scored.any()) else 0.0
@@ -74,13 +75,20 @@ def _of_values(
         model.begin(train)
         own_units = 2 * row["steps"] * offset  # what the transforms add
         nats = views.held_out(model, valid)
-        rows.append(Order(row["order"], nats, row["aic"] + own_units, row["bic"] + own_units))
+        rows.append(
+            OrderScore(
+                order=row["order"],
+                nats_per_step=nats,
+                aic=row["aic"] + own_units,
+                bic=row["bic"] + own_units,
+            )
+        )
     return rows
 
 
 def _of_symbols(
     train: Sequences, valid: Sequences, emission: Categorical, highest: int
-) -> list[Order]:
+) -> list[OrderScore]:
     """N-grams of every order, all nested in one fit."""
     core = NGram.fit(train.values, train.offsets, emission.num_symbols, highest)
     counts, levels = core.tensors()["counts"][0], core.tensors()["levels"]
@@ -91,5 +99,5 @@ def _of_symbols(
         p = int((counts[: levels[order + 1]] > 0).sum())
         nats = -float(held.mean()) - float(valid.log_det[scored].mean())
         bic = p * float(torch.tensor(steps).log()) - 2 * inside
-        rows.append(Order(order, nats, 2 * p - 2 * inside, bic))
+        rows.append(OrderScore(order=order, nats_per_step=nats, aic=2 * p - 2 * inside, bic=bic))
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from throughtime.evaluation.results import OrderScore
 from throughtime.models.base import SequenceModel
 from throughtime.predict.fitted import FittedModel
 from throughtime.search import orders, strategies, views
@@ -12,7 +13,7 @@ from throughtime.search.artifacts import Artifacts
 from throughtime.search.budget import TimeBudget
 from throughtime.search.candidates import FittedCandidate
 from throughtime.search.defaults import Recommended
-from throughtime.search.fitting import Case, Order, Parts, closed_form_steps
+from throughtime.search.fitting import Case, Parts, closed_form_steps
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
@@ -32,7 +33,7 @@ class Found:
 
     candidates: tuple[FittedCandidate, ...]
     view: views.View
-    orders: tuple[Order, ...]
+    orders: tuple[OrderScore, ...]
 
 
 def search(

@@ -16,6 +16,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import SettingError
+from throughtime.evaluation.results import Family
 from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.base import SequenceModel
 from throughtime.models.baselines import BASELINES
@@ -76,7 +77,7 @@ def named_baselines(case: Case, before: Sequence[FittedCandidate]) -> list[Fitte
             raise SettingError(f"baseline '{name}' is for {BASELINES[name].suits}")
         for title, model in made.items():
             make = partial(copy.deepcopy, model)
-            candidate = Candidate(title, "autoregressive", make, case.view.transforms)
+            candidate = Candidate(title, "baseline", make, case.view.transforms)
             found.append(fit(case, candidate))
     return found
 
@@ -133,7 +134,7 @@ def _given(case: Case, name: str, given: SequenceModel | FittedModel) -> Candida
     """A candidate that is a copy of the model given."""
     model = given.model if isinstance(given, FittedModel) else given
     settings, warm = case.settings, isinstance(given, FittedModel)
-    family = "autoregressive" if _finite_order(model) else "latent"
+    family: Family = "autoregressive" if _finite_order(model) else "latent"
     if isinstance(given, FittedModel):
         transforms, training = given.transforms, given.training
     else:

@@ -22,7 +22,7 @@ class TrainSettings(_Settings):
     steps: int = Field(1000, ge=1)
     lanes: int = Field(32, ge=1)  # sequences (or pieces of them) side by side
     segment: int | None = Field(None, ge=2)  # longest piece a lane runs without restarting, steps
-    bptt: str = "full"  # full | K | K1,K2 | memory=512MB | slots=N | adaptive | bias=0.05
+    bptt: str = "full"  # whatever `bptt.parse` reads
     learning_rate: float = Field(3e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0)

@@ -129,19 +129,16 @@ def read(
         SettingError: for options that make no sense.
         MissingExtra: for a demo whose package is absent.
     """
+    values, known = as_names(value), as_names(covariates)
     options = Options(
-        time=time,
-        value=as_names(value),
-        id=id,
-        covariates=as_names(covariates),
-        time_format=time_format,
-        gaps=gaps,
-        header=header,
-        encoding=encoding,
-        text=text,
-        lines=lines,
-        rate=check_rate(rate),
+        time, values, id, known, time_format, gaps, header, encoding, text, lines, check_rate(rate)
     )
+    return _read(source, kind, options, on_progress)
+
+
+def _read(
+    source: Any, kind: str | None, options: Options, on_progress: Callable[[int, int], None] | None
+) -> Sequences:
     if kind is not None and kind not in KINDS:
         raise SettingError(f"kind='{kind}'{nearest(kind, KINDS) or ';'} use one of {quoted(KINDS)}")
     if isinstance(source, str) and source.startswith("demo:"):

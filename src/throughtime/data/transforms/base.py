@@ -105,7 +105,7 @@ class Transform(ABC):
 
     @property
     def fitted(self) -> bool:
-        """True once there is nothing left to learn from training data."""
+        """True once nothing is left to be fitted on training data."""
         return True
 
     def fit(self: Self, train: Ragged) -> Self:

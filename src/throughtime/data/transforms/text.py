@@ -96,7 +96,7 @@ class Characters(Transform):
 
 @dataclass(frozen=True)
 class Bytes(Transform):
-    """The UTF-8 bytes of a text: 256 symbols, nothing to learn; lengths change."""
+    """The UTF-8 bytes of a text: 256 symbols, nothing to fit; lengths change."""
 
     kind: ClassVar[str] = "bytes"
 

@@ -19,6 +19,18 @@ from throughtime.kernels import native
 MOST_SYMBOLS = 512
 
 
+@native.mirrors("tt_head")
+class _Arguments(ctypes.Structure):
+    """A linear head over N rows and the summed, weighted nats of the symbols that came."""
+
+    _fields_ = native.fields(
+        ("int", "type N H V threads"),
+        ("pointer", "y"),
+        ("int", "y_n"),
+        ("pointer", "w b target weight total dy dw db"),
+    )
+
+
 def fits(y: Tensor, weight: Tensor) -> bool:
     """Whether `nats` takes this output of a network and this head."""
     return (
@@ -65,7 +77,7 @@ class _Nats(torch.autograd.Function):
         target, scale = target.contiguous(), scale.contiguous()
         (rows, hidden), symbols = y.shape, len(weight)
         total = ctypes.c_double()
-        call = native.Head(
+        call = _Arguments(
             native.TYPES[y.dtype], rows, hidden, symbols, torch.get_num_threads(), y.data_ptr(),
             y.stride(0), weight.data_ptr(), bias.data_ptr(), target.data_ptr(), scale.data_ptr(),
             ctypes.addressof(total),

@@ -31,6 +31,23 @@ _MOST_STEPS = 64  # that a stream is ahead of who reads it
 _MOST_WORK = 1e9  # products between two chances to interrupt: some tenths of a second
 
 
+@native.mirrors("tt_sampler")
+class _Arguments(ctypes.Structure):
+    """A model that draws paths, and the paths."""
+
+    _fields_ = native.fields(
+        ("int", "kind type layers members H encoder symbols coded covariates identity"),
+        ("int", "distribution columns components parameters threads paths"),
+        ("double", "min_scale temperature top_p"),
+        ("pointer", "weights codes head_w head_b initial packed"),
+        ("int", "begin end step steps fresh root"),
+        ("pointer", "covariate"),
+        ("int", "covariate_path"),
+        ("pointer", "identities previous h c out"),
+        ("int", "out_path"),
+    )
+
+
 @dataclass(frozen=True)
 class Head:
     """The distribution of a step, and what the network reads of the value drawn from it.
@@ -132,7 +149,7 @@ class Sampler:
         self.table = (ctypes.c_uint64 * len(weights))(*(w.data_ptr() for w in weights))
         codes, head_w, head_b, *initial = (t.data_ptr() for t in self.kept[len(weights) :])
         self._take(paths)
-        self.call = call = native.Sampler(CELLS[network.kind].number, native.TYPES[dtype])
+        self.call = call = _Arguments(CELLS[network.kind].number, native.TYPES[dtype])
         call.layers, call.members, call.H = len(weights) // 4 // members, members, hidden
         call.encoder, call.symbols = ENCODERS[head.encoder], head.symbols
         call.coded = network.codes.shape[1]

@@ -12,13 +12,16 @@ import torch
 from scipy import stats
 from support.known_models import KnownAR, ar_path, fitted
 
-from throughtime import evaluation
 from throughtime.data.domain import Domain
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.emissions import Categorical, DiscretisedLogistic, Normal
 from throughtime.errors import SettingError
 from throughtime.evaluation import metrics
+from throughtime.evaluation.backtest import backtest
+from throughtime.evaluation.calibration import calibration
+from throughtime.evaluation.predictive import next_risk
+from throughtime.evaluation.results import Accuracy, BacktestResult
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.predict.forecast import enough_paths, quantile_error
@@ -75,12 +78,12 @@ def test_measures_leave_missing_truths_out() -> None:
     quantiles = dict(zip(wanted, np.quantile(ensemble, wanted, axis=0), strict=True))
     found = metrics.measures(ensemble, quantiles, truth, np.array([2.0]), [0.8], True)
     first = {key: value[:1] for key, value in found.items()}
-    assert metrics.summary(found, [0.8]) == metrics.summary(first, [0.8])
-    row = metrics.summary(found, [0.8])
+    row = Accuracy(**metrics.averages(found, [0.8]))
+    assert row == Accuracy(**metrics.averages(first, [0.8]))
     median = float(np.median(ensemble[:, 0]))
-    assert row["mase"] == pytest.approx(abs(0.3 - median) / 2)
-    assert row["rmse"] == pytest.approx(abs(0.3 - ensemble[:, 0].mean()))
-    assert row["coverage"] == {"0.8": 1.0}
+    assert row.mase == pytest.approx(abs(0.3 - median) / 2)
+    assert row.rmse == pytest.approx(abs(0.3 - ensemble[:, 0].mean()))
+    assert row.coverage == {0.8: 1.0}
 
 
 # Forecasts
@@ -88,35 +91,34 @@ def test_measures_leave_missing_truths_out() -> None:
 
 def test_forecasts_of_a_known_distribution_are_its_closed_form() -> None:
     raw = series(8000)
-    found = evaluation.forecast(fitted(KnownAR(PHI, 1.0)), raw, 6, origins=400, num_paths=200)
+    found = backtest(fitted(KnownAR(PHI, 1.0)), raw, 6, origins=400, num_paths=200)
     assert found is not None
-    assert (found["horizon"], found["origins"], found["paths"]) == (6, 400, 200)
+    assert (found.horizon, found.origins, found.paths) == (6, 400, 200)
     past = raw.values[: int(raw.starts[0]), 0].numpy()
     scale = np.abs(np.diff(past)).mean()
-    for row in found["free_running"]:
-        spread = math.sqrt(sum(PHI ** (2 * k) for k in range(row["horizon"])))
-        assert row["crps"] == pytest.approx(normal_crps(spread), rel=0.12)
-        assert row["rmse"] == pytest.approx(spread, rel=0.12)
-        assert row["mase"] == pytest.approx(spread * math.sqrt(2 / math.pi) / scale, rel=0.12)
-        assert row["coverage"]["0.8"] == pytest.approx(0.8, abs=0.06)
-        assert row["coverage"]["0.95"] == pytest.approx(0.95, abs=0.04)
+    for row in found.free_running:
+        spread = math.sqrt(sum(PHI ** (2 * k) for k in range(row.horizon)))
+        assert row.crps == pytest.approx(normal_crps(spread), rel=0.12)
+        assert row.rmse == pytest.approx(spread, rel=0.12)
+        assert row.mase == pytest.approx(spread * math.sqrt(2 / math.pi) / scale, rel=0.12)
+        assert row.coverage[0.8] == pytest.approx(0.8, abs=0.06)
+        assert row.coverage[0.95] == pytest.approx(0.95, abs=0.04)
         density = stats.norm.pdf(stats.norm.ppf(0.9))
-        assert row["pinball"]["0.9"] == pytest.approx(spread * density, rel=0.15)
-    one = found["one_step"]
-    assert one["count"] == 1000
-    assert one["crps"] == pytest.approx(normal_crps(1.0), rel=0.05)
-    assert one["rmse"] == pytest.approx(1.0, rel=0.05)
-    assert one["coverage"]["0.95"] == pytest.approx(0.95, abs=0.02)
-    json.dumps(found, allow_nan=False)
+        assert row.pinball[0.9] == pytest.approx(spread * density, rel=0.15)
+    one = found.one_step
+    assert one.count == 1000
+    assert one.crps == pytest.approx(normal_crps(1.0), rel=0.05)
+    assert one.rmse == pytest.approx(1.0, rel=0.05)
+    assert one.coverage[0.95] == pytest.approx(0.95, abs=0.02)
+    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert BacktestResult.model_validate(plain) == found
 
 
 def test_one_step_measures_are_those_of_the_exact_distribution() -> None:
     raw = series(1500)
     chain = Transforms.fit(["standardise"], raw)
     (std,) = chain.transforms[0].std[0]  # type: ignore[attr-defined]
-    found = evaluation.forecast(
-        fitted(KnownAR(PHI, 1.0 / std), chain), raw, 2, origins=2, num_paths=10
-    )
+    found = backtest(fitted(KnownAR(PHI, 1.0 / std), chain), raw, 2, origins=2, num_paths=10)
     assert found is not None
     values = raw.values[:, 0].numpy()
     start = int(raw.starts[0])
@@ -126,27 +128,27 @@ def test_one_step_measures_are_those_of_the_exact_distribution() -> None:
     z = distribution.cdf(truth)
     error = truth - distribution.mean()
     crps = error * (2 * z - 1) + 2 * distribution.pdf(truth) - 1 / math.sqrt(math.pi)
-    one = found["one_step"]
-    assert one["count"] == 750
-    assert one["crps"] == pytest.approx(crps.mean(), rel=0.01)
-    assert one["rmse"] == pytest.approx(math.sqrt((error**2).mean()), rel=1e-4)
-    assert one["coverage"]["0.8"] == pytest.approx((np.abs(2 * z - 1) <= 0.8).mean())
+    one = found.one_step
+    assert one.count == 750
+    assert one.crps == pytest.approx(crps.mean(), rel=0.01)
+    assert one.rmse == pytest.approx(math.sqrt((error**2).mean()), rel=1e-4)
+    assert one.coverage[0.8] == pytest.approx((np.abs(2 * z - 1) <= 0.8).mean())
     low = metrics.pinball(distribution.ppf(0.1), truth, 0.1).mean()
-    assert one["pinball"]["0.1"] == pytest.approx(low, rel=1e-6)
+    assert one.pinball[0.1] == pytest.approx(low, rel=1e-6)
 
 
 def test_prices_are_forecast_through_their_transforms() -> None:
     prices = np.exp(4 + np.cumsum(0.01 * np.random.default_rng(0).normal(size=1200)))
     raw = Sequences.of([torch.from_numpy(prices)]).split(test=0.3)[2]
     chain = Transforms.fit(["log", "difference", "standardise"], raw)
-    found = evaluation.forecast(fitted(KnownAR(0.0, 1.0), chain), raw, 9, origins=60, num_paths=300)
+    found = backtest(fitted(KnownAR(0.0, 1.0), chain), raw, 9, origins=60, num_paths=300)
     assert found is not None
-    last = found["free_running"][8]
-    assert last["coverage"]["0.8"] == pytest.approx(0.8, abs=0.15)
+    last = found.free_running[8]
+    assert last.coverage[0.8] == pytest.approx(0.8, abs=0.15)
     origin = len(prices) - 9
-    spread = 3 * 0.01 * found["fans"][0]["past"]["values"][-1]
-    assert found["fans"][0]["past"]["values"][-1] == prices[origin - 1]
-    top = found["fans"][0]["quantiles"]["0.9"][8] - found["fans"][0]["quantiles"]["0.5"][8]
+    spread = 3 * 0.01 * found.fans[0].past.values[-1]
+    assert found.fans[0].past.values[-1] == prices[origin - 1]
+    top = found.fans[0].quantiles[0.9][8] - found.fans[0].quantiles[0.5][8]
     assert top == pytest.approx(1.28 * spread, rel=0.25)
 
 
@@ -158,16 +160,16 @@ def test_fans_hold_past_truth_and_times() -> None:
     raw = Sequences(values, offsets, starts, domain, ("x",), times)
     model = Autoregressive(1, emission=Normal(2))
     model.begin(raw)
-    found = evaluation.forecast(fitted(model), raw, 5, origins=3, num_paths=20)
+    found = backtest(fitted(model), raw, 5, origins=3, num_paths=20)
     assert found is not None
-    first, second = found["fans"]
-    assert (first["series"], first["column"], second["column"]) == ("x", "a", "b")
-    assert first["past"]["values"] == values[75:95, 0].tolist()
-    assert first["truth"] == values[95:, 0].tolist()
-    assert first["times"][0] == "2020-01-04 23:00:00"
-    assert first["past"]["times"][-2:] == ["2020-01-04 21:00:00", "2020-01-04 22:00:00"]
-    assert sorted(first["quantiles"]) == ["0.025", "0.1", "0.5", "0.9", "0.975"]
-    assert all(len(row) == 5 for row in first["quantiles"].values())
+    first, second = found.fans
+    assert (first.series, first.column, second.column) == ("x", "a", "b")
+    assert first.past.values == tuple(values[75:95, 0].tolist())
+    assert first.truth == tuple(values[95:, 0].tolist())
+    assert first.times[0] == "2020-01-04 23:00:00"
+    assert first.past.times[-2:] == ("2020-01-04 21:00:00", "2020-01-04 22:00:00")
+    assert sorted(first.quantiles) == [0.025, 0.1, 0.5, 0.9, 0.975]
+    assert all(len(row) == 5 for row in first.quantiles.values())
 
 
 def test_states_at_several_origins_are_those_of_condition() -> None:
@@ -205,12 +207,12 @@ def test_covariates_of_the_future_and_series_identities_are_used() -> None:
     )
     model = Autoregressive(1, emission=Normal(1), covariates=1)
     model.begin(raw)
-    found = evaluation.forecast(fitted(model), raw, 4, origins=10, num_paths=50)
+    found = backtest(fitted(model), raw, 4, origins=10, num_paths=50)
     assert found is not None
-    assert all(row["rmse"] < 0.2 for row in found["free_running"])
-    assert found["one_step"]["rmse"] < 0.2
+    assert all(row.rmse < 0.2 for row in found.free_running)
+    assert found.one_step.rmse < 0.2
     known = LatentAutoregressive("gru", 4, emission=Normal(1), covariates=1, identities=("x", "z"))
-    assert evaluation.forecast(fitted(known), raw, 4, origins=2, num_paths=5) is not None
+    assert backtest(fitted(known), raw, 4, origins=2, num_paths=5) is not None
 
 
 def test_many_series_are_thinned_and_short_ones_left_out() -> None:
@@ -218,17 +220,13 @@ def test_many_series_are_thinned_and_short_ones_left_out() -> None:
     raw = Sequences.of(parts)
     train = Sequences.of([torch.from_numpy(ar_path(500, PHI, 9))])
     model = KnownAR(PHI, 1.0)
-    found = evaluation.forecast(
-        fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train
-    )
+    found = backtest(fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train)
     assert found is not None
-    assert [fan["series"] for fan in found["fans"]] == ["1", "3", "5"]
+    assert [fan.series for fan in found.fans] == ["1", "3", "5"]
     scale = np.abs(np.diff(train.values[:, 0].numpy())).mean()
-    one = found["one_step"]
-    assert one["mase"] == pytest.approx(math.sqrt(2 / math.pi) / scale, rel=0.2)
-    again = evaluation.forecast(
-        fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train
-    )
+    one = found.one_step
+    assert one.mase == pytest.approx(math.sqrt(2 / math.pi) / scale, rel=0.2)
+    again = backtest(fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train)
     assert again == found
 
 
@@ -241,23 +239,23 @@ def test_sound_is_forecast_in_amplitudes() -> None:
     for emission in (Categorical(256), DiscretisedLogistic(256, 3)):
         model = LatentAutoregressive("gru", 8, emission=emission)
         model.begin(seen)
-        found = evaluation.forecast(fitted(model, chain), raw, 3, origins=2, num_paths=20)
+        found = backtest(fitted(model, chain), raw, 3, origins=2, num_paths=20)
         assert found is not None
-        assert 0 < found["one_step"]["rmse"] < 1
-        assert found["fans"][0]["times"] is None
-        assert evaluation.calibration(fitted(model, chain), raw) is not None
+        assert 0 < found.one_step.rmse < 1
+        assert found.fans[0].times is None
+        assert calibration(fitted(model, chain), raw) is not None
 
 
 def test_long_horizons_are_cut_and_what_has_no_room_is_none() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(20, PHI, 0))]).split(test=0.2)[2]
-    found = evaluation.forecast(fitted(KnownAR(PHI, 1.0)), raw, 50, origins=3, num_paths=5)
+    found = backtest(fitted(KnownAR(PHI, 1.0)), raw, 50, origins=3, num_paths=5)
     assert found is not None
-    assert found["horizon"] == 4
+    assert found.horizon == 4
     single = Sequences.of([torch.zeros(1)])
-    assert evaluation.forecast(fitted(KnownAR(PHI, 1.0)), single, 2) is None
-    assert evaluation.forecast(fitted(KnownAR(PHI, 1.0)), Sequences.of(["text"]), 2) is None
+    assert backtest(fitted(KnownAR(PHI, 1.0)), single, 2) is None
+    assert backtest(fitted(KnownAR(PHI, 1.0)), Sequences.of(["text"]), 2) is None
     with pytest.raises(SettingError, match="horizon"):
-        evaluation.forecast(fitted(KnownAR(PHI, 1.0)), raw, 0)
+        backtest(fitted(KnownAR(PHI, 1.0)), raw, 0)
 
 
 def test_missing_values_do_not_reach_the_measures() -> None:
@@ -265,10 +263,10 @@ def test_missing_values_do_not_reach_the_measures() -> None:
     values[[120, 150, 189]] = torch.nan
     raw = Sequences.of([values]).split(test=0.5)[2]
     model = LatentAutoregressive("gru", 4, emission=Normal(1))
-    found = evaluation.forecast(fitted(model), raw, 3, origins=98, num_paths=5)
+    found = backtest(fitted(model), raw, 3, origins=98, num_paths=5)
     assert found is not None
-    assert all(row["crps"] is not None for row in found["free_running"])
-    assert found["one_step"]["count"] == 97
+    assert all(row.crps is not None for row in found.free_running)
+    assert found.one_step.count == 97
 
 
 # Paths and risk
@@ -300,14 +298,14 @@ def test_paths_are_drawn_until_the_quantiles_are_certain() -> None:
 def test_risk_is_the_low_quantile_of_tomorrow() -> None:
     raw = series(400)
     last = float(raw.values[-1, 0])
-    found = evaluation.next_risk(fitted(KnownAR(PHI, 1.0)), raw)
+    found = next_risk(fitted(KnownAR(PHI, 1.0)), raw)
     assert found is not None
-    assert found["value"] == pytest.approx(PHI * last + stats.norm.ppf(0.01))
-    assert (found["level"], found["last"]) == (0.01, last)
+    assert found.value == pytest.approx(PHI * last + stats.norm.ppf(0.01))
+    assert (found.level, found.last) == (0.01, last)
     prices = Sequences.of([raw.values.exp()])
     chain = Transforms.fit(["log"], prices)
-    found = evaluation.next_risk(fitted(KnownAR(PHI, 1.0), chain), prices)
+    found = next_risk(fitted(KnownAR(PHI, 1.0), chain), prices)
     assert found is not None
-    assert found["value"] == pytest.approx(math.exp(PHI * last + stats.norm.ppf(0.01)))
+    assert found.value == pytest.approx(math.exp(PHI * last + stats.norm.ppf(0.01)))
     two = Sequences.of([torch.zeros(4), torch.zeros(4)])
-    assert evaluation.next_risk(fitted(KnownAR(PHI, 1.0)), two) is None
+    assert next_risk(fitted(KnownAR(PHI, 1.0)), two) is None

@@ -1,4 +1,4 @@
-"""Forecasts of held-out data: rolling origins free-running, and one step at a time beside it."""
+"""Forecasts of held-out data: free-running from rolling origins, and one step at a time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from throughtime.data import split
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
 from throughtime.evaluation import metrics
-from throughtime.evaluation.comparison import plain
 from throughtime.evaluation.predictive import evenly, is_numeric, raw_quantiles
-from throughtime.evaluation.stamps import stamps
+from throughtime.evaluation.results import (
+    BacktestResult,
+    Fan,
+    HorizonAccuracy,
+    OneStepAccuracy,
+    Past,
+    Times,
+)
 from throughtime.predict.fitted import FittedModel
+from throughtime.wording import stamps
 
 FAN_LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 MOST_FANS = 3
@@ -28,7 +35,7 @@ Levels = Sequence[float]
 
 
 @dataclass(frozen=True)
-class Forecast:
+class _Continuation:
     """Sampled continuations of one series from one origin, in the data's own units.
 
     paths: float64 [P, horizon, D]; truth: [horizon, D], NaN where missing; scale: [D], of MASE.
@@ -41,7 +48,7 @@ class Forecast:
     scale: np.ndarray
 
 
-def forecast(
+def backtest(
     fitted: FittedModel,
     raw_test: Sequences,
     horizon: int,
@@ -52,20 +59,34 @@ def forecast(
     season: int = 1,
     max_series: int = 30,
     train: Sequences | None = None,
-) -> dict[str, Any] | None:
+) -> BacktestResult | None:
     """Accuracy of forecasts from rolling origins over the test span, and of every next step.
 
-    Free-running: `num_paths` sampled paths from each of at most `origins` origins in at most
-    `max_series` series (spread evenly), each conditioned on its true past; covariates of the
+    Free-running: sampled paths from each origin, conditioned on its true past; covariates of the
     future are taken from the data. Quantiles of P samples are those of Weibull's position, whose
     intervals have the right coverage for any P. One-step: the exact distribution of each test step
-    given its true past, as quantiles taken back through the transforms.
+    given its true past, as quantiles taken back through the transforms. A missing truth is left
+    out.
 
-    MASE is in units of the in-sample error of the seasonal naive forecast (lag `season`) on what
-    comes before the test span; where that is nothing, on `train` if given, else on what comes
-    before the first origin. A missing truth is left out. A horizon that no series has room for
-    is cut to the longest possible. Returns the "forecast" of scores.json, None for text and
-    symbols, columns of 0 and 1, and test data without room for any forecast.
+    Args:
+        fitted: the model.
+        raw_test: raw data, with their past.
+        horizon: steps ahead; one that no series has room for is cut to the longest possible.
+        origins: of each series, at most.
+        num_paths: from each origin.
+        seed: of the paths.
+        levels: of the central intervals.
+        season: MASE is in units of the in-sample error of the naive forecast of this lag, on what
+            comes before the test span; where that is nothing, on `train` if given, else on what
+            comes before the first origin.
+        max_series: spread evenly over more.
+        train: training data, see `season`.
+
+    Returns:
+        None for text and symbols, columns of 0 and 1, and data without room for any forecast.
+
+    Raises:
+        SettingError: for a horizon or origins below 1, or fewer than 2 paths.
     """
     if horizon < 1 or origins < 1 or num_paths < 2:
         raise SettingError("a forecast needs a horizon and origins of 1 or more, and 2 paths")
@@ -83,16 +104,16 @@ def forecast(
         for i, stops in places.items()
         for item in _continue(fitted, raw_test, seen, i, stops, horizon, num_paths, seed, scales)
     ]
-    return {
-        "horizon": horizon,
-        "origins": max(len(stops) for stops in places.values()),
-        "series": len(places),
-        "paths": num_paths,
-        "levels": list(levels),
-        "free_running": _by_horizon(found, levels),
-        "one_step": _one_step(fitted, raw_test, seen, scales, levels),
-        "fans": _fans(found, raw_test),
-    }
+    return BacktestResult(
+        horizon=horizon,
+        origins=max(len(stops) for stops in places.values()),
+        series=len(places),
+        paths=num_paths,
+        levels=tuple(levels),
+        free_running=_by_horizon(found, levels),
+        one_step=_one_step(fitted, raw_test, seen, scales, levels),
+        fans=_fans(found, raw_test),
+    )
 
 
 def _places(raw: Sequences, horizon: int, origins: int, max_series: int) -> dict[int, list[int]]:
@@ -138,7 +159,7 @@ def _continue(
     num_paths: int,
     seed: int,
     scales: np.ndarray,
-) -> list[Forecast]:
+) -> list[_Continuation]:
     """The forecasts of series i from each of its origins, sampled all at once."""
     context = fitted.model.condition_at(seen[i], stops)
     rows = torch.arange(len(stops)).repeat_interleave(num_paths)
@@ -159,11 +180,11 @@ def _continue(
     for k, stop in enumerate(stops):
         paths = fitted.transforms.inverse(drawn[rows == k], values[:stop]).double().numpy()
         truth = values[stop : stop + horizon].numpy()
-        found.append(Forecast(i, stop, paths, truth, scales[i]))
+        found.append(_Continuation(i, stop, paths, truth, scales[i]))
     return found
 
 
-def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
+def _by_horizon(found: list[_Continuation], levels: Levels) -> tuple[HorizonAccuracy, ...]:
     """Measures averaged over series, origins and columns, for each number of steps ahead."""
     wanted = metrics.needed_levels(levels)
     collected: dict[Any, list[np.ndarray]] = {}
@@ -176,12 +197,12 @@ def _by_horizon(found: list[Forecast], levels: Levels) -> list[dict[str, Any]]:
         for key, value in measured.items():
             collected.setdefault(key, []).append(value)
     stacked = {key: np.stack(values) for key, values in collected.items()}  # [items, horizon, D]
-    horizon = len(found[0].truth)
-    return [
-        {"horizon": h + 1}
-        | metrics.summary({key: values[:, h] for key, values in stacked.items()}, levels)
-        for h in range(horizon)
-    ]
+
+    def ahead(h: int) -> HorizonAccuracy:
+        here = {key: values[:, h] for key, values in stacked.items()}
+        return HorizonAccuracy(horizon=h + 1, **metrics.averages(here, levels))
+
+    return tuple(ahead(h) for h in range(len(found[0].truth)))
 
 
 def _one_step(
@@ -190,7 +211,7 @@ def _one_step(
     seen: Sequences,
     scales: np.ndarray,
     levels: Levels,
-) -> dict[str, Any]:
+) -> OneStepAccuracy:
     """The same measures of exact one-step distributions."""
     grid = [(k + 0.5) / _GRID for k in range(_GRID)]
     wanted = metrics.needed_levels(levels)
@@ -198,7 +219,7 @@ def _one_step(
     chosen = evenly(seen.scored(), MOST_ONE_STEP)
     index, values = raw_quantiles(fitted, raw, seen, chosen, both)
     if not len(index):
-        return metrics.summary(_nothing(levels), levels)
+        return OneStepAccuracy()
     found = metrics.measures(
         values[[both.index(level) for level in grid]],
         {level: values[both.index(level)] for level in wanted},
@@ -207,45 +228,35 @@ def _one_step(
         levels,
         fair=False,
     )
-    return {"count": len(index)} | metrics.summary(found, levels)
+    return OneStepAccuracy(count=len(index), **metrics.averages(found, levels))
 
 
-def _nothing(levels: Levels) -> dict[Any, np.ndarray]:
-    empty = np.zeros((2, 0))
-    quantiles = dict.fromkeys(metrics.needed_levels(levels), empty[0])
-    return metrics.measures(empty, quantiles, empty[0], empty[0], levels, fair=False)
-
-
-def _fans(found: list[Forecast], raw: Sequences) -> list[dict[str, Any]]:
+def _fans(found: list[_Continuation], raw: Sequences) -> tuple[Fan, ...]:
     """Fan charts of the last origin of the first few series and columns."""
     last = {item.series: item for item in found}  # later origins replace earlier ones
     names = raw.domain.columns or tuple(f"value{d}" for d in range(raw.values.shape[1]))
     picked = [(item, d) for item in last.values() for d in range(len(names))]
     if len(last) > 1:  # of several series the first column each, rather than all of one
         picked.sort(key=lambda pair: pair[1])
-    return [_fan(item, d, names[d], raw) for item, d in picked[:MOST_FANS]]
+    return tuple(_fan(item, d, names[d], raw) for item, d in picked[:MOST_FANS])
 
 
-def _fan(item: Forecast, d: int, column: str, raw: Sequences) -> dict[str, Any]:
+def _fan(item: _Continuation, d: int, column: str, raw: Sequences) -> Fan:
     horizon = len(item.truth)
     begin = int(raw.offsets[item.series])
     origin = begin + item.origin
     first = max(begin, origin - _FAN_PAST * horizon)
     ends = np.quantile(item.paths[..., d], FAN_LEVELS, axis=0, method="weibull")
-    return {
-        "series": raw.names[item.series],
-        "column": column,
-        "past": {
-            "times": stamps(raw, slice(first, origin)),
-            "values": _plain_list(raw.values[first:origin, d].numpy()),
-        },
-        "times": stamps(raw, slice(origin, origin + horizon)),
-        "truth": _plain_list(item.truth[:, d]),
-        "quantiles": {
-            f"{level:g}": _plain_list(row) for level, row in zip(FAN_LEVELS, ends, strict=True)
-        },
-    }
+    return Fan(
+        series=raw.names[item.series],
+        column=column,
+        past=Past(times=_times(raw, first, origin), values=raw.values[first:origin, d].tolist()),
+        times=_times(raw, origin, origin + horizon),
+        truth=item.truth[:, d].tolist(),
+        quantiles={level: row.tolist() for level, row in zip(FAN_LEVELS, ends, strict=True)},
+    )
 
 
-def _plain_list(values: np.ndarray) -> list[float | None]:
-    return [plain(value) for value in values.tolist()]
+def _times(raw: Sequences, begin: int, end: int) -> Times | None:
+    found = stamps(raw.times, slice(begin, end))
+    return None if found is None else tuple(found)
