@@ -45,29 +45,32 @@ def baselines(
     if raw_test.domain.integer or (transforms.domain and transforms.output.kind != "real"):
         return []
     spans = [raw.transform(transforms) for raw in (raw_valid, raw_test)]
-    if any(unsuitable(replace(seen, starts=torch.zeros_like(seen.starts))) for seen in spans):
+    if any(
+        unsuitable(replace(transformed, starts=torch.zeros_like(transformed.starts)))
+        for transformed in spans
+    ):
         return []
-    if any(unsuitable(_before(seen)) for seen in spans):
+    if any(unsuitable(_before(transformed)) for transformed in spans):
         return []
     return [_entry(name, (raw_valid, raw_test), spans) for name in names]
 
 
-def _before(seen: Sequences) -> Sequences:
+def _before(transformed: Sequences) -> Sequences:
     """The steps before `starts`, as a series to be fitted to."""
     whole = torch.tensor([0])
-    return seen._window(whole, torch.zeros_like(seen.starts), seen.starts)
+    return transformed._window(whole, torch.zeros_like(transformed.starts), transformed.starts)
 
 
 def _entry(name: str, raw: tuple[Sequences, Sequences], spans: list[Sequences]) -> Entry:
     begun = time.monotonic()
     models = []
-    for seen in spans:
-        model = Garch(name, num_differencing=int(seen.initial.sum()))
-        model.begin(_before(seen))
+    for transformed in spans:
+        model = Garch(name, num_differencing=int(transformed.initial.sum()))
+        model.begin(_before(transformed))
         models.append(model)
     valid, test = (
-        StepScores.aligned(model.step_log_prob(seen), seen, span)
-        for model, seen, span in zip(models, spans, raw, strict=True)
+        StepScores.aligned(model.step_log_prob(transformed), transformed, span)
+        for model, transformed, span in zip(models, spans, raw, strict=True)
     )
     note = "" if all(m.converged for m in models) else " (its optimiser did not converge)"
     return Entry(

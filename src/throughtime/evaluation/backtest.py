@@ -96,13 +96,15 @@ def backtest(
     horizon = min(horizon, room)
     if horizon < 1:
         return None
-    seen = fitted.transformed(raw_test)
+    transformed = fitted.transformed(raw_test)
     scales = _scales(raw_test, season, train)
     places = _places(raw_test, horizon, origins, max_series)
-    found = [
+    continuations = [
         item
         for i, stops in places.items()
-        for item in _continue(fitted, raw_test, seen, i, stops, horizon, num_paths, seed, scales)
+        for item in _continue(
+            fitted, raw_test, transformed, i, stops, horizon, num_paths, seed, scales
+        )
     ]
     return BacktestResult(
         horizon=horizon,
@@ -110,23 +112,23 @@ def backtest(
         series=len(places),
         paths=num_paths,
         levels=tuple(levels),
-        free_running=_by_horizon(found, levels),
-        one_step=_one_step(fitted, raw_test, seen, scales, levels),
-        fans=_fans(found, raw_test),
+        free_running=_by_horizon(continuations, levels),
+        one_step=_one_step(fitted, raw_test, transformed, scales, levels),
+        fans=_fans(continuations, raw_test),
     )
 
 
 def _places(raw: Sequences, horizon: int, origins: int, max_series: int) -> dict[int, list[int]]:
-    """The origins of each chosen series, earliest first."""
+    """The origins of each selected series, earliest first."""
     places: dict[int, list[int]] = {}
     for keep, stops in split.origins(raw, horizon, origins):
         for i in keep.tolist():
             places.setdefault(i, []).append(int(stops[i]))
-    chosen = sorted(places)
-    if len(chosen) > max_series:
-        at = np.linspace(0, len(chosen) - 1, max_series).round().astype(int)
-        chosen = [chosen[k] for k in at]
-    return {i: places[i] for i in chosen}
+    selected = sorted(places)
+    if len(selected) > max_series:
+        at = np.linspace(0, len(selected) - 1, max_series).round().astype(int)
+        selected = [selected[k] for k in at]
+    return {i: places[i] for i in selected}
 
 
 def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
@@ -152,7 +154,7 @@ def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
 def _continue(
     fitted: FittedModel,
     raw: Sequences,
-    seen: Sequences,
+    transformed: Sequences,
     i: int,
     stops: list[int],
     horizon: int,
@@ -161,7 +163,7 @@ def _continue(
     scales: np.ndarray,
 ) -> list[_Continuation]:
     """The forecasts of series i from each of its origins, sampled all at once."""
-    context = fitted.model.condition_at(seen[i], stops)
+    context = fitted.model.condition_at(transformed[i], stops)
     rows = torch.arange(len(stops)).repeat_interleave(num_paths)
     covariates = None
     if raw.covariates is not None and fitted.model.covariates:
@@ -176,19 +178,19 @@ def _continue(
         name=f"forecast/{raw.names[i]}",
     )
     values = raw.sequence(i)
-    found = []
+    continuations = []
     for k, stop in enumerate(stops):
         paths = fitted.transforms.inverse(drawn[rows == k], values[:stop]).double().numpy()
         truth = values[stop : stop + horizon].numpy()
-        found.append(_Continuation(i, stop, paths, truth, scales[i]))
-    return found
+        continuations.append(_Continuation(i, stop, paths, truth, scales[i]))
+    return continuations
 
 
-def _by_horizon(found: list[_Continuation], levels: Levels) -> tuple[HorizonAccuracy, ...]:
+def _by_horizon(continuations: list[_Continuation], levels: Levels) -> tuple[HorizonAccuracy, ...]:
     """Measures averaged over series, origins and columns, for each number of steps ahead."""
     wanted = metrics.needed_levels(levels)
     collected: dict[Any, list[np.ndarray]] = {}
-    for item in found:
+    for item in continuations:
         ends = np.quantile(item.paths, wanted, axis=0, method="weibull")
         quantiles = dict(zip(wanted, ends, strict=True))
         measured = metrics.measures(
@@ -202,13 +204,13 @@ def _by_horizon(found: list[_Continuation], levels: Levels) -> tuple[HorizonAccu
         here = {key: values[:, h] for key, values in stacked.items()}
         return HorizonAccuracy(horizon=h + 1, **metrics.averages(here, levels))
 
-    return tuple(ahead(h) for h in range(len(found[0].truth)))
+    return tuple(ahead(h) for h in range(len(continuations[0].truth)))
 
 
 def _one_step(
     fitted: FittedModel,
     raw: Sequences,
-    seen: Sequences,
+    transformed: Sequences,
     scales: np.ndarray,
     levels: Levels,
 ) -> OneStepAccuracy:
@@ -216,11 +218,11 @@ def _one_step(
     grid = [(k + 0.5) / _GRID for k in range(_GRID)]
     wanted = metrics.needed_levels(levels)
     both = sorted({*grid, *wanted})
-    chosen = evenly(seen.scored(), MOST_ONE_STEP)
-    index, values = raw_quantiles(fitted, raw, seen, chosen, both)
+    selected = evenly(transformed.scored(), MOST_ONE_STEP)
+    index, values = raw_quantiles(fitted, raw, transformed, selected, both)
     if not len(index):
         return OneStepAccuracy()
-    found = metrics.measures(
+    measured = metrics.measures(
         values[[both.index(level) for level in grid]],
         {level: values[both.index(level)] for level in wanted},
         raw.values[index].numpy(),
@@ -228,12 +230,12 @@ def _one_step(
         levels,
         fair=False,
     )
-    return OneStepAccuracy(count=len(index), **metrics.averages(found, levels))
+    return OneStepAccuracy(count=len(index), **metrics.averages(measured, levels))
 
 
-def _fans(found: list[_Continuation], raw: Sequences) -> tuple[Fan, ...]:
+def _fans(continuations: list[_Continuation], raw: Sequences) -> tuple[Fan, ...]:
     """Fan charts of the last origin of the first few series and columns."""
-    last = {item.series: item for item in found}  # later origins replace earlier ones
+    last = {item.series: item for item in continuations}  # later origins replace earlier ones
     names = raw.domain.columns or tuple(f"value{d}" for d in range(raw.values.shape[1]))
     picked = [(item, d) for item in last.values() for d in range(len(names))]
     if len(last) > 1:  # of several series the first column each, rather than all of one
@@ -258,5 +260,5 @@ def _fan(item: _Continuation, d: int, column: str, raw: Sequences) -> Fan:
 
 
 def _times(raw: Sequences, begin: int, end: int) -> Times | None:
-    found = stamps(raw.times, slice(begin, end))
-    return None if found is None else tuple(found)
+    times = stamps(raw.times, slice(begin, end))
+    return None if times is None else tuple(times)

@@ -119,5 +119,5 @@ def _autocovariance(x: np.ndarray, furthest: int) -> np.ndarray:
     n = len(x)
     size = 1 << (n + furthest).bit_length()
     transformed = np.fft.rfft(x - x.mean(), size)
-    found: np.ndarray = np.fft.irfft(np.abs(transformed) ** 2, size)[: furthest + 1] / n
-    return found
+    covariances: np.ndarray = np.fft.irfft(np.abs(transformed) ** 2, size)[: furthest + 1] / n
+    return covariances

@@ -32,11 +32,13 @@ def calibration(fitted: FittedModel, raw_test: Sequences, seed: int = 0) -> Cali
     """
     if not is_numeric(fitted.transforms, raw_test):
         return None
-    seen = fitted.transformed(raw_test)
+    transformed = fitted.transformed(raw_test)
     source = rng.generator(seed, "pit")
     parts = []
-    for index, distribution in walk(fitted.model, seen, evenly(seen.scored(), MOST_STEPS)):
-        x = seen.values[index].double()
+    for index, distribution in walk(
+        fitted.model, transformed, evenly(transformed.scored(), MOST_STEPS)
+    ):
+        x = transformed.values[index].double()
         pit = distribution.cdf(x)
         if distribution.discrete:
             before = distribution.cdf(x - 1)

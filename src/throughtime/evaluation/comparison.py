@@ -50,19 +50,19 @@ class StepScores:
         Where its transforms change lengths (bytes, tokens), the nats of each symbol count for the
         character that its first byte belongs to, so models of all tokenisations can be compared.
         """
-        seen = fitted.transformed(raw)
-        return cls.aligned(fitted.model.step_log_prob(seen), seen, raw)
+        transformed = fitted.transformed(raw)
+        return cls.aligned(fitted.model.step_log_prob(transformed), transformed, raw)
 
     @classmethod
-    def aligned(cls, log_prob: Tensor, seen: Sequences, raw: Sequences) -> StepScores:
+    def aligned(cls, log_prob: Tensor, transformed: Sequences, raw: Sequences) -> StepScores:
         """From nats [total] of transformed data.
 
         Raises:
             SettingError: where they do not fit.
         """
-        if torch.equal(seen.offsets, raw.offsets):
-            return cls(log_prob, seen.scored(), raw.offsets)
-        widths = _symbol_bytes(seen)
+        if torch.equal(transformed.offsets, raw.offsets):
+            return cls(log_prob, transformed.scored(), raw.offsets)
+        widths = _symbol_bytes(transformed)
         places = utf8_width(raw.values).cumsum(0)
         begins = widths.cumsum(0) - widths
         if len(widths) != len(log_prob) or int(widths.sum()) != int(places[-1]):
@@ -205,8 +205,8 @@ def comparisons(entries: Sequence[Entry], seed: int = 0) -> Comparisons:
     ) -> Comparison | None:
         if model is None or against is None:
             return None
-        found = paired(model.test, against.test, seed)
-        return Comparison(model=model.name, against=against.name, passes=passes, **dict(found))
+        difference = paired(model.test, against.test, seed)
+        return Comparison(model=model.name, against=against.name, passes=passes, **dict(difference))
 
     return Comparisons(
         past=compared(ours, reference),
@@ -241,16 +241,16 @@ def _in_other_units(nats: float, steps: int, raw: Sequences) -> dict[str, float 
     }
 
 
-def _symbol_bytes(seen: Sequences) -> Tensor:
+def _symbol_bytes(transformed: Sequences) -> Tensor:
     """How many bytes of UTF-8 each symbol of transformed text stands for, int64 [total]."""
-    for transform in reversed(seen.chain.transforms):
+    for transform in reversed(transformed.chain.transforms):
         if isinstance(transform, Bytes):
-            return torch.ones_like(seen.values)
+            return torch.ones_like(transformed.values)
         if isinstance(transform, Tokens):
             # The byte-level alphabet writes every byte as one character.
             vocabulary = json.loads(transform.model or "{}")["model"]["vocab"]
             widths = torch.zeros(len(vocabulary), dtype=torch.int64)
             for token, index in vocabulary.items():
                 widths[index] = len(token)
-            return widths[seen.values]
+            return widths[transformed.values]
     raise SettingError("the transforms changed the lengths, but not as bytes or tokens do")

@@ -84,31 +84,31 @@ def measures(
     "crps", ("pinball", level), ("coverage", level). NaN where the truth is missing.
     """
     median = quantiles[0.5]
-    found: dict[Any, np.ndarray] = {
+    measured: dict[Any, np.ndarray] = {
         "crps": ensemble_crps(ensemble, truth, fair),
         "mase": np.abs(truth - median) / scale,
         "smape": smape(median, truth),
         "square": (truth - ensemble.mean(0)) ** 2,
     }
     for level in DECILES:
-        found["pinball", level] = pinball(quantiles[level], truth, level)
+        measured["pinball", level] = pinball(quantiles[level], truth, level)
     for level in levels:
         low, high = interval_ends(level)
         inside = (quantiles[low] <= truth) & (truth <= quantiles[high])
-        found["coverage", level] = np.where(np.isnan(truth), np.nan, inside)
-    return found
+        measured["coverage", level] = np.where(np.isnan(truth), np.nan, inside)
+    return measured
 
 
-def averages(found: dict[Any, np.ndarray], levels: Sequence[float]) -> dict[str, Any]:
+def averages(measured: dict[Any, np.ndarray], levels: Sequence[float]) -> dict[str, Any]:
     """The fields of `results.Accuracy`: means over everything that is not NaN, else NaN."""
-    square = _mean(found["square"])
+    square = _mean(measured["square"])
     return {
-        "crps": _mean(found["crps"]),
-        "mase": _mean(found["mase"]),
-        "smape": _mean(found["smape"]),
+        "crps": _mean(measured["crps"]),
+        "mase": _mean(measured["mase"]),
+        "smape": _mean(measured["smape"]),
         "rmse": square**0.5,
-        "pinball": {level: _mean(found["pinball", level]) for level in DECILES},
-        "coverage": {level: _mean(found["coverage", level]) for level in levels},
+        "pinball": {level: _mean(measured["pinball", level]) for level in DECILES},
+        "coverage": {level: _mean(measured["coverage", level]) for level in levels},
     }
 
 

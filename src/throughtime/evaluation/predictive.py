@@ -20,16 +20,16 @@ _TABLE = 64  # places at which the cdf of a mixture is tabulated
 _REFINEMENTS = 4
 
 
-def is_numeric(chain: Transforms, raw: Sequences) -> bool:
+def is_numeric(transforms: Transforms, raw: Sequences) -> bool:
     """Whether raw values and their distributions are amounts: real, counts, or quantised sound.
 
     Text, symbols without an order and columns of 0 and 1 are not.
     """
     if raw.domain.integer:
         return False
-    if chain.transforms and isinstance(chain.transforms[-1], (MuLaw, LinearQuantise)):
+    if transforms.transforms and isinstance(transforms.transforms[-1], (MuLaw, LinearQuantise)):
         return True
-    kind = chain.output.kind if chain.domain is not None else raw.domain.kind
+    kind = transforms.output.kind if transforms.domain is not None else raw.domain.kind
     return kind in ("real", "sound", "count")
 
 
@@ -39,10 +39,10 @@ class Unwinding:
     `Transforms.inverse` continues one past; here every step has its own, all at once.
     """
 
-    def __init__(self, chain: Transforms, raw: Sequences) -> None:
+    def __init__(self, transforms: Transforms, raw: Sequences) -> None:
         self.stages = []
         flat = Flat.of(raw)
-        for transform in chain:
+        for transform in transforms:
             after = transform.forward(flat)
             self.stages.append((transform, flat, after))
             flat = after
@@ -59,16 +59,16 @@ class Unwinding:
 
 
 def walk(
-    model: SequenceModel, seen: Sequences, chosen: Tensor
+    model: SequenceModel, transformed: Sequences, selected: Tensor
 ) -> Iterator[tuple[Tensor, Distribution]]:
-    """The steps (indices [n] into ``seen.values``) among `chosen`, bool [total], and their
+    """The steps (indices [n] into ``transformed.values``) among `selected`, bool [total], and their
     distributions.
     """
     training = model.training
     model.eval()
-    wanted = chosen & seen.scored()
+    wanted = selected & transformed.scored()
     with torch.no_grad():
-        for batch, distribution in model.distributions(seen):
+        for batch, distribution in model.distributions(transformed):
             mask = (batch.weight > 0) & wanted[batch.index.clamp(min=0)]
             if bool(mask.any()):
                 yield batch.index[mask], distribution[mask]
@@ -140,8 +140,8 @@ def _leaf_quantiles(distribution: Distribution, p: Tensor) -> Tensor:
 def raw_quantiles(
     fitted: FittedModel,
     raw: Sequences,
-    seen: Sequences,
-    chosen: Tensor,
+    transformed: Sequences,
+    selected: Tensor,
     levels: Sequence[float],
 ) -> tuple[Tensor, np.ndarray]:
     """The steps [n] in order, and quantiles [L, n, D] of their distributions in the data's own
@@ -151,16 +151,16 @@ def raw_quantiles(
     half: a transform may turn the axis round.
     """
     back = Unwinding(fitted.transforms, raw)
-    steps, found = [], []
-    for index, distribution in walk(fitted.model, seen, chosen):
+    steps, quantiles = [], []
+    for index, distribution in walk(fitted.model, transformed, selected):
         values = back(quantiles_of(distribution, levels), index)
         steps.append(index)
-        found.append(values.sort(0).values.numpy())
+        quantiles.append(values.sort(0).values.numpy())
     if not steps:
         return torch.zeros(0, dtype=torch.int64), np.zeros((len(levels), 0, raw.values.shape[1]))
     index = torch.cat(steps)
     order = index.argsort()
-    return index[order], np.concatenate(found, axis=1)[:, order.numpy()]
+    return index[order], np.concatenate(quantiles, axis=1)[:, order.numpy()]
 
 
 def evenly(mask: Tensor, most: int) -> Tensor:

@@ -44,11 +44,8 @@ class Result(BaseModel):
 
 
 class Difference(Result):
-    """Nats per step that one model needs more than another.
-
-    Attributes:
-        value: negative where the first is better.
-        interval: 95 %; None where the data are too few.
+    """Nats per step that one model needs more than another, negative where it is better, with its
+    95 % interval, None where the data are too few.
     """
 
     value: Number
@@ -64,11 +61,8 @@ class Difference(Result):
 
 
 class Comparison(Difference):
-    """A difference between two models by name.
-
-    Attributes:
-        passes: how often the training of `model` went through its data; None where that is not
-            counted.
+    """A difference between two models by name, and how often the training of `model` went through
+    its data, if that was counted.
     """
 
     model: str
@@ -132,7 +126,7 @@ class DataSummary(Result):
     Attributes:
         kind: "text", "sound", "real", …
         steps, time: of each part; first and last moment, None without times.
-        notes: what reading found.
+        notes: of reading.
         transforms: kinds of the selected model's transforms, in order.
     """
 
@@ -159,9 +153,8 @@ class OrderScore(Result):
 class Accuracy(Result):
     """Measures of forecasts, averaged; in units of the data, but for MASE and sMAPE (per cent).
 
-    Attributes:
-        pinball: by level of the quantile.
-        coverage: share of the truth inside the central interval, by nominal level.
+    Pinball loss is by level of the quantile, coverage (the share of the truth that lies inside) by
+    nominal level of the central interval.
     """
 
     crps: Number = None
@@ -210,11 +203,8 @@ class Fan(Result):
 
 
 class ModelAccuracy(Result):
-    """One model's forecasts in short.
-
-    Attributes:
-        free_running: averaged over the horizon.
-        pit: see `Calibration`.
+    """One model's forecasts in short, free-running averaged over the horizon; `pit` as of
+    `Calibration`.
     """
 
     free_running: Accuracy
@@ -247,8 +237,7 @@ class Calibration(Result):
     """Whether predicted probabilities are frequencies.
 
     Attributes:
-        pit: shares of the probability integral transform in bins of equal width.
-        count: values in all.
+        pit: shares of the probability integral transform of `count` values, in bins of equal width.
         coverage: share inside the central interval, by nominal level.
     """
 
@@ -327,9 +316,7 @@ Sample = Annotated[TextSample | SoundSample | PathsSample | RollSample, Field(di
 
 
 class Record(Result):
-    """The part that reports read of a result with a class of its own; the rest is kept as it is,
-    so that `to_json` gives what its own `from_json` takes.
-    """
+    """What reports read of a result with a class of its own; `to_json` gives it back as a whole."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -352,11 +339,8 @@ class LagCurve(Record):
 
 
 class CertificateRecord(Record):
-    """A history certificate; all of it is `throughtime.history.Certificate`.
-
-    Attributes:
-        lags: of the model that won.
-        network: of a network that beat it, where there is one.
+    """A history certificate (`throughtime.history.Certificate`): the curve of the model that won,
+    and that of a network that beat it, where there is one.
     """
 
     lags: LagCurve
@@ -484,11 +468,11 @@ class Scores(Result):
         Raises:
             RunError: if it is missing, damaged or of another schema.
         """
-        found = files.read_described(path, SCHEMA, ())
-        if (schema := found.pop("schema")) < SCHEMA:
+        values = files.read_described(path, SCHEMA, ())
+        if (schema := values.pop("schema")) < SCHEMA:
             raise files.damaged(path, f"schema {schema} of an older throughtime")
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))

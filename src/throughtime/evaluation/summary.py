@@ -89,17 +89,17 @@ def _risk(risk: Risk, step: str) -> str:
     return f"The next {step} lies below {value:.4g} with a probability of {100 * share:g} %."
 
 
-def _amount(found: Comparison, unit: str) -> str:
+def _amount(comparison: Comparison, unit: str) -> str:
     """The size of a clear difference, its interval on the same side of zero."""
-    assert found.value is not None
-    assert found.interval is not None
-    low, high = sorted(map(abs, found.interval))
-    return estimate(abs(found.value), (low, high), unit)
+    assert comparison.value is not None
+    assert comparison.interval is not None
+    low, high = sorted(map(abs, comparison.interval))
+    return estimate(abs(comparison.value), (low, high), unit)
 
 
-def _gain(found: Comparison, unit: str) -> str:
+def _gain(comparison: Comparison, unit: str) -> str:
     """The difference with its sign, positive where the model gains."""
-    assert found.value is not None
-    assert found.interval is not None
-    low, high = found.interval
-    return estimate(-found.value, (-high, -low), unit, sign=True)
+    assert comparison.value is not None
+    assert comparison.interval is not None
+    low, high = comparison.interval
+    return estimate(-comparison.value, (-high, -low), unit, sign=True)

@@ -63,8 +63,8 @@ def _highest(nats: Tensor, points: int) -> Tensor:
         return torch.arange(count)
     edges = np.linspace(0, count, points + 1).astype(int)
     values = nats.numpy()
-    found = [a + int(values[a:b].argmax()) for a, b in pairwise(edges)]
-    return torch.tensor(found)
+    kept = [a + int(values[a:b].argmax()) for a, b in pairwise(edges)]
+    return torch.tensor(kept)
 
 
 def _top(
@@ -73,8 +73,8 @@ def _top(
     raw: Sequences,
     fitted: FittedModel | None,
 ) -> tuple[Place, ...]:
-    chosen = _apart(places, nats, _distance(raw))
-    steps = [int(places[k]) for k in chosen]
+    selected = _apart(places, nats, _distance(raw))
+    steps = [int(places[k]) for k in selected]
     describe: Callable[[int], str]
     if raw.domain.kind == "text":
         describe = lambda step: _quoted(raw, step, CONTEXT, _characters)  # noqa: E731
@@ -87,7 +87,7 @@ def _top(
         describe = lambda step: _amount(raw, step, expected.get(step))  # noqa: E731
     return tuple(
         Place(where=_where(raw, step), nats=float(nats[k]), quote=describe(step))
-        for k, step in zip(chosen, steps, strict=True)
+        for k, step in zip(selected, steps, strict=True)
     )
 
 
@@ -102,13 +102,13 @@ def _apart(places: Tensor, nats: Tensor, distance: int) -> list[int]:
     """The indices of the highest values whose places are at least `distance` apart."""
     enough = min(len(nats), TOP * (2 * distance + 1))
     order = nats.topk(enough).indices if enough else torch.zeros(0, dtype=torch.int64)
-    chosen: list[int] = []
+    selected: list[int] = []
     for k in order.tolist():
-        if all(abs(int(places[k] - places[other])) >= distance for other in chosen):
-            chosen.append(k)
-            if len(chosen) == TOP:
+        if all(abs(int(places[k] - places[other])) >= distance for other in selected):
+            selected.append(k)
+            if len(selected) == TOP:
                 break
-    return chosen
+    return selected
 
 
 def _where(raw: Sequences, step: int) -> str:
@@ -152,10 +152,10 @@ def _expected(
     """Low end, median and high end [3, D] of what was expected at each step."""
     if fitted is None or not is_numeric(fitted.transforms, raw) or not steps:
         return {}
-    chosen = torch.zeros(len(raw.values), dtype=torch.bool)
-    chosen[steps] = True
-    seen = fitted.transformed(raw)
-    index, values = raw_quantiles(fitted, raw, seen, chosen, _EXPECTED)
+    selected = torch.zeros(len(raw.values), dtype=torch.bool)
+    selected[steps] = True
+    transformed = fitted.transformed(raw)
+    index, values = raw_quantiles(fitted, raw, transformed, selected, _EXPECTED)
     return {int(step): values[:, k] for k, step in enumerate(index)}
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from throughtime.history.latent_gain import LatentGain
 from throughtime.history.recommendation import Recommendation
+from throughtime.wording import estimate, fixed
 
 if TYPE_CHECKING:
     from throughtime.history.certificate import Certificate, Lags
@@ -16,22 +16,22 @@ HALF = 0.5  # of the training of a network, with less of which it says nothing
 
 def verdict(found: Certificate) -> str:
     """The four answers for people."""
-    order, step = found.order_matters, found.step
+    order, step, unit = found.order_matters, found.step, f"nats per {found.step}"
     view = f", seen as {found.seen_as}" if found.seen_as else ""
     if not order:
         sentences = [
             f"Order does not matter in these data{view}: the past of {_a(step)} says nothing "
             f"about it (p = {order.p_value:.2g}; a model that looks at it gains "
-            f"{_signed(order.gain, order.interval, step)}). A constant distribution is all there "
-            "is to learn; a recurrent model would only fit noise."
+            f"{estimate(order.gain, order.interval, unit, sign=True)}). A constant distribution is "
+            "all there is to learn; a recurrent model would only fit noise."
         ]
     else:
         sentences = [
             f"Order matters{view}: the past of {_a(step)} is worth "
-            f"{_amount(order.gain, order.interval, step)}, and over a shuffled past "
-            f"{order.over_shuffled:.3f} (p = {order.p_value:.2g}).",
+            f"{estimate(order.gain, order.interval, unit)}, and over a shuffled past "
+            f"{fixed(order.over_shuffled, 3)} (p = {order.p_value:.2g}).",
             _lags(found.lags, step, found.recommendation),
-            _latent(found.latent_gain, step),
+            _latent(found.latent_gain, unit),
             _settings(found.recommendation, found.latent_gain, step),
         ]
     if found.network is not None:
@@ -63,8 +63,8 @@ def _lags(lags: Lags, step: str, advice: Recommendation) -> str:
     return f"{many} {carried} {measured}."
 
 
-def _latent(latent: LatentGain, step: str) -> str:
-    amount = _signed(latent.nats, latent.interval, step)
+def _latent(latent: LatentGain, unit: str) -> str:
+    amount = estimate(latent.nats, latent.interval, unit, sign=True)
     if latent.wins:
         return (
             f"A finite order is not enough: the latent state of {_a(latent.model)} adds {amount} "
@@ -84,9 +84,11 @@ def _latent(latent: LatentGain, step: str) -> str:
             f"{_a(latent.model)} differs from the {latent.against} by {amount}; give it more time."
         )
     if latent.interval is not None and latent.interval[1] < 0:
+        low, high = latent.interval
+        lead = estimate(-latent.nats, (-high, -low), unit, sign=True)
         return (
             f"A finite order is enough: the {latent.against} is better than the latent state of "
-            f"{_a(latent.model)} by {_signed(-latent.nats, _turned(latent.interval), step)}."
+            f"{_a(latent.model)} by {lead}."
         )
     return (
         f"A finite order is enough: the latent state of {_a(latent.model)} differs from the "
@@ -116,33 +118,3 @@ def _settings(advice: Recommendation, latent: LatentGain, step: str) -> str:
 def _a(name: str) -> str:
     """With an article."""
     return f"{'an' if name[0] in 'aeio' or name.startswith(('n-', 'hour')) else 'a'} {name}"
-
-
-def _turned(interval: tuple[float, float]) -> tuple[float, float]:
-    return -interval[1], -interval[0]
-
-
-def _amount(value: float, interval: tuple[float, float] | None, step: str) -> str:
-    if interval is None:
-        return f"{value:.3f} nats per {step}, too few data for an interval"
-    places = _places(interval)
-    low, high = interval
-    return (
-        f"{value:.{places}f} nats per {step} (95 % interval {low:.{places}f} to {high:.{places}f})"
-    )
-
-
-def _signed(value: float, interval: tuple[float, float] | None, step: str) -> str:
-    if interval is None:
-        return f"{value:+.3f} nats per {step} (too few data for an interval)"
-    places = _places(interval)
-    low, high = interval
-    return (
-        f"{value:+.{places}f} nats per {step} "
-        f"(95 % interval {low:+.{places}f} to {high:+.{places}f})"
-    )
-
-
-def _places(interval: tuple[float, float]) -> int:
-    width = interval[1] - interval[0]
-    return min(6, max(3, 1 - math.floor(math.log10(width)))) if width > 0 else 3

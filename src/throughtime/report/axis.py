@@ -145,8 +145,8 @@ def places(times: Sequence[str | float] | None, length: int) -> tuple[list[float
     if times is None or len(times) != length:
         return None
     clock = any(isinstance(time, str) for time in times)
-    found = [seconds_of(time) if clock else float(time) for time in times]
-    known = [time for time in found if time is not None]
+    numbers = [seconds_of(time) if clock else float(time) for time in times]
+    known = [time for time in numbers if time is not None]
     if len(known) != length or any(b < a for a, b in pairwise(known)):
         return None
     return known, clock

@@ -88,9 +88,9 @@ def training(run: ReportData) -> Markup | None:
     lines, keys = [], []
     for name, colour in selected_first(run, [name for name, _ in points]):
         for part in ("train", "valid"):
-            found = sorted(points.get((name, part), {}).values())
-            kept = charts.stride(len(found), CURVE_LIMIT)
-            lines.append((name, part, f"s{colour}", [found[i] for i in kept]))
+            curve = sorted(points.get((name, part), {}).values())
+            kept = charts.stride(len(curve), CURVE_LIMIT)
+            lines.append((name, part, f"s{colour}", [curve[i] for i in kept]))
         valid = [score for _, score in points.get((name, "valid"), {}).values()]
         keys.append((name, f"s{colour}", fixed(min(valid), 3) if valid else ""))
     chart = charts.curves(lines, place if timed else "steps", run.scores.unit)
@@ -142,38 +142,38 @@ def _events(run: ReportData) -> Markup | None:
 
 
 def data(run: ReportData) -> Markup:
-    """Where the data came from, how they were split, what reading them found."""
-    found = run.scores.data
+    """Where the data came from, how they were split, what was noted in reading them."""
+    summary = run.scores.data
     facts = {
-        "Source": found.source,
-        "Kind": found.kind,
-        "Sequences": count(found.sequences),
-        "Columns": shorten(", ".join(found.columns), 300),
+        "Source": summary.source,
+        "Kind": summary.kind,
+        "Sequences": count(summary.sequences),
+        "Columns": shorten(", ".join(summary.columns), 300),
         "One step": run.step,
-        "Transforms": " → ".join(found.transforms),
+        "Transforms": " → ".join(summary.transforms),
     }
     terms = [el("div", el("dt", key), el("dd", value)) for key, value in facts.items() if value]
     noted = None
-    if found.notes:
-        shown = [el("li", note) for note in found.notes[:30]]
-        if len(found.notes) > 30:
-            shown.append(el("li", f"and {len(found.notes) - 30:,} more"))
+    if summary.notes:
+        shown = [el("li", note) for note in summary.notes[:30]]
+        if len(summary.notes) > 30:
+            shown.append(el("li", f"and {len(summary.notes) - 30:,} more"))
         noted = join(el("h3", "What reading found"), el("ul", *shown, class_="notes"))
     return join(_split(run), el("dl", *terms, class_="facts"), noted)
 
 
 def _split(run: ReportData) -> Markup | None:
     """Training, validation and test as shares of one strip, with their steps and times."""
-    found = run.scores.data
-    total = sum(found.steps.values())
+    summary = run.scores.data
+    total = sum(summary.steps.values())
     if total <= 0:
         return None
     strip, terms = [], []
     for part, name in PARTS.items():
-        size = found.steps.get(part, 0)
+        size = summary.steps.get(part, 0)
         share = size / total
         strip.append(el("i", class_=part, style=f"flex-grow:{share:.4f}"))
-        ends = (found.time or {}).get(part)
+        ends = (summary.time or {}).get(part)
         span = f"{ends[0]} to {ends[1]}" if ends else f"{share:.0%}"
         terms.append(
             el(

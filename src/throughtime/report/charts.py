@@ -44,16 +44,16 @@ def quantile_bands(levels: Iterable[float]) -> list[tuple[float, float, float]]:
     ]
 
 
-def fan(found: Fan, step: str, title: str) -> Markup:
+def fan(result: Fan, step: str, title: str) -> Markup:
     """A forecast's past, its quantile bands, its median and what then happened."""
-    columns, bands = found.quantiles, quantile_bands(found.quantiles)
+    columns, bands = result.quantiles, quantile_bands(result.quantiles)
     length = max(map(len, columns.values()))
-    truth = list(found.truth[:length])
-    start = max(0, len(found.past.values) - max(5 * length // 2, 40))
-    past = list(found.past.values[start:])
+    truth = list(result.truth[:length])
+    start = max(0, len(result.past.values) - max(5 * length // 2, 40))
+    past = list(result.past.values[start:])
     times = None
-    if found.past.times is not None and found.times is not None:
-        times = places([*found.past.times[start:], *found.times], len(past) + length)
+    if result.past.times is not None and result.times is not None:
+        times = places([*result.past.times[start:], *result.times], len(past) + length)
     xs, is_clock = times or ([float(i - len(past) + 1) for i in range(len(past) + length)], False)
     ahead = xs[len(past) :]
     if is_clock:
@@ -133,13 +133,13 @@ class Measure:
     of: Callable[[Accuracy], float | None]
 
 
-def by_horizon(found: BacktestResult, measure: Measure, x_title: str) -> Markup | None:
+def by_horizon(result: BacktestResult, measure: Measure, x_title: str) -> Markup | None:
     """A measure of the free-running forecast by horizon, the one-step figure as a rule."""
-    ys, once = [measure.of(row) for row in found.free_running], measure.of(found.one_step)
+    ys, once = [measure.of(row) for row in result.free_running], measure.of(result.one_step)
     if all(y is None for y in ys):
         return None
-    plot = _of_horizons(found, measure.title, ys, padded([*ys, once], zero=True), x_title)
-    xs = _horizons(found)
+    plot = _of_horizons(result, measure.title, ys, padded([*ys, once], zero=True), x_title)
+    xs = _horizons(result)
     if once is not None:
         plot.rule("s1 dash", y=once)
         plot.readout("one step ahead", "s1", xs, [once] * len(xs))
@@ -147,20 +147,20 @@ def by_horizon(found: BacktestResult, measure: Measure, x_title: str) -> Markup 
     return plot.render()
 
 
-def coverage_by_horizon(found: BacktestResult, x_title: str) -> Markup | None:
+def coverage_by_horizon(result: BacktestResult, x_title: str) -> Markup | None:
     """A line for the coverage of each level by horizon, beside its nominal value."""
     lines = [
-        (level, [row.coverage.get(level) for row in found.free_running]) for level in found.levels
+        (level, [row.coverage.get(level) for row in result.free_running]) for level in result.levels
     ]
     lines = [(level, ys) for level, ys in lines if any(y is not None for y in ys)]
     if not lines:
         return None
-    low = min(y for y in (*found.levels, *(y for _, ys in lines for y in ys)) if y is not None)
+    low = min(y for y in (*result.levels, *(y for _, ys in lines for y in ys)) if y is not None)
     axis = linear(min(0.5, low - 0.02), 1.0, 4, True)
-    plot, xs = _of_horizons(found, "Coverage", lines[0][1], axis, x_title), _horizons(found)
-    for level in found.levels:
+    plot, xs = _of_horizons(result, "Coverage", lines[0][1], axis, x_title), _horizons(result)
+    for level in result.levels:
         plot.rule("nominal", y=level)
-        if (once := found.one_step.coverage.get(level)) is not None:
+        if (once := result.one_step.coverage.get(level)) is not None:
             plot.rule("s1 dash", y=once)
             plot.readout(f"{level:.0%}, one step ahead", "s1", xs, [once] * len(xs), percent=True)
     for level, ys in lines:
@@ -170,14 +170,14 @@ def coverage_by_horizon(found: BacktestResult, x_title: str) -> Markup | None:
     return plot.render()
 
 
-def _horizons(found: BacktestResult) -> list[float]:
-    return [float(row.horizon) for row in found.free_running]
+def _horizons(result: BacktestResult) -> list[float]:
+    return [float(row.horizon) for row in result.free_running]
 
 
 def _of_horizons(
-    found: BacktestResult, title: str, ys: Sequence[float | None], axis: Axis, x_title: str
+    result: BacktestResult, title: str, ys: Sequence[float | None], axis: Axis, x_title: str
 ) -> Plot:
-    xs, known = _horizons(found), [y for y in ys if y is not None]
+    xs, known = _horizons(result), [y for y in ys if y is not None]
     return Plot(
         linear(xs[0], xs[-1], 6),
         axis,
@@ -252,12 +252,12 @@ def coverage_curve(
     return plot.render()
 
 
-def surprisal(found: Surprisal, step: str, marks: Sequence[tuple[int, str]]) -> Markup | None:
+def surprisal(result: Surprisal, step: str, marks: Sequence[tuple[int, str]]) -> Markup | None:
     """Surprisal over time; `marks` are (index, label) of the places to point at."""
-    nats = found.nats
+    nats = result.nats
     if sum(value is not None for value in nats) < 2:
         return None
-    times = places(found.times, len(nats)) or places(found.position, len(nats))
+    times = places(result.times, len(nats)) or places(result.position, len(nats))
     xs, is_clock = times or ([float(i) for i in range(len(nats))], False)
     axis = horizontal(xs, is_clock)
     low = min(value for value in nats if value is not None)

@@ -110,8 +110,8 @@ def figures(run: ReportData) -> Markup | None:
 
 def known(model: ModelScores | None) -> Difference | None:
     """A model's difference to the reference, None where it has none or it is no number."""
-    found = None if model is None else model.difference
-    return None if found is None or found.value is None else found
+    result = None if model is None else model.difference
+    return None if result is None or result.value is None else result
 
 
 def _ends(interval: tuple[float, float], digits: int) -> str:
@@ -139,25 +139,25 @@ class Column:
 def columns(run: ReportData) -> list[Column]:
     """The columns that have data, without those that would only repeat another."""
     models, digits = run.scores.models, places(run.scores.models)
-    found = []
+    result = []
     if any(m.validation_nats_per_step is not None for m in models):
-        found.append(
+        result.append(
             Column("Validation", "same unit", lambda m: fixed(m.validation_nats_per_step, digits))
         )
     if any(m.bits_per_character is not None for m in models):
-        found.append(Column("Bits", "per character", lambda m: fixed(m.bits_per_character, 3)))
+        result.append(Column("Bits", "per character", lambda m: fixed(m.bits_per_character, 3)))
     repeated = all(
         abs((m.bits_per_step or 0.0) - (m.bits_per_character or 0.0)) < 1e-9 for m in models
     )
     if not repeated and run.scores.data.kind != "real":
-        found.append(Column("Bits", f"per {run.step}", lambda m: fixed(m.bits_per_step, 3)))
+        result.append(Column("Bits", f"per {run.step}", lambda m: fixed(m.bits_per_step, 3)))
     if any(m.perplexity is not None for m in models):
-        found.append(Column("Perplexity", "", lambda m: significant(m.perplexity, 4)))
-    found.append(Column("Parameters", "", lambda m: count(m.parameters)))
-    found.append(Column("Time", "to fit", lambda m: duration(m.seconds)))
+        result.append(Column("Perplexity", "", lambda m: significant(m.perplexity, 4)))
+    result.append(Column("Parameters", "", lambda m: count(m.parameters)))
+    result.append(Column("Time", "to fit", lambda m: duration(m.seconds)))
     if any(m.peak_memory_mb is not None for m in models):
-        found.append(Column("Memory", "at most", lambda m: megabytes(m.peak_memory_mb)))
-    return found
+        result.append(Column("Memory", "at most", lambda m: megabytes(m.peak_memory_mb)))
+    return result
 
 
 def table(run: ReportData) -> Markup | None:

@@ -13,9 +13,9 @@ from throughtime.report.sections import lead, table
 _DEEPEST = 1e-8  # of the gradient: what is smaller runs out at the bottom
 
 
-def cures(found: dict[str, Any]) -> str:
-    """The page for what `demo.gradients` found."""
-    lag, rows = found["lag"], found["networks"]
+def cures(demo: dict[str, Any]) -> str:
+    """The page of a demonstration, from its JSON values."""
+    lag, rows = demo["lag"], demo["networks"]
     keys = [
         (row["name"], f"s{i}", "learned" if row["learned"] else "") for i, row in enumerate(rows)
     ]
@@ -26,8 +26,8 @@ def cures(found: dict[str, Any]) -> str:
         "from the number."
     )
     after = (
-        f"Nats of an answer over {count(found['updates'])} updates, the same batches for all; "
-        f"{fixed(found['guess'], 3)} is a guess."
+        f"Nats of an answer over {count(demo['updates'])} updates, the same batches for all; "
+        f"{fixed(demo['guess'], 3)} is a guess."
     )
     rest = [
         [row["name"], count(row["k2"]), count(row["reach"]), significant(row["arrives"], 2),
@@ -39,21 +39,21 @@ def cures(found: dict[str, Any]) -> str:
     return page(
         "The vanishing gradient",
         "demo gradients",
-        found["verdict"],
+        demo["verdict"],
         None,
         [
             ("gradient", "Gradient", "How far back the gradient reaches",
-             join(lead(before), legend(keys, toggles=True), el("figure", _by_lag(found)))),
+             join(lead(before), legend(keys, toggles=True), el("figure", _by_lag(demo)))),
             ("learning", "Learning", "Who learns",
-             join(lead(after), legend(keys, toggles=True), el("figure", _learning(found)))),
+             join(lead(after), legend(keys, toggles=True), el("figure", _learning(demo)))),
             ("figures", "Figures", "The figures", figures),
         ],
         "throughtime demo gradients",
     )  # fmt: skip
 
 
-def _by_lag(found: dict[str, Any]) -> Markup:
-    lag = found["lag"]
+def _by_lag(demo: dict[str, Any]) -> Markup:
+    lag = demo["lag"]
     plot = Plot(
         linear(0.0, float(lag), 8),
         decades(_DEEPEST, 1.5),
@@ -64,20 +64,20 @@ def _by_lag(found: dict[str, Any]) -> Markup:
         reading="{} steps back",
     )
     xs = [float(k) for k in range(lag + 1)]
-    for i, row in enumerate(found["networks"]):
+    for i, row in enumerate(demo["networks"]):
         ys = [value if value and value > 0 else None for value in row["by_lag"]]
         plot.line(xs, ys, f"s{i}", row["name"], key=row["name"])
-    plot.mark(float(found["short"]), f"truncated at {found['short']}", "cut")
+    plot.mark(float(demo["short"]), f"truncated at {demo['short']}", "cut")
     return plot.render()
 
 
-def _learning(found: dict[str, Any]) -> Markup:
-    rows = found["networks"]
+def _learning(demo: dict[str, Any]) -> Markup:
+    rows = demo["networks"]
     parts = len(rows[0]["loss"])
-    each = found["updates"] / parts
+    each = demo["updates"] / parts
     top = max(value for row in rows for value in row["loss"])
     plot = Plot(
-        linear(each, float(found["updates"]), 8),
+        linear(each, float(demo["updates"]), 8),
         linear(0.0, 1.15 * top, 5),
         "Nats of an answer over the updates, of each network.",
         "updates",
@@ -86,7 +86,7 @@ def _learning(found: dict[str, Any]) -> Markup:
         reading="after {} updates",
     )
     xs = [each * (i + 1) for i in range(parts)]
-    plot.rule("uniform", y=found["guess"])
+    plot.rule("uniform", y=demo["guess"])
     for i, row in enumerate(rows):
         plot.line(xs, row["loss"], f"s{i}", row["name"], key=row["name"])
     return plot.render()

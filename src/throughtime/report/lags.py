@@ -14,19 +14,19 @@ from throughtime.report.plot import Plot
 _DEEPEST = 1e-8  # of the largest norm: what is smaller runs out at the bottom
 
 
-def last_lag(found: GradientRecord) -> float:
+def last_lag(record: GradientRecord) -> float:
     """The longest lag that was looked at."""
-    return float(len(found.norms) - 1)
+    return float(len(record.norms) - 1)
 
 
-def by_lag(found: GradientRecord, step: str) -> Markup | None:
+def by_lag(record: GradientRecord, step: str) -> Markup | None:
     """The gradient of the weights by lag, and the spread of the state's, each from its largest."""
-    norms = [norm or 0.0 for norm in found.norms]
-    largest, last = max(norms), last_lag(found)
+    norms = [norm or 0.0 for norm in record.norms]
+    largest, last = max(norms), last_lag(record)
     if last < 1 or largest <= 0:
         return None
     weights = [_positive(norm / largest) for norm in norms]
-    state = found.state_norm
+    state = record.state_norm
     top = max((value for value in state.high if value), default=None)
     known = [value for value in weights if value]
     if top:
@@ -52,17 +52,17 @@ def by_lag(found: GradientRecord, step: str) -> Markup | None:
         plot.line(xs, middles, "s3", "gradient of the state, median")
         plot.readout("from 10 % to 90 % of the steps", "spread s3", xs, lows, highs=highs)
     plot.line(xs, weights, "s0 strong", "gradient of the weights")
-    _truncated(plot, found)
+    _truncated(plot, record)
     return plot.render()
 
 
-def within(found: GradientRecord, step: str) -> Markup | None:
+def within(record: GradientRecord, step: str) -> Markup | None:
     """The share of the gradient that lies within each lag."""
-    if not any(value is not None for value in found.share):
+    if not any(value is not None for value in record.share):
         return None
-    last = last_lag(found)
-    xs = [float(lag) for lag in range(len(found.share))]
-    known = {share: lag for share, lag in found.reach.items() if lag is not None}
+    last = last_lag(record)
+    xs = [float(lag) for lag in range(len(record.share))]
+    known = {share: lag for share, lag in record.reach.items() if lag is not None}
     told = [f"{share:.0%} within {count(lag)}" for share, lag in known.items()]
     plot = Plot(
         lag_axis(last),
@@ -73,25 +73,25 @@ def within(found: GradientRecord, step: str) -> Markup | None:
         size="tall",
         reading=f"within {{}} {step}s back",
     )
-    if found.k2 is not None and found.k2 <= last:
-        plot.spans([(found.k2 - 0.5, last, 0.0, 1.0)], "lost")
-    plot.line(xs, found.share, "s0 strong")
-    plot.readout("share of the gradient", "s0", xs, found.share, percent=True)
+    if record.k2 is not None and record.k2 <= last:
+        plot.spans([(record.k2 - 0.5, last, 0.0, 1.0)], "lost")
+    plot.line(xs, record.share, "s0 strong")
+    plot.readout("share of the gradient", "s0", xs, record.share, percent=True)
     for share in (0.5, 0.95):
         lag = known.get(share, len(xs))
-        here = found.share[lag] if lag < len(xs) else None
+        here = record.share[lag] if lag < len(xs) else None
         if here is not None:
             plot.dots([lag], [here], "s0 large")
             side = "beside" if plot.x.fraction(lag) < 0.75 else "ahead"
             plot.note(lag, here, f"{share:.0%}: {count(lag)}", f"{side} s0")
-    _truncated(plot, found, 0.12)
+    _truncated(plot, record, 0.12)
     return plot.render()
 
 
-def _truncated(plot: Plot, found: GradientRecord, height: float | None = None) -> None:
+def _truncated(plot: Plot, record: GradientRecord, height: float | None = None) -> None:
     """The rule at the truncation: gradients travel over fewer steps than that."""
-    if found.k2 is not None and found.k2 <= last_lag(found):
-        plot.mark(found.k2 - 0.5, f"truncated at {count(found.k2)}", "cut", height)
+    if record.k2 is not None and record.k2 <= last_lag(record):
+        plot.mark(record.k2 - 0.5, f"truncated at {count(record.k2)}", "cut", height)
 
 
 def over_training(
@@ -128,9 +128,9 @@ def over_training(
     return plot.render()
 
 
-def memory(found: LagCurve, step: str, unit: str) -> Markup | None:
+def memory(record: LagCurve, step: str, unit: str) -> Markup | None:
     """What is lost when no more than so many lags may be seen, with its interval."""
-    points = sorted(found.curve, key=lambda point: point.lags)
+    points = sorted(record.curve, key=lambda point: point.lags)
     if len(points) < 2:
         return None
     xs, ys = [float(point.lags) for point in points], [point.lost for point in points]
@@ -140,7 +140,7 @@ def memory(found: LagCurve, step: str, unit: str) -> Markup | None:
         lag_axis(xs[-1]),
         padded([*ys, *lows, *highs, 0.0]),
         f"Held-out nats lost by seeing only so many {step}s of the past; "
-        f"{count(found.needed)} are enough.",
+        f"{count(record.needed)} are enough.",
         f"{step}s of the past seen",
         f"{unit} lost",
         size="tall",
@@ -152,8 +152,8 @@ def memory(found: LagCurve, step: str, unit: str) -> Markup | None:
     plot.dots(xs, ys, "s0")
     plot.readout("lost", "s0", xs, ys)
     plot.readout("95 % interval", "spread s0", places, lows, highs=highs)
-    if found.needed <= xs[-1]:
-        plot.mark(found.needed, f"{count(found.needed)} needed", "need")
+    if record.needed <= xs[-1]:
+        plot.mark(record.needed, f"{count(record.needed)} needed", "need")
     return plot.render()
 
 

@@ -24,62 +24,62 @@ _LEAD = "So many steps back hold 95\u00a0% of the gradient while the networks tr
 
 def history(run: ReportData) -> Markup | None:
     """What the data remember: the held-out loss of seeing only so many steps of the past."""
-    found = run.scores.certificate
-    if found is None:
+    record = run.scores.certificate
+    if record is None:
         return None
-    chart = lags.memory(found.memory, run.step, run.scores.unit)
+    chart = lags.memory(record.memory, run.step, run.scores.unit)
     said = (
         f"What is lost when no more than so many {run.step}s of the past may be seen, measured "
-        f"with {found.memory.model}. The band is the 95 % interval of the difference to the best."
+        f"with {record.memory.model}. The band is the 95 % interval of the difference to the best."
     )
     figure = el("figure", chart) if chart is not None else None
-    return join(lead(said), el("p", found.verdict, class_="says"), figure)
+    return join(lead(said), el("p", record.verdict, class_="says"), figure)
 
 
 def gradients(run: ReportData) -> Markup | None:
     """The gradient by lag, its share, the reach in training; all three memories in one picture."""
-    found = run.scores.gradients
-    trained = _over_training(run, None if found is None else found.k2)
-    chart = None if found is None else lags.by_lag(found, run.step)
-    if found is None or chart is None:
+    record = run.scores.gradients
+    trained = _over_training(run, None if record is None else record.k2)
+    chart = None if record is None else lags.by_lag(record, run.step)
+    if record is None or chart is None:
         return trained and join(lead(_LEAD), trained)
-    verdict = found.verdict
+    verdict = record.verdict
     words = " ".join(f"{part.rstrip('.')}." for part in (verdict.sentence, verdict.remedy) if part)
     keys = [("weights", "s0", "")]
-    if any(found.state_norm.high):
+    if any(record.state_norm.high):
         spread = "the state, 10 % to 90 % of the steps"
         keys += [("state, median", "s3", ""), (spread, "spread s3", "")]
     drawn = [el("figure", el("figcaption", "Gradient by lag"), legend(keys), chart)]
-    if (share := lags.within(found, run.step)) is not None:
+    if (share := lags.within(record, run.step)) is not None:
         caption = el("figcaption", "How much of it lies within")
         drawn.append(el("figure", caption, share))
     one = " single" if len(drawn) == 1 else ""
     return join(
-        lead(_summary(run, found)),
+        lead(_summary(run, record)),
         el("p", el("b", f"{verdict.name}: "), words, class_="says"),
-        _one_picture(run, found),
+        _one_picture(run, record),
         el("div", *drawn, class_=f"grid{one}"),
         trained,
-        details("Every truncation", _truncations(found)),
+        details("Every truncation", _truncations(record)),
     )
 
 
-def _summary(run: ReportData, found: GradientRecord) -> str:
+def _summary(run: ReportData, record: GradientRecord) -> str:
     """What the section shows, with its main figures."""
     said = (
-        f"The gradient that {found.model} is trained by, taken apart by how many {run.step}s it "
+        f"The gradient that {record.model} is trained by, taken apart by how many {run.step}s it "
         "travels back"
     )
-    reach = found.reach.get(0.95)
+    reach = record.reach.get(0.95)
     if reach is None:
-        said += f"; {_percent(found.share[-1] if found.share else None)} of it lies within "
-        said += f"{count(lags.last_lag(found))} {run.step}s."
+        said += f"; {_percent(record.share[-1] if record.share else None)} of it lies within "
+        said += f"{count(lags.last_lag(record))} {run.step}s."
     else:
         said += f": 95\u00a0% of it goes back no further than {_steps(reach, run.step)}."
-    if found.k2 is None:
+    if record.k2 is None:
         return f"{said} Training truncates it nowhere."
-    said += f" Training cuts it off after {_steps(found.k2, run.step)}"
-    return f"{said}, and {_percent(found.beyond)} of it lies beyond."
+    said += f" Training cuts it off after {_steps(record.k2, run.step)}"
+    return f"{said}, and {_percent(record.beyond)} of it lies beyond."
 
 
 def _steps(number: float, step: str) -> str:
@@ -94,7 +94,7 @@ def _percent(share: float | None) -> str:
     return f"{fixed(100 * share, 1)}\u00a0%"
 
 
-def _one_picture(run: ReportData, found: GradientRecord) -> Markup | None:
+def _one_picture(run: ReportData, record: GradientRecord) -> Markup | None:
     """Data memory, gradient reach and truncation, where at least two of them are known."""
     rows = []
     needed = None
@@ -102,13 +102,13 @@ def _one_picture(run: ReportData, found: GradientRecord) -> Markup | None:
         memory = run.scores.certificate.memory
         needed = memory.needed
         rows.append(Row("data", "s2", (*_gained(memory), needed), count(needed)))
-    reaches = [lag for share in (0.5, 0.9, 0.95) if (lag := found.reach.get(share)) is not None]
+    reaches = [lag for share in (0.5, 0.9, 0.95) if (lag := record.reach.get(share)) is not None]
     if reaches:
-        reach = found.reach.get(0.95)
-        said = f"beyond {count(lags.last_lag(found))}" if reach is None else count(reach)
+        reach = record.reach.get(0.95)
+        said = f"beyond {count(lags.last_lag(record))}" if reach is None else count(reach)
         rows.append(Row("gradient", "s0", tuple(reaches), said))
-    if found.k2 is not None:
-        rows.append(Row("training", "s1", (found.k2,), count(found.k2)))
+    if record.k2 is not None:
+        rows.append(Row("training", "s1", (record.k2,), count(record.k2)))
     if len(rows) < 2:
         return None
     said = "Each bar goes back from now. Of the gradient, the shades hold 50, 90 and 95\u00a0%"
@@ -131,26 +131,26 @@ def _gained(memory: LagCurve) -> tuple[float, ...]:
     whole = max((gain for lag, gain in known if lag <= memory.needed), default=0.0)
     if whole <= 0:
         return ()
-    found = (next((lag for lag, g in known if g >= part * whole), None) for part in (0.5, 0.9))
-    return tuple(lag for lag in found if lag is not None and 0 < lag < memory.needed)
+    parts = (next((lag for lag, g in known if g >= part * whole), None) for part in (0.5, 0.9))
+    return tuple(lag for lag in parts if lag is not None and 0 < lag < memory.needed)
 
 
-def _truncations(found: GradientRecord) -> Markup:
+def _truncations(record: GradientRecord) -> Markup:
     """What each truncation leaves of the gradient."""
-    last = int(lags.last_lag(found))
-    places = sorted({0, *(2**i for i in range(30)), last, (found.k2 or 1) - 1})
+    last = int(lags.last_lag(record))
+    places = sorted({0, *(2**i for i in range(30)), last, (record.k2 or 1) - 1})
 
     def cell(values: Sequence[Number], at: int, scale: float, decimals: int, unit: str) -> str:
         value = values[at] if at < len(values) else None
         return NONE if value is None else f"{fixed(scale * value, decimals)}{unit}"
 
-    beyond = [None if share is None else 1.0 - share for share in found.share]
+    beyond = [None if share is None else 1.0 - share for share in record.share]
     body = [
         [
             f"{lag + 1:,}",
             cell(beyond, lag, 100, 2, " %"),
-            cell(found.bias, lag, 100, 2, " %"),
-            cell(found.cosine, lag, 1, 4, ""),
+            cell(record.bias, lag, 100, 2, " %"),
+            cell(record.cosine, lag, 1, 4, ""),
         ]
         for lag in places
         if lag <= last

@@ -20,20 +20,20 @@ _COLUMNS = " ▁▂▃▄▅▆▇█"
 _SPARK, _SPARK_DECADES = 20, 8  # columns of a small curve, and the powers of ten that it spans
 
 
-def gradient(found: GradientRecord) -> Text:
+def gradient(record: GradientRecord) -> Text:
     """The gradient of a network, as bars with the truncation between them, and its verdict.
 
     Bars show the mean norm of the gradient at the lags of a bin, on a logarithmic scale.
     """
-    step, cut = found.step, found.k2
-    norms, share = ([value or 0.0 for value in line] for line in (found.norms, found.share))
-    bins = _bins(found.max_lag, cut)
+    step, cut = record.step, record.k2
+    norms, share = ([value or 0.0 for value in line] for line in (record.norms, record.share))
+    bins = _bins(record.max_lag, cut)
     means = [sum(norms[a:b]) / (b - a) for a, b in bins]
     lengths, scale = _lengths(means)
     drawn = Text()
-    drawn.append(found.model, "bold")
+    drawn.append(record.model, "bold")
     drawn.append(
-        f": its gradient over {found.steps:,} {step}s{_rows(found.rows)}, by how far it travels "
+        f": its gradient over {record.steps:,} {step}s{_rows(record.rows)}, by how far it travels "
         "back\n\n"
     )
     head = f"{step}s back"
@@ -42,32 +42,32 @@ def gradient(found: GradientRecord) -> Text:
     drawn.append(f"{head:>{first}}  {'':{width}}{'share':>{_SHARE}}{'within':>{_SHARE}}\n", "dim")
     for (a, b), length in zip(bins, lengths, strict=True):
         if cut is not None and a == cut:
-            drawn.append(_rule(cut, found, step), "yellow")
+            drawn.append(_rule(cut, record, step), "yellow")
         style = "cyan" if cut is None or a < cut else "yellow"
         here = share[b - 1] - (share[a - 1] if a else 0.0)
         drawn.append(f"{_span(a, b - 1):>{first}}  ")
         drawn.append(f"{_bar(length, width):{width}}", style)
         drawn.append(f"{_percent(here):>{_SHARE}}{_percent(share[b - 1]):>{_SHARE}}\n")
-    if cut is not None and cut > found.max_lag:
-        drawn.append(_rule(cut, found, step), "yellow")
+    if cut is not None and cut > record.max_lag:
+        drawn.append(_rule(cut, record, step), "yellow")
     drawn.append(f"{'':{first}}  {scale}\n\n", "dim")
-    drawn.append(_reach(found, step))
-    verdict = found.verdict
+    drawn.append(_reach(record, step))
+    verdict = record.verdict
     drawn.append(f"\n\n{verdict.name}: ", "bold")
     drawn.append(" ".join(f"{part.rstrip('.')}." for part in (verdict.sentence, verdict.remedy)))
     return drawn
 
 
-def cures(found: dict[str, Any]) -> Table:
-    """What `demo.gradients` found: a small curve for each network, and whether it learned."""
-    lag = found["lag"]
+def cures(demo: dict[str, Any]) -> Table:
+    """A demonstration, from its JSON values: a curve for each network, and whether it learned."""
+    lag = demo["lag"]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("network", no_wrap=True)
     table.add_column(f"gradient, lag 0 to {lag}\n(1e-{_SPARK_DECADES} to 1, log)", no_wrap=True)
     table.add_column("95 %\nwithin", justify="right")
     table.add_column(f"share of\nlag {lag}", justify="right")
     table.add_column("nats\nthen", justify="right")
-    for row in found["networks"]:
+    for row in demo["networks"]:
         curve = Text(_spark(row["by_lag"]), "green" if row["learned"] else "yellow")
         share = f"{row['arrives']:.0e}" if row["arrives"] else "0"
         loss = Text(f"{row['loss'][-1]:.3f}", "green" if row["learned"] else "")
@@ -120,8 +120,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "<0.1 %"
 
 
-def _rule(cut: int, found: GradientRecord, step: str) -> str:
-    beyond = found.beyond
+def _rule(cut: int, record: GradientRecord, step: str) -> str:
+    beyond = record.beyond
     lies = "what lies beyond is older than all that was looked at"
     if beyond is not None:
         lies = f"{_percent(beyond)} of the gradient lies beyond"
@@ -129,10 +129,10 @@ def _rule(cut: int, found: GradientRecord, step: str) -> str:
     return "──" + said + "─" * max(0, _WIDTH - 3 - len(said)) + "\n"
 
 
-def _reach(found: GradientRecord, step: str) -> str:
+def _reach(record: GradientRecord, step: str) -> str:
     """Within which lag how much of the gradient lies."""
-    known = [(f"{100 * share:.0f} %", lag) for share, lag in found.reach.items()]
+    known = [(f"{100 * share:.0f} %", lag) for share, lag in record.reach.items()]
     within = [f"{share} within {lag:,}" for share, lag in known if lag is not None]
     far = [share for share, lag in known if lag is None]
     said = f"reach, in {step}s: {', '.join(within)}" if within else f"reach, in {step}s"
-    return said + (f"; {', '.join(far)} beyond {found.max_lag:,}" if far else "")
+    return said + (f"; {', '.join(far)} beyond {record.max_lag:,}" if far else "")

@@ -82,8 +82,8 @@ def details(summary: str, *children: Markup | None) -> Markup:
 
 def models(run: ReportData) -> Markup | None:
     """The comparison of all models."""
-    found = comparison.table(run)
-    if found is None:
+    result = comparison.table(run)
+    if result is None:
         return None
     said = f"Scores are {run.scores.unit} on data no model was fitted to; lower is better."
     reference = run.scores.reference
@@ -92,48 +92,48 @@ def models(run: ReportData) -> Markup | None:
             f" Differences are to {reference}, the best simple reference. A bar is the interval of "
             "that difference: one that stays clear of the middle line is a real difference."
         )
-    return join(lead(said), found)
+    return join(lead(said), result)
 
 
 def forecast(run: ReportData) -> Markup | None:
     """Fan charts."""
-    found = run.scores.backtest
-    if found is None or not found.fans:
+    result = run.scores.backtest
+    if result is None or not result.fans:
         return None
     drawn = []
-    for fan in found.fans[:FANS]:
+    for fan in result.fans[:FANS]:
         title = " · ".join(part for part in (fan.series, fan.column) if part) or "Forecast"
         remark = None
         if fan.past.times:
             remark = el("span", f" from {fan.past.times[-1]}", class_="from")
         caption = el("figcaption", title, remark)
         drawn.append(el("figure", caption, charts.fan(fan, run.step, title), class_="fan"))
-    levels = [level for level, _, _ in charts.quantile_bands(found.fans[0].quantiles)]
+    levels = [level for level, _, _ in charts.quantile_bands(result.fans[0].quantiles)]
     keys = [("past", "past", "")]
     for index, level in enumerate(levels):
         outer = index == 0 and len(levels) > 1
         keys.append((f"{level:.0%} interval", "outer" if outer else "inner", ""))
     keys += [("median", "median", "")]
-    if any(fan.truth for fan in found.fans[:FANS]):
+    if any(fan.truth for fan in result.fans[:FANS]):
         keys.append(("what happened", "truth", ""))
     said = (
         "At the upright line the model saw the past and nothing else, and was asked for "
-        f"{count(found.horizon)} {run.step}s ahead. The bands say how sure it was."
+        f"{count(result.horizon)} {run.step}s ahead. The bands say how sure it was."
     )
-    if len(found.fans) > FANS:
-        said += f" Shown are {FANS} of {count(len(found.fans))} forecasts."
+    if len(result.fans) > FANS:
+        said += f" Shown are {FANS} of {count(len(result.fans))} forecasts."
     one = " single" if len(drawn) == 1 else ""
     return join(lead(said), legend(keys), el("div", *drawn, class_=f"grid{one}"))
 
 
 def accuracy(run: ReportData) -> Markup | None:
     """Forecast accuracy by horizon, free-running beside one step ahead."""
-    found = run.scores.backtest
-    if found is None:
+    result = run.scores.backtest
+    if result is None:
         return None
     x_title = f"{run.step}s ahead"
-    drawn = [charts.by_horizon(found, measure, x_title) for measure in MEASURES][:3]
-    drawn.append(charts.coverage_by_horizon(found, x_title))
+    drawn = [charts.by_horizon(result, measure, x_title) for measure in MEASURES][:3]
+    drawn.append(charts.coverage_by_horizon(result, x_title))
     shown = [el("figure", chart) for chart in drawn if chart is not None]
     if not shown:
         return None
@@ -143,25 +143,25 @@ def accuracy(run: ReportData) -> Markup | None:
     ]
     said = (
         "How good the forecasts are the further ahead they look, over "
-        f"{count(found.origins)} origins. Lower is better; coverage should lie on the grey lines."
+        f"{count(result.origins)} origins. Lower is better; coverage should lie on the grey lines."
     )
     return join(
         lead(said),
         legend(keys),
         el("div", *shown, class_="grid"),
-        _side_by_side(run, found),
-        _every_model(found),
-        details("Every horizon", _every_horizon(found)),
+        _side_by_side(run, result),
+        _every_model(result),
+        details("Every horizon", _every_horizon(result)),
     )
 
 
-def _side_by_side(run: ReportData, found: BacktestResult) -> Markup:
-    rows = found.free_running
+def _side_by_side(run: ReportData, result: BacktestResult) -> Markup:
+    rows = result.free_running
     ahead = [rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})]
     head = ["", "One step", *(f"{row.horizon} ahead" for row in ahead)]
-    shown: list[Accuracy] = [found.one_step, *ahead]
+    shown: list[Accuracy] = [result.one_step, *ahead]
     body = [[m.title, *(significant(m.of(row)) for row in shown)] for m in MEASURES]
-    for level in found.levels:
+    for level in result.levels:
         inside = [percent(row.coverage.get(level)) for row in shown]
         body.append([f"Inside the {level:.0%} interval", *inside])
     for level in sorted({level for row in shown for level in row.pinball}):
@@ -171,32 +171,32 @@ def _side_by_side(run: ReportData, found: BacktestResult) -> Markup:
     return table(head, body, f"One step ahead beside free-running, in {run.step}s ahead")
 
 
-def _every_model(found: BacktestResult) -> Markup | None:
+def _every_model(result: BacktestResult) -> Markup | None:
     """Every model's forecasts, averaged over the horizon, beside its one-step ones."""
-    if not found.models:
+    if not result.models:
         return None
     head = ["Model", "CRPS", "one step", "MASE", "one step", "RMSE", "one step"]
-    head += [f"{level:.0%}" for level in found.levels]
+    head += [f"{level:.0%}" for level in result.levels]
     body = []
-    for name, model in found.models.items():
+    for name, model in result.models.items():
         cells = [name]
         for measure in MEASURES[:3]:
             cells += [significant(measure.of(r)) for r in (model.free_running, model.one_step)]
-        cells += [percent(model.free_running.coverage.get(level)) for level in found.levels]
+        cells += [percent(model.free_running.coverage.get(level)) for level in result.levels]
         body.append(cells)
     caption = "Every model: free-running over the whole horizon, beside one step ahead; coverage"
     return table(head, body, caption)
 
 
-def _every_horizon(found: BacktestResult) -> Markup:
-    rows = found.free_running
+def _every_horizon(result: BacktestResult) -> Markup:
+    rows = result.free_running
     measures = [m for m in MEASURES if any(m.of(row) is not None for row in rows)]
-    head = ["Horizon", *(m.title for m in measures), *(f"{level:.0%}" for level in found.levels)]
+    head = ["Horizon", *(m.title for m in measures), *(f"{level:.0%}" for level in result.levels)]
     body = [
         [
             str(row.horizon),
             *(significant(m.of(row)) for m in measures),
-            *(percent(row.coverage.get(level)) for level in found.levels),
+            *(percent(row.coverage.get(level)) for level in result.levels),
         ]
         for row in (rows[i] for i in charts.stride(len(rows), 200))
     ]
@@ -205,8 +205,8 @@ def _every_horizon(found: BacktestResult) -> Markup:
 
 def calibration(run: ReportData) -> Markup | None:
     """PIT histogram and coverage against the nominal level."""
-    found, forecasts = run.scores.calibration, run.scores.backtest
-    if found is None or len(found.pit) < 2 or sum(found.pit) <= 0:
+    result, forecasts = run.scores.calibration, run.scores.backtest
+    if result is None or len(result.pit) < 2 or sum(result.pit) <= 0:
         return None
     measured = []
     if forecasts is not None:
@@ -225,7 +225,7 @@ def calibration(run: ReportData) -> Markup | None:
         "figure",
         el("figcaption", "Where the truth fell in the predicted distribution"),
         legend([("steps", "s0 block", ""), ("uniform", "uniform", "")]),
-        charts.pit_histogram(found.pit, found.count),
+        charts.pit_histogram(result.pit, result.count),
     )
     keys = [("one step ahead", "s0", ""), ("ideal", "diagonal", "")]
     keys += [(name, f"{class_} dot", "") for name, class_, _ in measured if class_ != "s0"]
@@ -233,7 +233,7 @@ def calibration(run: ReportData) -> Markup | None:
         "figure",
         el("figcaption", "Share of values inside the interval, against what was promised"),
         legend(keys),
-        charts.coverage_curve(found.pit, measured),
+        charts.coverage_curve(result.pit, measured),
     )
     said = (
         "A forecaster who says 80 % should be right 80 % of the time. Were the model perfectly "
@@ -246,11 +246,11 @@ def calibration(run: ReportData) -> Markup | None:
 
 def surprisal(run: ReportData) -> Markup | None:
     """Surprisal over time, and the places that surprised the model most."""
-    found = run.scores.surprisal
-    if found is None:
+    result = run.scores.surprisal
+    if result is None:
         return None
-    top = found.top[:12]
-    chart = charts.surprisal(found, run.step, _marks(found, top))
+    top = result.top[:12]
+    chart = charts.surprisal(result, run.step, _marks(result, top))
     if chart is None and not top:
         return None
     rows = [
@@ -278,9 +278,9 @@ def _where(run: ReportData, place: Place) -> str:
     return f"{run.step} {int(where):,}" if where.isdecimal() and len(where) < 16 else where
 
 
-def _marks(found: Surprisal, top: Sequence[Place]) -> list[tuple[int, str]]:
+def _marks(result: Surprisal, top: Sequence[Place]) -> list[tuple[int, str]]:
     """Where the listed places are on the chart: by their name, else by their surprisal."""
-    names = [str(name) for name in found.times or found.position]
+    names = [str(name) for name in result.times or result.position]
     marks: list[tuple[int, str]] = []
     taken: set[int] = set()
     for rank, place in enumerate(top):
@@ -289,7 +289,7 @@ def _marks(found: Surprisal, top: Sequence[Place]) -> list[tuple[int, str]]:
             continue
         close = [
             (names[i : i + 1] != [place.where], abs(value - size), i)
-            for i, value in enumerate(found.nats)
+            for i, value in enumerate(result.nats)
             if value is not None and i not in taken and abs(value - size) <= 1e-3 * abs(size)
         ]
         if close:

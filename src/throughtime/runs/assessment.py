@@ -166,24 +166,24 @@ def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRec
     work = gradient_reach.WORK * (1.0 if limit is None else min(1.0, limit / _WHOLE_GRADIENT))
     learned = scores[network.name].beats_reference
     try:
-        found = gradient_reach.examine(
+        result = gradient_reach.examine(
             network.fitted, data, learned, work=work, seed=subject.settings.seed
         )
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
         return None
-    return found.record()
+    return result.record()
 
 
 def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> BacktestResult | None:
     """The forecasts of the best model, and beside them those of every model in short."""
     parts, seed, season = subject.parts, subject.settings.seed, subject.found.view.season
     test, horizon = _limited(parts.test), max(season or 0, _HORIZON)
-    found = backtest(
+    result = backtest(
         best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
         season=season or 1, max_series=_MOST_SERIES, train=parts.train,
     )  # fmt: skip
-    if found is None:
+    if result is None:
         return None
     models = {}
     for one in subject.models:
@@ -194,18 +194,18 @@ def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> Backt
             models[one.name] = ModelAccuracy(
                 free_running=_averaged(brief), one_step=brief.one_step, pit=pit and pit.pit
             )
-    return found.model_copy(update={"models": models})
+    return result.model_copy(update={"models": models})
 
 
-def _averaged(found: BacktestResult) -> Accuracy:
+def _averaged(result: BacktestResult) -> Accuracy:
     """Free-running accuracy, averaged over the horizon."""
-    rows = found.free_running
+    rows = result.free_running
     return Accuracy(
         crps=mean(row.crps for row in rows),
         mase=mean(row.mase for row in rows),
         smape=mean(row.smape for row in rows),
         rmse=mean(row.rmse for row in rows),
-        coverage={level: mean(row.coverage[level] for row in rows) for level in found.levels},
+        coverage={level: mean(row.coverage[level] for row in rows) for level in result.levels},
     )
 
 
