@@ -83,6 +83,25 @@ def test_shares_are_those_of_the_gates(name, batch_first):
     assert set(saturation(small, x, state).values()) == {0.0}
 
 
+def test_a_light_gru_has_two_gates():
+    layer = tt.LiGRU(INPUTS, HIDDEN).double()
+    loss, x, state = problem(layer, 4.0)
+    h, shares = torch.zeros(ROWS, HIDDEN, dtype=torch.float64), []
+    for now in x:
+        pre = now @ layer.weight_ih_l0.T + h @ layer.weight_hh_l0.T
+        z, n = (pre + layer.bias_ih_l0 + layer.bias_hh_l0).chunk(2, -1)
+        gate = torch.sigmoid(z)
+        shares.append(
+            [((gate - 0.5).abs() > 0.99**0.5 / 2).double().mean(), (n <= 0).double().mean()]
+        )
+        h = gate * h + (1 - gate) * torch.relu(n)
+    expected = torch.tensor(shares, dtype=torch.float64).mean(0).tolist()
+    params = {f"inner.{n}": p for n, p in layer.named_parameters()}
+    assert saturation(loss, x, state, params) == pytest.approx(
+        {"inner.l0.z": expected[0], "inner.l0.n": expected[1]}, abs=1e-12
+    )
+
+
 def test_a_restart_is_before_the_step():
     layer = tt.RNN(INPUTS, HIDDEN).double()
     reset = torch.ones(STEPS, ROWS, dtype=torch.bool)

@@ -24,11 +24,18 @@ from throughtime.history.picture import HEIGHT, picture
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.mark.parametrize(("family", "wins"), [("hmm", True), ("garch", True), ("ar", False)])
-def test_the_decision_for_a_latent_state(family: str, wins: bool) -> None:
+@pytest.mark.parametrize(
+    ("family", "wins", "limit"),
+    [
+        ("hmm", True, 20),
+        pytest.param("garch", True, 60, marks=pytest.mark.slow),
+        pytest.param("ar", False, 60, marks=pytest.mark.slow),
+    ],
+)
+def test_the_decision_for_a_latent_state(family: str, wins: bool, limit: float) -> None:
     length = synthetic.LENGTH if family == "ar" else synthetic.LONGER
     sample = synthetic.FAMILIES[family](1, length=length)
-    found = tt.history.certificate(sample.data, time_limit=60, seed=0)
+    found = tt.history.certificate(sample.data, time_limit=limit, seed=0)
     assert found.order_matters
     assert found.latent_gain.wins == wins, found.verdict
     if wins:

@@ -9,7 +9,7 @@ from throughtime.data import synthetic
 from throughtime.history.lag_selection import Point, curve, sufficient
 
 
-@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize("seed", [0, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", ["ar", "markov", "copy", "seasonal", "chaotic"])
 def test_the_lags_needed_are_found(family: str, seed: int) -> None:
     sample = synthetic.FAMILIES[family](seed)

@@ -20,7 +20,7 @@ from throughtime.history.targets import Targets
 from throughtime.history.work import Work
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", ["iid", "shuffled", "ar", "copy", "hmm", "garch"])
 def test_order_is_judged_rightly(family: str, seed: int) -> None:
     length = synthetic.LONGER if family in ("hmm", "garch") else synthetic.LENGTH

@@ -85,10 +85,14 @@ def test_the_latest_targets_keep_as_much_past_as_asked() -> None:
 def test_reordered_targets_have_the_same_values_and_the_same_past() -> None:
     data = replace(values(20), starts=torch.tensor([5]))
     targets = Targets.of(data)
-    order = np.random.default_rng(0).permutation(15)
-    other = targets.reordered(order)
-    assert torch.equal(other.data.values[:5], data.values[:5])
-    assert torch.equal(other.data.values[5:], data.values[5:][torch.from_numpy(order)])
+    orders = np.stack([np.random.default_rng(i).permutation(15) for i in range(3)])
+    other = targets.reordered(orders)
+    assert len(other) == 45
+    for copy, order in zip(other.data, orders, strict=True):
+        assert torch.equal(copy.values[:5], data.values[:5])
+        assert torch.equal(copy.values[5:], data.values[5:][torch.from_numpy(order)])
+        assert int(copy.starts[0]) == 5
+    assert torch.equal(other.data.values[other.rows], other.data.values[other.data.scored()])
 
 
 def test_initial_values_are_no_targets() -> None:

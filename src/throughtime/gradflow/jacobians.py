@@ -15,9 +15,12 @@ from throughtime.gradflow._jacobian_products import Product, generator, stackabl
 from throughtime.gradflow._krylov import largest_eigenvalue, largest_singular
 from throughtime.gradflow._passes import states_at
 from throughtime.gradflow.batches import along_time
+from throughtime.kernels.cells import CELLS
 from throughtime.state import State
 
-_GATES = {1: ("",), 3: (".r", ".z", ".n"), 4: (".i", ".f", ".g", ".o")}
+# Of as many blocks of rows as a cell has gates; a single one needs no name.
+_GATES = {len(cell.gates): tuple(f".{gate}" for gate in cell.gates) for cell in CELLS.values()}
+_GATES[1] = ("",)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from throughtime.gradflow._contract import Loss, Places, check
 from throughtime.gradflow._passes import blocks
 from throughtime.gradflow._unrolled import Steps
 from throughtime.gradflow.batches import along_time
+from throughtime.kernels.cells import CELLS, Cell
 from throughtime.state import State
 
 FLAT = 0.01  # of the steepest slope
-_GATES = {"GRU": ("r", "z", "n"), "LSTM": ("i", "f", "g", "o", "c")}
+_BY_MODE = {cell.mode: cell for cell in reversed(CELLS.values())}
 
 
 def saturation(
@@ -89,8 +90,6 @@ def _seen(see: Callable[[nn.RNNBase, Tensor, State, State], None]) -> Iterator[N
     def hook(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
         if not isinstance(module, nn.RNNBase) or module.bidirectional:
             return
-        if module.mode.partition("_")[0] not in ("RNN", *_GATES):  # a cell of another kind
-            return
         given = dict(zip(("input", "hx", "reset", "initial"), inputs, strict=False)) | named
         x, before, reset = given["input"], given.get("hx"), given.get("reset")
         if isinstance(x, PackedSequence):
@@ -125,22 +124,16 @@ def _flat_of(
     weights = [getattr(module, f"weight_{end}_l{layer}") for end in ends]
     biases = [getattr(module, f"bias_{end}_l{layer}") if module.bias else None for end in ends]
     given, carried = (F.linear(*parts) for parts in zip((x, h), weights, biases, strict=True))
-    kind = module.mode.partition("_")[0]
-    if kind == "RNN":
-        name = getattr(module, "nonlinearity", "tanh")
-        pre = given + carried
-        flat = {"tanh": _tanh(pre), "relu": pre <= 0}
-        return {name: flat.get(name, torch.zeros_like(pre, dtype=torch.bool))}
-    if kind == "GRU":
-        r, z = ((a + b) for a, b in zip(given.chunk(3, -1)[:2], carried.chunk(3, -1), strict=False))
-        n = given.chunk(3, -1)[2] + torch.sigmoid(r) * carried.chunk(3, -1)[2]
-        masks = (_sigmoid(r), _sigmoid(z), _tanh(n))
-    else:
-        assert c is not None
-        i, f, g, o = (given + carried).chunk(4, -1)
-        cell = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        masks = (_sigmoid(i), _sigmoid(f), _tanh(g), _sigmoid(o), _tanh(cell))  # type: ignore[assignment]
-    return dict(zip(_GATES[kind], masks, strict=True))
+    cell: Cell = getattr(module, "cell", _BY_MODE[module.mode])
+    count = len(cell.gates)
+    pre = dict(zip(cell.gates, (given + carried).chunk(count, -1), strict=True))
+    if cell.kind == "gru":  # its reset gate comes after the product
+        pre["n"] = given.chunk(3, -1)[2] + torch.sigmoid(pre["r"]) * carried.chunk(3, -1)[2]
+    flat = {gate: _FLAT[cell.gates[gate]](part) for gate, part in pre.items()}
+    if c is not None:
+        held = torch.sigmoid(pre["f"]) * c + torch.sigmoid(pre["i"]) * torch.tanh(pre["g"])
+        flat["c"] = _tanh(held)
+    return flat if count > 1 else {cell.gates["s"]: flat["s"]}
 
 
 def _tanh(pre: Tensor) -> Tensor:
@@ -152,3 +145,11 @@ def _sigmoid(pre: Tensor) -> Tensor:
     """Where σ (1 - σ) < FLAT / 4."""
     gate = torch.sigmoid(pre)
     return gate * (1 - gate) < FLAT / 4
+
+
+_FLAT: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": _sigmoid,
+    "tanh": _tanh,
+    "relu": lambda pre: pre <= 0,
+    "identity": lambda pre: torch.zeros_like(pre, dtype=torch.bool),
+}

@@ -31,7 +31,7 @@ from throughtime.types import Event
 SCHEMA = 2
 _LIMIT = 120.0
 _HELD = 0.2  # of the data for validation, and as many for the test
-_SHARES = {"orders": 0.2, "order matters": 0.08, "networks": 0.3, "memory": 0.06}  # of the limit
+_SHARES = {"orders": 0.2, "order matters": 0.08, "networks": 0.25, "memory": 0.06}  # of the limit
 _LEAST_SECONDS = 2.0
 _SECONDS_FOR = 1 / 200  # seconds per step that networks are trained for, where the limit allows
 
@@ -274,7 +274,7 @@ def _latent(
     if not latent.wins or model is None:
         return latent, orders
     work = Work.of(_SHARES["memory"] * limit)
-    iid = latent_gain.iid_baseline(case).test_nats
+    iid = latent_gain.iid_baseline(case, selected).test_nats
     points, memory = latent_gain.memory_curve(model, iid, seed, tick, work)
     return latent, Lags(memory, latent.model, tuple(points))
 

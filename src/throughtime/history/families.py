@@ -72,6 +72,7 @@ class ValueFamily:
     train: Targets
     shape: str = "linear"
     work: Work = field(default_factory=lambda: Work(np.inf))
+    fitted: dict[tuple[int, ...], LagRegression] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -91,7 +92,10 @@ class ValueFamily:
 
     def fit(self, dense: int, far: tuple[int, ...] = ()) -> LagRegression:
         lags = (*range(1, dense + 1), *(lag for lag in far if lag > dense))
-        return self._fitted(LagRegression(lags, emission=self.emission, shape=self.shape))
+        if lags not in self.fitted:
+            model = LagRegression(lags, emission=self.emission, shape=self.shape)
+            self.fitted[lags] = self._fitted(model)
+        return self.fitted[lags]
 
     def nats(self, model: ClosedForm, targets: Targets) -> Floats:
         assert isinstance(model, LagRegression)

@@ -34,6 +34,7 @@ FINITE_SHARE = 1 / 3  # of the time of networks, for the one of finite order
 TRUNCATIONS = (1, 2, 3, 5, 8, 13, 20, 32, 50, 80, 125, 200, 320, 500)
 _TARGETS, _NETWORK_TARGETS = 4000, 1000  # that are looked at by truncated states, at most
 _FEWEST = 200
+_MOST_PARAMETERS = 300  # of the distribution of a step, for the baseline to have it
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def compare(
     Returns:
         The comparison, and the latent model, None where there is none to try.
     """
-    rivals, states = [iid_baseline(study)], []
+    rivals, states = [iid_baseline(study, selected)], []
     if study.comparable:
         rivals.append(Entrant.of(selected.name, selected.fit(), selected.held))
         tick("small latent states")
@@ -109,11 +110,13 @@ def compare(
             tick("a network of finite order")
             lags = selected.dense if study.comparable else min(selected.order, 20)
             left = seconds * (1 - FINITE_SHARE)
-            rivals.append(_entrant(study, networks.of_order(study, lags, seed, seconds - left)))
+            finite = networks.of_order(study, lags, seed, seconds - left)
+            rivals += [_entrant(study, finite)] if finite else []
         tick(f"a {networks.CELL.upper()}")
         network = networks.recurrent(study, seed, left)
-        states.append(_entrant(study, network))
-        trained = network.trained
+        if network is not None:
+            states.append(_entrant(study, network))
+            trained = network.trained
     if not states:
         return untried(selected, "network"), None
     best = min(rivals, key=lambda rival: float(rival.valid_nats.mean()))
@@ -183,11 +186,17 @@ def memory_of(
     return memory_curve(entrant, targets.nats(baseline), seed, lambda about: None, Work(np.inf))
 
 
-def iid_baseline(study: Study) -> Entrant:
-    """The i.i.d. baseline with the emission of the networks."""
-    model = _constant(study.view.emission, study.view.differenced)
+def iid_baseline(study: Study, selected: Selected) -> Entrant:
+    """The i.i.d. baseline with the emission of the networks, or, of very many columns, a plain one.
+
+    A mixture of so many columns would take longer to fit than all the rest.
+    """
+    name, emission = "i.i.d. baseline", study.view.emission
+    if study.comparable and emission.num_parameters > _MOST_PARAMETERS:
+        return Entrant.of(name, selected.family.fit(0), selected.held)
+    model = _constant(emission, study.view.num_differencing)
     model.begin(study.shown[0])
-    return Entrant.of("i.i.d. baseline", model, study.seen(study.shown[1:]))
+    return Entrant.of(name, model, study.seen(study.shown[1:]))
 
 
 def _constant(emission: Emission, num_differencing: int) -> Autoregressive:

@@ -7,7 +7,8 @@ any machine, and not from a clock: the same certificate has the same networks ev
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ from throughtime.models.closed_form import ClosedForm
 from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import threads
 from throughtime.search import candidates, defaults
-from throughtime.training.config import Candidate, DataSettings, RunSettings, TrainSettings
+from throughtime.search.candidates import Candidate
+from throughtime.training.config import DataSettings, RunSettings, TrainSettings
 from throughtime.training.trainer import Trainer
 
 CELL = "gru"
@@ -34,7 +36,9 @@ _UPDATES, _ORDER_UPDATES = 300, 600  # of the recurrent network, at least; of th
 _CHUNK = 50  # steps run at once
 # Seconds of a step of a sequence in training, on one core: in all, and for each number that
 # describes the distribution of a step, and for each weight.
-_PER_STEP, _PER_PARAMETER, _PER_WEIGHT = 4e-6, 8e-8, 1.5e-10
+_PER_STEP, _PER_PARAMETER, _PER_WEIGHT = 6e-6, 1.5e-7, 2e-10
+_BEGIN = 1.5e-2  # seconds for each such number, to find a constant distribution
+_LEAST_UPDATES = 10  # with fewer a network says nothing
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def settings_of(seed: int, hidden: int | None = None) -> RunSettings:
     return RunSettings(data=DataSettings(source=""), model=CELL, seed=seed, hidden=hidden)
 
 
-def recurrent(study: Study, seed: int, seconds: float) -> Network:
+def recurrent(study: Study, seed: int, seconds: float) -> Network | None:
     """The recurrent network of the recipe for such data, no wider than 64 units."""
     usual = defaults.recipe(study.raw[0], study.view.emission, settings_of(seed))
     width = _HIDDEN if study.raw[0].steps > _SMALL else _HIDDEN // 2
@@ -79,41 +83,39 @@ def _short(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, Tr
     a fit it is then past the best n-gram, if it ever will be.
     """
     dropouts = dict.fromkeys(("dropout", "input_dropout", "recurrent_dropout"), 0.0)
-    model = {**candidate.model, **dropouts, "hidden_size": _TEXT_HIDDEN}
+    settings = {**candidate.make().settings(), **dropouts, "hidden_size": _TEXT_HIDDEN}
     steps = {"steps": max(training.steps, _TEXT_UPDATES), "precision": "float32"}
-    return candidate.model_copy(update={"model": model}), training.model_copy(update=steps)
+    make = partial(registry.build, settings)
+    return replace(candidate, make=make), training.model_copy(update=steps)
 
 
-def of_order(study: Study, lags: int, seed: int, seconds: float) -> Network:
+def of_order(study: Study, lags: int, seed: int, seconds: float) -> Network | None:
     """A network of so many lags, or a few more."""
     train = study.shown[0]
-    width = candidates.window_width(train, max(1, lags), "auto")
-    model = {
-        "kind": "autoregressive",
-        "order": width,
-        "emission": study.view.emission.to_json(),
-        "predictor": "mlp",
-        "covariates": 0 if train.covariates is None else train.covariates.shape[1],
-        "num_differencing": study.view.differenced,
-    }
-    training = defaults.window_training(study.raw[0], study.view.emission, settings_of(seed))
+    width = candidates.lag_network_order(train, max(1, lags), "auto")
+    training = defaults.lag_network_training(study.raw[0], study.view.emission, settings_of(seed))
     steps = min(training.steps, _ORDER_UPDATES)
     training = training.model_copy(update={"steps": steps})
     name = f"network of {width} lags"
-    candidate = Candidate(name=name, family="autoregressive", model=model, train=training)
+    candidate = candidates.autoregression(name, width, study.view, train, training=training)
     return _trained(study, name, candidate, training, seconds)
 
 
 def _trained(
     study: Study, name: str, candidate: Candidate, training: TrainSettings, seconds: float
-) -> Network:
-    """A network trained for so many seconds at most, stopped by the validation data."""
+) -> Network | None:
+    """A network trained for so many seconds at most, stopped by the validation data.
+
+    None where they do not suffice for ten updates.
+    """
     torch.manual_seed(training.seed)
-    model = registry.build(candidate.model)
+    model = candidate.make()
     fitted = FittedModel(name, model, study.transforms)
     train, valid, test = map(fitted.transformed, study.raw)
+    planned = affordable(model, train, valid, training, seconds - scoring(model, valid, test))
+    if planned.steps < _LEAST_UPDATES:
+        return None
     model.begin(train)
-    planned = affordable(model, train, valid, training, seconds)
     with threads(training.threads or 1):
         trainer = Trainer(model, train, valid, planned)
         trainer.run()
@@ -137,9 +139,7 @@ def affordable(
         training: what is wanted.
         seconds: of one core.
     """
-    weights = sum(p.numel() for p in model.parameters())
-    numbers = model.members * model.emission.num_parameters
-    step = _PER_STEP + _PER_PARAMETER * numbers + _PER_WEIGHT * weights
+    step = per_step(model)
     method = bptt.parse(training.bptt)
     longest = int(train.lengths.max())
     length = method.k1 if isinstance(method, bptt.Truncated) else longest
@@ -148,11 +148,24 @@ def affordable(
     validation = step * min(
         len(valid.values), valid.steps + len(valid) * (training.valid_past or 0)
     )
-    steps = min(training.steps, max(10, int(seconds / (1.1 * update))))
+    steps = max(0, min(training.steps, int(seconds / (1.1 * update))))
     cost = validation / update
     every = max(training.valid_every, math.ceil(max(cost, min(10 * cost, steps / 20))))
-    steps = min(steps, max(10, int(seconds / (update * (1 + cost / every)))))
-    return training.model_copy(update={"steps": steps, "valid_every": min(every, steps)})
+    steps = max(0, min(steps, int(seconds / (update * (1 + cost / every)))))
+    return training.model_copy(update={"steps": steps, "valid_every": max(1, min(every, steps))})
+
+
+def per_step(model: SequenceModel) -> float:
+    """Seconds that a step of a sequence takes in training, on one core, cautiously."""
+    weights = sum(p.numel() for p in model.parameters())
+    numbers = model.members * model.emission.num_parameters
+    return _PER_STEP + _PER_PARAMETER * numbers + _PER_WEIGHT * weights
+
+
+def scoring(model: SequenceModel, *spans: Sequences) -> float:
+    """Seconds that beginning at a constant distribution and scoring these data take, cautiously."""
+    steps = sum(len(span.values) for span in spans)
+    return per_step(model) * steps + _BEGIN * model.emission.num_parameters
 
 
 @torch.no_grad()

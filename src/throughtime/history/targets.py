@@ -73,11 +73,26 @@ class Targets:
             log_prob = model.step_log_prob(self.data)[self.rows]
         return -log_prob.numpy()
 
-    def reordered(self, order: Ints) -> Targets:
-        """The targets' values in another order, those before them as they are."""
-        values = self.data.values.clone()
-        values[self.rows] = values[self.rows[torch.from_numpy(order)]]
-        return replace(self, data=replace(self.data, values=values))
+    def reordered(self, orders: Ints) -> Targets:
+        """The targets' values in other orders, those before them as they are.
+
+        orders: int64 ``[R, n]``. Returns R copies of the sequences, one after the other.
+        """
+        copies, data = len(orders), self.data
+        total = len(data.values)
+        values = data.values.repeat(copies, *(1,) * (data.values.dim() - 1))
+        rows = self.rows + total * torch.arange(copies).unsqueeze(1)
+        values[rows] = data.values[self.rows[torch.from_numpy(orders)]]
+        lengths = torch.cat([torch.zeros(1, dtype=torch.int64), data.lengths.repeat(copies)])
+        copied = Sequences(
+            values,
+            lengths.cumsum(0),
+            starts=data.starts.repeat(copies),
+            domain=data.domain,
+            log_det=data.log_det.repeat(copies),
+            differencing=data.differencing.repeat(copies),
+        )
+        return Targets(copied, rows.flatten())
 
     def truncated(self, steps: int) -> Targets:
         """The same targets, each in a sequence of its own with at most so many steps before it."""

@@ -27,7 +27,7 @@ class Cell:
     Attributes:
         kind: its name.
         number: its number in throughtime.h.
-        gates: names of the blocks of rows of its weights, in order.
+        gates: names of the blocks of rows of its weights, in order, each with its activation.
         step: the specification.
         mode: its name in torch.nn.RNNBase.
         parts: names of the parts of its state.
@@ -39,7 +39,7 @@ class Cell:
 
     kind: str
     number: int
-    gates: tuple[str, ...]
+    gates: dict[str, str]
     step: Step
     mode: str
     parts: tuple[str, ...] = ("h",)
@@ -97,22 +97,23 @@ def _li_gru(x: Tensor, state: Tensor, w: Sequence[Tensor]) -> tuple[Tensor, Stat
 
 _ROWS = (
     Cell(
-        "rnn_tanh", 0, ("s",), _rnn(torch.tanh), "RNN_TANH",
+        "rnn_tanh", 0, {"s": "tanh"}, _rnn(torch.tanh), "RNN_TANH",
         torch_layer=torch.rnn_tanh, torch_step=torch.rnn_tanh_cell,
     ),
     Cell(
-        "rnn_relu", 1, ("s",), _rnn(torch.relu), "RNN_RELU",
+        "rnn_relu", 1, {"s": "relu"}, _rnn(torch.relu), "RNN_RELU",
         torch_layer=torch.rnn_relu, torch_step=torch.rnn_relu_cell,
     ),
-    Cell("rnn_identity", 2, ("s",), _rnn(lambda pre: pre), "RNN_TANH"),
+    Cell("rnn_identity", 2, {"s": "identity"}, _rnn(lambda pre: pre), "RNN_TANH"),
     Cell(
-        "gru", 3, ("r", "z", "n"), _gru, "GRU", keep=1,
+        "gru", 3, {"r": "sigmoid", "z": "sigmoid", "n": "tanh"}, _gru, "GRU", keep=1,
         torch_layer=torch.gru, torch_step=torch.gru_cell,
     ),
     Cell(
-        "lstm", 4, ("i", "f", "g", "o"), _lstm, "LSTM", ("h", "c"), keep=1, admit=0,
+        "lstm", 4, {"i": "sigmoid", "f": "sigmoid", "g": "tanh", "o": "sigmoid"}, _lstm, "LSTM",
+        ("h", "c"), keep=1, admit=0,
         torch_layer=torch.lstm, torch_step=torch.lstm_cell,
     ),
-    Cell("li_gru", 5, ("z", "n"), _li_gru, "LI_GRU", keep=0),
+    Cell("li_gru", 5, {"z": "sigmoid", "n": "relu"}, _li_gru, "LI_GRU", keep=0),
 )  # fmt: skip
 CELLS: dict[str, Cell] = {cell.kind: cell for cell in _ROWS}

@@ -42,8 +42,9 @@ _AVERAGED = (1, 3, 8, 20)  # steps over which squares are averaged, and all the 
 _SCALES = (math.log(1e-3), math.log(1e2))  # of a column's standard deviation
 _COUPLED = 8  # columns up to which each is given the past of all
 _NUMBERS = 8e6  # of a design, at most
-_FEWEST = 1000  # targets of a fit, however many numbers that is
+_FEWEST = 1000  # targets of a fit of one column, however many numbers that is
 _ROUNDS = 60  # of L-BFGS
+_ROUND = 1e5  # numbers that one takes as long as, beside those of its designs
 
 
 class LagRegression(ClosedForm):
@@ -108,14 +109,16 @@ class LagRegression(ClosedForm):
         Returns: how many numbers the search has gone through, a measure of its work.
         """
         super().begin(train)
-        rows = thinned(rows, max(_FEWEST, int(numbers) // self.width(train.values.shape[1])))
+        columns = train.values.shape[1]
+        least = max(_FEWEST // 5, _FEWEST // columns)
+        rows = thinned(rows, max(least, int(numbers) // self.width(columns)))
         past = Past.of(train, rows)
         y = past.values[rows.numpy()]
         found, work = [], 0.0
         for i, (f, g) in enumerate(self._designs(past)):
             column, rounds = _most_likely(f, g, y[:, i])
             found.append(column)
-            work += rounds * len(y) * 2 * (f.shape[1] + g.shape[1] + 20)
+            work += rounds * (_ROUND + len(y) * 2 * (f.shape[1] + g.shape[1] + 20))
         self.weights = Weights(
             *(torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
         )

@@ -40,9 +40,15 @@ class Ragged(Protocol):
 class Flat:
     """Ragged sequences between two transforms.
 
-    `values` int64 [total] or float64 [total, D]; `offsets` int64 [N+1]; `starts` int64 [N];
-    `differencing` uint8 [total]: 0, or k where the k-th differencing kept the value as it was;
-    `log_det` float64 [total], nats.
+    Attributes:
+        values: int64 ``[total]`` or float64 ``[total, D]``.
+        offsets: int64 ``[N + 1]``.
+        starts: int64 ``[N]``, the first scored step of each.
+        domain: what the values are.
+        names: of the sequences.
+        differencing: uint8 ``[total]``: 0, or k where the k-th differencing kept the value.
+        log_det: float64 ``[total]``, nats.
+        notes: what was noticed, a sentence each.
     """
 
     values: Tensor
@@ -109,23 +115,37 @@ class Transform(ABC):
         return True
 
     def fit(self: Self, train: Ragged) -> Self:
-        """The transform with its numbers learnt from every step of the training set."""
+        """The transform with its numbers fitted on every step of the training set."""
         self.output(train.domain)
         return self
 
     @abstractmethod
     def output(self, domain: Domain) -> Domain:
-        """What the values are after this transform; raises SettingError where it does not apply."""
+        """What the values are after this transform.
+
+        Raises:
+            SettingError: where it does not apply.
+        """
 
     @abstractmethod
     def forward(self, flat: Flat) -> Flat:
-        """The transformed sequences."""
+        """The transformed sequences, pasts included, with their `log_det`.
+
+        Raises:
+            DataError: naming the first step that it cannot take.
+        """
 
     @abstractmethod
     def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
-        """Values [..., T, D] before this transform, continuing `past` [T0, D] (also before it).
+        """The values before this transform.
 
-        `differencing` [T0 + T] is that of the input; symbols have no D.
+        Args:
+            values: ``[..., T, D]``, or symbols ``[..., T]``.
+            past: what came before, not transformed either, ``[T0, D]`` or ``[T0]``.
+            differencing: ``[T0 + T]``, of the input.
+
+        Returns:
+            ``[..., T, D]``, or symbols ``[..., T]``.
         """
 
     def differencing_after(self, differencing: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from throughtime.data.transforms.casts import Binary, Counts, Symbols
 from throughtime.data.transforms.quantise import LinearQuantise, MuLaw
 from throughtime.data.transforms.real import Difference, Log, Scale, Standardise
 from throughtime.data.transforms.text import Bytes, Characters, Tokens, decode_text
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError, nearest
 
 KNOWN: tuple[type[Transform], ...] = (
     Log,
@@ -35,7 +35,11 @@ TABLE: dict[str, type[Transform]] = {transform.kind: transform for transform in 
 
 
 def transform_from_json(description: dict[str, Any]) -> Transform:
-    """The transform that `Transform.to_json` described; raises DataError for an unknown kind."""
+    """The transform that `Transform.to_json` described.
+
+    Raises:
+        DataError: for an unknown kind.
+    """
     values = dict(description)
     kind = values.pop("kind", None)
     if kind not in TABLE:
@@ -45,19 +49,32 @@ def transform_from_json(description: dict[str, Any]) -> Transform:
 
 @dataclass(frozen=True)
 class Transforms:
-    """Fitted transforms, applied from first to last; `domain` is that of the raw data.
+    """Fitted transforms, applied from first to last; none of them is the identity.
 
-    The empty chain is the identity.
+    Attributes:
+        transforms: in the order in which they are applied.
+        domain: of the raw data.
     """
 
     transforms: tuple[Transform, ...] = ()
     domain: Domain | None = None
 
     @classmethod
+    def unfitted(cls, specs: Iterable[Transform | str]) -> Transforms:
+        """A chain that `fit` is still to be called with; transforms or their kinds by name."""
+        return cls(tuple(_named(spec) for spec in specs))
+
+    @classmethod
     def fit(cls, specs: Iterable[Transform | str], train: Ragged) -> Transforms:
         """Each transform fitted on the training set as the ones before it leave it.
 
-        `specs` are transforms or their kinds by name ("log", "difference", ...).
+        Args:
+            specs: transforms, or their kinds by name ("log", "difference", …).
+            train: the training set, raw.
+
+        Raises:
+            SettingError: for an unknown name, or data that a transform does not apply to.
+            DataError: naming the first step that a transform cannot take.
         """
         return cls.fit_forward(specs, train)[0]
 
@@ -102,10 +119,18 @@ class Transforms:
         return flat
 
     def inverse(self, values: Tensor, past_raw: Tensor | None = None) -> Tensor:
-        """Raw values [..., T, D] from transformed ones, continuing `past_raw` [T0, D]; on the CPU.
+        """Raw values from transformed ones, on the CPU.
 
-        Symbols have no column axis. Without a past the values start the sequence. A base that the
-        differencing needs and that is missing in the past is taken to be the last one observed.
+        A base that the differencing needs and that is missing in the past is taken to be the last
+        one observed.
+
+        Args:
+            values: ``[..., T, D]``, or symbols ``[..., T]``.
+            past_raw: what came before, raw, ``[T0, D]`` or ``[T0]``; None: the values start the
+                sequence.
+
+        Returns:
+            float64 ``[..., T, D]``, or symbols ``[..., T]``.
         """
         if not self.transforms or self.domain is None:
             return values
@@ -114,7 +139,7 @@ class Transforms:
             values = values.double()
         past_raw = _empty(self.domain) if past_raw is None else past_raw.cpu()
         flat = Flat.single(past_raw, self.domain)
-        # Depth depends on positions alone, so it is followed for the past and the future together.
+        # Differencing depends on places alone: it is followed for past and future together.
         length = past_raw.shape[0] + (values.shape[-1] if self.output.integer else values.shape[-2])
         differencing = torch.zeros(length, dtype=torch.uint8)
         stages = []
@@ -127,7 +152,11 @@ class Transforms:
         return values
 
     def text(self, values: Tensor) -> str:
-        """The text that symbols [T] stand for; unknown characters become U+FFFD."""
+        """The text that symbols ``[T]`` stand for; unknown characters become U+FFFD.
+
+        Raises:
+            SettingError: for transforms of other data than text.
+        """
         if self.domain is None or self.domain.kind != "text":
             raise SettingError("only a chain that was fitted on text gives text back")
         return decode_text(self.inverse(values))
@@ -141,7 +170,11 @@ class Transforms:
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> Transforms:
-        """The chain that `to_json` described; raises DataError for anything else."""
+        """The transforms that `to_json` described.
+
+        Raises:
+            DataError: for anything else.
+        """
         if not isinstance(description, dict) or set(description) != {"domain", "transforms"}:
             raise DataError("not a description of transforms: fields 'domain' and 'transforms'")
         domain = description["domain"]
@@ -155,7 +188,8 @@ def _named(spec: Transform | str) -> Transform:
     if isinstance(spec, Transform):
         return spec
     if spec not in TABLE:
-        raise SettingError(f"unknown transform '{spec}': known are {', '.join(TABLE)}")
+        near = nearest(str(spec), TABLE) or f": known are {', '.join(TABLE)}"
+        raise SettingError(f"unknown transform '{spec}'{near}")
     try:
         return TABLE[spec]()
     except TypeError as error:

@@ -25,7 +25,11 @@ REPLACEMENT = 0xFFFD
 
 
 def encode_text(text: str) -> Tensor:
-    """The code points of a text, int64 [T]; raises DataError for a lone surrogate."""
+    """The code points of a text, int64 ``[T]``.
+
+    Raises:
+        DataError: for a lone surrogate.
+    """
     try:
         raw = text.encode("utf-32-le")
     except UnicodeEncodeError as error:
@@ -34,7 +38,11 @@ def encode_text(text: str) -> Tensor:
 
 
 def decode_text(points: Tensor) -> str:
-    """The text of code points [T]; raises DataError for numbers that are none."""
+    """The text of code points ``[T]``.
+
+    Raises:
+        DataError: for numbers that are none.
+    """
     raw = points.cpu().numpy().astype("<u4").tobytes()
     try:
         return raw.decode("utf-32-le")
@@ -121,7 +129,7 @@ class Bytes(Transform):
 
 @dataclass(frozen=True)
 class Tokens(Transform):
-    """Byte-pair encoding over bytes, learnt on the training part; lengths change.
+    """Byte-pair encoding over bytes, fitted on the training part; lengths change.
 
     At most `vocab_size` tokens (at least 256, one for each byte, so nothing is unknown). `model`
     is the tokeniser as JSON. The past and the scored part are tokenised apart. Raises
