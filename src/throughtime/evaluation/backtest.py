@@ -66,8 +66,7 @@ def backtest(
         raw_test: raw data, with their past.
         horizon: steps ahead; one that no series has room for is cut to the longest possible.
         origins: of each series, at most.
-        num_paths: from each origin.
-        seed: of the paths.
+        num_paths, seed: of the paths from each origin.
         levels: of the central intervals.
         season: MASE is in units of the in-sample error of the naive forecast of this lag, on what
             comes before the test span; where that is nothing, on `train` if given, else on what
