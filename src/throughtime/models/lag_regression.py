@@ -111,16 +111,16 @@ class LagRegression(ClosedForm):
         super().begin(train)
         columns = train.values.shape[1]
         least = max(_FEWEST // 5, _FEWEST // columns)
-        rows = thinned(rows, max(least, int(numbers) // self.width(columns)))
+        rows = subsampled(rows, max(least, int(numbers) // self.width(columns)))
         past = Past.of(train, rows)
         y = past.values[rows.numpy()]
-        found, work = [], 0.0
+        by_column, work = [], 0.0
         for i, (f, g) in enumerate(self._designs(past)):
             column, rounds = _most_likely(f, g, y[:, i])
-            found.append(column)
+            by_column.append(column)
             work += rounds * (_ROUND + len(y) * 2 * (f.shape[1] + g.shape[1] + 20))
         self.weights = Weights(
-            *(torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
+            *(torch.from_numpy(np.stack(part)) for part in zip(*by_column, strict=True))
         )
         return work
 
@@ -258,7 +258,7 @@ class Past(NamedTuple):
         return cls(values, rows.numpy(), first.numpy())
 
 
-def thinned(rows: Tensor, most: int) -> Tensor:
+def subsampled(rows: Tensor, most: int) -> Tensor:
     """At most so many of the rows, spread evenly."""
     if len(rows) <= most:
         return rows
@@ -289,8 +289,8 @@ def _mean_of_last(past: Past, square: Floats, count: int) -> Floats:
     reach = np.minimum(past.anchors - past.first, count)
     running = np.concatenate([np.zeros((1, square.shape[1])), square.cumsum(0)])
     total = running[past.anchors] - running[past.anchors - reach]
-    found: Floats = np.where(reach[:, None] > 0, total / np.maximum(reach, 1)[:, None], 1.0)
-    return found
+    means: Floats = np.where(reach[:, None] > 0, total / np.maximum(reach, 1)[:, None], 1.0)
+    return means
 
 
 @dataclass
@@ -331,9 +331,9 @@ def _most_likely(f: Floats, g: Floats, y: Floats) -> tuple[tuple[Floats, Floats,
     first[p : p + q] = math.log(spread) * white.g.sum(0).numpy() / n
     bounds = [(None, None)] * (p + q) + [(math.log(2.05), math.log(200.0))]
     settings = {"maxiter": _ROUNDS, "ftol": 1e-9, "gtol": 1e-5}
-    found = minimize(white, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
-    location, log_scale = f_root.numpy() @ found.x[:p], g_root.numpy() @ found.x[p : p + q]
-    return (location, log_scale, np.exp(found.x[-1])), int(found.nfev) + 3
+    optimum = minimize(white, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
+    location, log_scale = f_root.numpy() @ optimum.x[:p], g_root.numpy() @ optimum.x[p : p + q]
+    return (location, log_scale, np.exp(optimum.x[-1])), int(optimum.nfev) + 3
 
 
 def _root(design: Floats) -> Tensor:

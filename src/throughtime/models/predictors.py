@@ -108,16 +108,16 @@ class Windowed(Predictor):
             window = torch.cat([window, previous.to(window.dtype).unsqueeze(0)])[1:]
             window = window[len(window) - self.order :]
             known = known + 1
-        shown = window.movedim(0, 1)
-        distribution = self.from_window(shown, self._usable(known[0]), covariates)
+        context = window.movedim(0, 1)
+        distribution = self.from_window(context, self._usable(known[0]), covariates)
         return distribution, (window, known)
 
     def _usable(self, count: Tensor) -> Tensor:
         return (count - self.num_differencing).clamp(min=0, max=self.order)
 
     def _dtype(self) -> torch.dtype:
-        found: Tensor = self._dtype_of  # type: ignore[assignment]
-        return found.dtype
+        dtype_of: Tensor = self._dtype_of  # type: ignore[assignment]
+        return dtype_of.dtype
 
 
 class ConstantPredictor(Windowed):
@@ -183,11 +183,11 @@ class LinearPredictor(Windowed):
         u = None
         if self.covariates and covariates is not None:
             u = covariates.double().flatten(0, len(shape) - 1)
-        found = self.core.mean(past, count, u)
-        location, scale = found.location.unflatten(0, shape), found.scale.unflatten(0, shape)
-        if found.df is None:
+        given = self.core.mean(past, count, u)
+        location, scale = given.location.unflatten(0, shape), given.scale.unflatten(0, shape)
+        if given.df is None:
             return NormalDistribution(location, scale)
-        return StudentTDistribution(location, scale, found.df.unflatten(0, shape))
+        return StudentTDistribution(location, scale, given.df.unflatten(0, shape))
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self.core is None else self.core.tensors()

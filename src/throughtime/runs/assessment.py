@@ -58,7 +58,7 @@ _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 class Subject:
     """What is assessed: models, their data, what was asked for, and the certificate."""
 
-    found: Found
+    search: Found
     parts: Parts
     settings: RunSettings
     certificate: Certificate | None
@@ -66,7 +66,7 @@ class Subject:
     @property
     def models(self) -> tuple[FittedCandidate, ...]:
         """Everything that was fitted."""
-        return self.found.candidates
+        return self.search.candidates
 
 
 def assess(subject: Subject, data: DataSummary, on_event: Event) -> Scores:
@@ -95,7 +95,7 @@ def assess(subject: Subject, data: DataSummary, on_event: Event) -> Scores:
     return scores.model_copy(
         update={
             "data": data.model_copy(update={"transforms": best.fitted.transforms.kinds}),
-            "orders": subject.found.orders,
+            "orders": subject.search.orders,
             "certificate": certificate,
             "backtest": backtested,
             "calibration": calibrated,
@@ -129,7 +129,7 @@ def _entries(subject: Subject, on_event: Event) -> list[Entry]:
     asked = "garch" in subject.settings.baselines  # then they are among the models
     if parts.test.domain.kind == "real" and version("arch") and not asked:
         on_event({"event": "evaluate", "what": "arch models"})
-        kinds = subject.found.view.transforms.kinds
+        kinds = subject.search.view.transforms.kinds
         every = [one.fitted.transforms for one in subject.models]
         alike = next(one for one in reversed(every) if one.kinds == kinds)
         entries += arch_baselines.baselines(parts.valid, parts.test, alike)
@@ -177,7 +177,7 @@ def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRec
 
 def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> BacktestResult | None:
     """The forecasts of the best model, and beside them those of every model in short."""
-    parts, seed, season = subject.parts, subject.settings.seed, subject.found.view.season
+    parts, seed, season = subject.parts, subject.settings.seed, subject.search.view.season
     test, horizon = _limited(parts.test), max(season or 0, _HORIZON)
     result = backtest(
         best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
