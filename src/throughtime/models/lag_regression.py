@@ -137,27 +137,27 @@ class LagRegression(ClosedForm):
     def memory(self, rows: int, cut: bool = False) -> State:
         """The last values, ``[1, B, L, D]``, and averages of x and x², ``[1, B, D, R, 2]``."""
         columns, rates = self.emission.columns, len(self.half_lives)
-        window = torch.full((1, rows, self.order, columns), torch.nan, dtype=torch.float64)
+        last = torch.full((1, rows, self.order, columns), torch.nan, dtype=torch.float64)
         averages = torch.zeros(1, rows, columns, rates, 2, dtype=torch.float64)
         averages[..., 1] = 1.0
-        return window, averages
+        return last, averages
 
     def advance(self, x: Tensor, state: State) -> State:
-        window, averages = state[1]
+        last, averages = state[1]
         x = x.double().unsqueeze(0)
-        window = torch.cat([window, x.unsqueeze(2)], 2)[:, :, window.shape[2] + 1 - self.order :]
+        last = torch.cat([last, x.unsqueeze(2)], 2)[:, :, last.shape[2] + 1 - self.order :]
         if self.half_lives:
             keep = torch.from_numpy(_kept(self.half_lives)).unsqueeze(-1)
             values = x[0].numpy()
             new = torch.from_numpy(np.stack([np.nan_to_num(values), _squares(values)], -1))
             averages = keep * averages + (1 - keep) * new[None, :, :, None]
-        return window, averages
+        return last, averages
 
     def predictive(self, state: State) -> Distribution:
-        count, (window, averages) = state
+        count, (last, averages) = state
         steps, rows = count.shape
         length = max(1, self.order)
-        values = window.reshape(-1, window.shape[-1]).numpy()
+        values = last.reshape(-1, last.shape[-1]).numpy()
         if not self.order:
             values = np.full((steps * rows, self.emission.columns), np.nan)
         anchors = np.arange(1, steps * rows + 1) * length
@@ -286,10 +286,10 @@ def _features(values: Floats, shape: str) -> Floats:
 
 def _mean_of_last(past: Past, square: Floats, count: int) -> Floats:
     """Means over the last `count` steps before each target, or as many as there are, ``[n, D]``."""
-    reach = np.minimum(past.anchors - past.first, count)
+    available = np.minimum(past.anchors - past.first, count)
     running = np.concatenate([np.zeros((1, square.shape[1])), square.cumsum(0)])
-    total = running[past.anchors] - running[past.anchors - reach]
-    means: Floats = np.where(reach[:, None] > 0, total / np.maximum(reach, 1)[:, None], 1.0)
+    total = running[past.anchors] - running[past.anchors - available]
+    means: Floats = np.where(available[:, None] > 0, total / np.maximum(available, 1)[:, None], 1.0)
     return means
 
 

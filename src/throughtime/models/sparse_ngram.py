@@ -142,23 +142,23 @@ class SparseNGram(ClosedForm):
         """Trie nodes ``[1, B, order + 1]``, and the symbols as far back as is looked."""
         core = self._core()
         nodes = core.unknown(rows) if cut else core.start(rows)
-        reach = max(self.far, default=0)
-        window = torch.full((1, rows, reach), self.num_symbols, dtype=torch.int64)
-        return nodes.unsqueeze(0), window
+        furthest = max(self.far, default=0)
+        last = torch.full((1, rows, furthest), self.num_symbols, dtype=torch.int64)
+        return nodes.unsqueeze(0), last
 
     def advance(self, x: Tensor, state: State) -> State:
-        nodes, window = state[1]
+        nodes, last = state[1]
         after = self._core().advance(nodes[0], x).unsqueeze(0)
         if not self.far:
-            return after, window
-        return after, torch.cat([window[..., 1:], x.reshape(1, -1, 1)], -1)
+            return after, last
+        return after, torch.cat([last[..., 1:], x.reshape(1, -1, 1)], -1)
 
     def predictive(self, state: State) -> CategoricalDistribution:
-        nodes, window = state[1]
+        nodes, last = state[1]
         shape = nodes.shape[:2]
         near = self._core().probabilities(nodes.flatten(0, 1), self.nearest)
         table = near.log().clamp(min=_LEAST)
-        tilted = self._tilted(table, [window[..., -lag].flatten() for lag in self.far])
+        tilted = self._tilted(table, [last[..., -lag].flatten() for lag in self.far])
         return CategoricalDistribution(tilted.logits.unflatten(0, shape))
 
     def extra_tensors(self) -> dict[str, Tensor]:
