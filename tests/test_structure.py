@@ -64,11 +64,6 @@ ONLY: dict[str, set[str]] = {
 }
 WITHOUT_TORCH = {"_version", "errors", "types", "wording", "report"}
 
-# Imports that still point the wrong way while the tree is being moved: none may be left over.
-PENDING = {
-    ("search.search", "history"),
-}
-
 # Of the kernels, each knows those before it; `kernels` itself, the dispatcher, knows all.
 KERNELS = ("cells", "native", "stack", "reference", "aten", "cpu")
 
@@ -182,7 +177,6 @@ def test_imports_point_one_way(name: str) -> None:
             found = own(imports(module))
             assert found <= set(MODULES), f"{module} imports what is not there"
             upward = {other for other in found if not {group(other), other[12:]} & allowed}
-            upward -= {f"throughtime.{b}" for a, b in PENDING if module == f"throughtime.{a}"}
             assert not upward, f"{module} imports {sorted(upward)}"
 
 

@@ -61,6 +61,19 @@ def isolated() -> Iterator[None]:
                 os.environ.update(environment)
 
 
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Runs a block with the products of numpy and scipy on one thread.
+
+    Those of the fits here are small; threads of BLAS wait for each other by spinning, and where
+    another process uses one of the cores that takes a hundred times longer than the products.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def reset_peak_memory() -> None:
     """Starts `peak_memory_mb` afresh where the system can (Linux)."""
     with contextlib.suppress(OSError):

@@ -216,7 +216,8 @@ WRONG_SETTINGS = {
     ),
     ("--emission", "norml"): (
         "--emission norml; did you mean 'normal'? use one of: auto, categorical, bernoulli, "
-        "normal, student_t, laplace, negative_binomial, poisson, mixture, discretised_logistic"
+        "normal, student_t, skew_student_t, laplace, negative_binomial, poisson, mixture, "
+        "discretised_logistic"
     ),
     ("--valid", "0"): (
         "--valid 0, --test 0.1: both are above 0, and together they leave a part to learn from"

@@ -25,8 +25,8 @@ from throughtime.evaluation.results import GradientRecord
 from throughtime.predict.fitted import FittedModel
 from throughtime.report.picture import gradient
 from throughtime.runs.assessment import best_network
-from throughtime.search.search import FittedCandidate
-from throughtime.training.config import Candidate, TrainSettings
+from throughtime.search.candidates import FittedCandidate
+from throughtime.training.config import TrainSettings
 
 
 def network(model: Any, settings: TrainSettings, name: str = "gru") -> FittedModel:
@@ -34,8 +34,8 @@ def network(model: Any, settings: TrainSettings, name: str = "gru") -> FittedMod
 
 
 def candidate(model: Any, name: str, valid: float) -> FittedCandidate:
-    about = Candidate(name=name, family="latent", model=model.settings())
-    return FittedCandidate(about, network(model, TrainSettings()), valid, torch.zeros(1), 0.0, 0.0)
+    fitted = network(model, TrainSettings(), name)
+    return FittedCandidate(fitted, "latent", valid, torch.zeros(1), 0.0, 0.0)
 
 
 # ----------------------------------------------------------------------------------- the segment

@@ -236,9 +236,9 @@ def test_answers_at_the_end_of_long_covariates() -> None:
     run = tt.fit((whole[:40], whole[40:50], whole[50:]), model="gru", out="answers", **QUICK)
     assert run.scores["gru"].nats_per_step is not None
     assert candidates.latent_candidates(
-        views.View((), tt.emissions.Normal()), whole[:40], whole[40:50],
+        views.View(views.unfitted(), tt.emissions.Normal()), whole[:40], whole[40:50],
         RunSettings(data=DataSettings(source="x")),
-    )[0].model["time_scale"] == steps  # fmt: skip
+    )[0].make().time_scale == steps  # fmt: skip
 
 
 def test_what_was_half_written_is_swept_away() -> None:

@@ -93,6 +93,10 @@ class Adaptive(GradientMethod):
 
         As many lags are measured as it takes to see the tail, twice as many each time; and over
         as many steps as it takes to find a loss that says anything, where losses are rare.
+
+        Args:
+            loss, batch: as in `backward`.
+            at: where the steps begin.
         """
         with _without_dropout(loss):
             return self._measure(loss, along_time(batch), at)

@@ -58,12 +58,18 @@ class Position:
 
     @classmethod
     def start(cls, state: State, estimate: Estimate | None = None) -> Position:
-        """Before the first step of a batch."""
+        """Before the first step of a batch; arguments as of `at`."""
         return cls.at(0, state, estimate)
 
     @classmethod
     def at(cls, step: int, state: State, estimate: Estimate | None = None) -> Position:
-        """Before a step, where the next graph begins too."""
+        """Before a step, where the next graph begins too.
+
+        Args:
+            step: of the batch.
+            state: before it; it is cut off from what produced it.
+            estimate: of how far the gradient reaches, if there is one.
+        """
         state = states.detach(state)
         return cls(step, state, step, state, estimate)
 

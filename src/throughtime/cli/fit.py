@@ -41,9 +41,24 @@ def fit(
     emission: Annotated[
         str,
         Parameter(
-            help="Distribution of a step: auto, student_t, normal, poisson, …", group=_models
+            help="Distribution of a step: auto, student_t, normal, poisson, … with options: "
+            "student_t:rank=2.",
+            group=_models,
         ),
     ] = "auto",
+    baselines: Annotated[
+        str,
+        Parameter(
+            help="Classical models beside the naive ones: hmm, exponential_smoothing, garch.",
+            group=_models,
+        ),
+    ] = "",
+    from_: Annotated[
+        Path | None,
+        Parameter(
+            name="--from", help="Go on training the model of this run folder.", group=_models
+        ),
+    ] = None,
     symbols: Annotated[
         Literal["characters", "bytes", "tokens"],
         Parameter(help="What text is made of.", group=_models),
@@ -80,12 +95,15 @@ def fit(
     from throughtime.cli.display import FitDisplay, comparison
 
     with FitDisplay(err, quiet=json_) as display:
+        from throughtime.runs.fit import default_folder
         from throughtime.runs.fit import fit as fit_models
+        from throughtime.runs.run import load_trained
 
         run = fit_models(
-            data, model=model, order=order, hidden=hidden, layers=layers, bptt=bptt,
-            emission=emission, symbols=symbols, valid=valid, test=test, split=split,
-            time_limit=time_limit, steps=steps, seed=seed, name=name, out=output,
+            data, model=model if from_ is None else load_trained(from_), order=order,
+            hidden=hidden, layers=layers, bptt=bptt, baselines=baselines, emission=emission,
+            symbols=symbols, valid=valid, test=test, split=split, time_limit=time_limit,
+            steps=steps, seed=seed, name=name, out=output or default_folder(data),
             on_event=display, **reading.options(),
         )  # fmt: skip
     if emit(_fitted(run), json_):

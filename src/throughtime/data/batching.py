@@ -155,7 +155,11 @@ class Lanes:
         return float((self._code >= 0).double().mean()) if self._code.numel() else 1.0
 
     def scored(self, begin: int, end: int) -> int:
-        """How many scored steps lie between two times."""
+        """How many scored steps lie between two times of the lanes, `begin` included.
+
+        Args:
+            begin, end: from 0 to ``len(lanes)``.
+        """
         return self._scored[end] - self._scored[begin]
 
     def scored_steps(self) -> Tensor:

@@ -194,7 +194,7 @@ def iid_baseline(study: Study, selected: Selected) -> Entrant:
     name, emission = "i.i.d. baseline", study.view.emission
     if study.comparable and emission.num_parameters > _MOST_PARAMETERS:
         return Entrant.of(name, selected.family.fit(0), selected.held)
-    model = _constant(emission, study.view.differenced)
+    model = _constant(emission, study.view.num_differencing)
     model.begin(study.shown[0])
     return Entrant.of(name, model, study.seen(study.shown[1:]))
 

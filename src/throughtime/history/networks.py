@@ -7,7 +7,8 @@ any machine, and not from a clock: the same certificate has the same networks ev
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ from throughtime.models.closed_form import ClosedForm
 from throughtime.predict.fitted import FittedModel
 from throughtime.runtime import threads
 from throughtime.search import candidates, defaults
-from throughtime.training.config import Candidate, DataSettings, RunSettings, TrainSettings
+from throughtime.search.candidates import Candidate
+from throughtime.training.config import DataSettings, RunSettings, TrainSettings
 from throughtime.training.trainer import Trainer
 
 CELL = "gru"
@@ -81,28 +83,21 @@ def _short(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, Tr
     a fit it is then past the best n-gram, if it ever will be.
     """
     dropouts = dict.fromkeys(("dropout", "input_dropout", "recurrent_dropout"), 0.0)
-    model = {**candidate.model, **dropouts, "hidden_size": _TEXT_HIDDEN}
+    settings = {**candidate.make().settings(), **dropouts, "hidden_size": _TEXT_HIDDEN}
     steps = {"steps": max(training.steps, _TEXT_UPDATES), "precision": "float32"}
-    return candidate.model_copy(update={"model": model}), training.model_copy(update=steps)
+    make = partial(registry.build, settings)
+    return replace(candidate, make=make), training.model_copy(update=steps)
 
 
 def of_order(study: Study, lags: int, seed: int, seconds: float) -> Network | None:
     """A network of so many lags, or a few more."""
     train = study.shown[0]
-    width = candidates.window_width(train, max(1, lags), "auto")
-    model = {
-        "kind": "autoregressive",
-        "order": width,
-        "emission": study.view.emission.to_json(),
-        "predictor": "mlp",
-        "covariates": 0 if train.covariates is None else train.covariates.shape[1],
-        "num_differencing": study.view.differenced,
-    }
-    training = defaults.window_training(study.raw[0], study.view.emission, settings_of(seed))
+    width = candidates.lag_network_order(train, max(1, lags), "auto")
+    training = defaults.lag_network_training(study.raw[0], study.view.emission, settings_of(seed))
     steps = min(training.steps, _ORDER_UPDATES)
     training = training.model_copy(update={"steps": steps})
     name = f"network of {width} lags"
-    candidate = Candidate(name=name, family="autoregressive", model=model, train=training)
+    candidate = candidates.autoregression(name, width, study.view, train, training=training)
     return _trained(study, name, candidate, training, seconds)
 
 
@@ -114,7 +109,7 @@ def _trained(
     None where they do not suffice for ten updates.
     """
     torch.manual_seed(training.seed)
-    model = registry.build(candidate.model)
+    model = candidate.make()
     fitted = FittedModel(name, model, study.transforms)
     train, valid, test = map(fitted.transformed, study.raw)
     planned = affordable(model, train, valid, training, seconds - scoring(model, valid, test))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -58,7 +57,7 @@ class Study:
     @property
     def seen_as(self) -> str:
         """How the data are looked at, where that is not plain."""
-        kinds = [spec["kind"] for spec in self.view.transforms]
+        kinds = self.view.transforms.kinds
         if "difference" not in kinds:
             return ""
         return f"changes of the {'logarithm' if 'log' in kinds else 'value'}"
@@ -116,7 +115,7 @@ def study(
     if first.steps < whole:
         notes = (f"measured on {first.steps:,} of {whole:,} steps, as many as the time allows",)
     chosen = view or settled_view(first, second, settings)
-    transforms = views.fitted(list(chosen.transforms), first)
+    transforms = views.fitted(chosen.transforms, first)
     raw: Spans = (first, second, third)
     shown = _each(raw, transforms)
     targets, comparable = _targets(raw, shown, chosen)
@@ -124,31 +123,35 @@ def study(
 
 
 def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> views.View:
-    """`views.natural_view`, but changes instead of levels only where they predict better.
+    """`views.natural_view`, but changes instead of values only where they predict better.
 
-    For forecasts, changes are the safer choice; but where levels do as well, differencing them
+    For forecasts, changes are the safer choice; but where values do as well, differencing them
     would make a short memory look long.
     """
     if train.domain.kind == "real" and train.values.shape[1] > _PROBED:
         few = [_first_columns(span) for span in (train, valid)]
-        kinds = settled_view(few[0], few[1], settings).transforms
-        plain = [t for t in kinds if t["kind"] in ("log", "difference")]
+        plain = _without(settled_view(few[0], few[1], settings).transforms, "standardise")
         if settings.transforms is None:
-            settings = settings.model_copy(update={"transforms": plain})
+            settings = settings.model_copy(update={"transforms": plain.to_json()})
         return views.natural_view(train, valid, settings)
     view = views.natural_view(train, valid, settings)
-    if not view.differenced:
+    if not view.num_differencing:
         return view
-    levels = tuple(t for t in view.transforms if t["kind"] != "difference")
+    undifferenced = _without(view.transforms, "difference")
     distribution = emissions.StudentT(train.values.shape[1])
 
-    def nats(transforms: tuple[dict[str, Any], ...]) -> float:
-        specs = list(transforms)
-        order = max(0, views.highest_order(train, specs, _PROBE))
-        model, chain = views.fit_closed(order, distribution, specs, train)
-        return views.held_out(model, valid.transform(chain))
+    def nats(transforms: Transforms) -> float:
+        order = max(0, views.highest_order(train, transforms, _PROBE))
+        model, known = views.fit_closed(order, distribution, transforms, train)
+        return views.held_out(model, valid.transform(known))
 
-    return replace(view, transforms=levels) if nats(levels) <= nats(view.transforms) else view
+    better = nats(undifferenced) <= nats(view.transforms)
+    return replace(view, transforms=undifferenced) if better else view
+
+
+def _without(transforms: Transforms, kind: str) -> Transforms:
+    """Transforms that are not fitted, but for those of one kind."""
+    return Transforms(tuple(one for one in transforms if one.kind != kind))
 
 
 def _first_columns(data: Sequences) -> Sequences:
@@ -183,10 +186,10 @@ def _targets(raw: Spans, shown: Spans, view: views.View) -> tuple[tuple[Held, ..
         flags = [replace(s, values=s.values[:, 0].long(), domain=domain) for s in shown]
         return (_held((flags[0], flags[1], flags[2])),), True
     if emission.discrete:
-        plain = views.fitted([{"kind": "standardise"}], raw[0])
+        plain = views.fitted(views.unfitted("standardise"), raw[0])
         return (_held(_each(raw, plain)),), False
     found = [_held(shown)]
-    plainer = [t for t in view.transforms if t["kind"] != "log"]
+    plainer = _without(view.transforms, "log")
     if len(plainer) < len(view.transforms):
         # What is a line in logarithms need not be one in values.
         found.append(_held(_each(raw, views.fitted(plainer, raw[0]))))

@@ -48,9 +48,17 @@ def accelerate(module: Module, backend: str = "auto") -> Module:
     Parametrised ones (such as weight_norm) are swapped too. Subclasses of your own and the cells
     (RNNCell, GRUCell, LSTMCell) stay as they are.
 
-    backend: as for `tt.GRU`. With "auto", what the kernels do not run (CUDA, proj_size, no compiled
-    library) stays torch's own code. Second derivatives, forward mode and vmap need
-    backend="reference". Returns the module. Raises BackendError if a named backend does not run.
+    Args:
+        module: one of torch.nn's recurrent layers, or anything that holds some.
+        backend: as for `tt.GRU`. With "auto", what the kernels do not run (CUDA, proj_size, no
+            compiled library) stays torch's own code. Second derivatives, forward mode and vmap need
+            backend="reference".
+
+    Returns:
+        The module itself.
+
+    Raises:
+        BackendError: if a named backend does not run here.
     """
     kernels.check(backend)
     for part in module.modules():

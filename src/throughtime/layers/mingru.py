@@ -129,7 +129,15 @@ class MinGRU(nn.Module):
         return y.transpose(0, time_dim), state
 
     def step(self, x_t: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """One step, the same numbers as the sequence call: x_t ``[B, I]``, state ``[L, B, H]``."""
+        """One step, the same numbers as the sequence call.
+
+        Args:
+            x_t: ``[B, I]``.
+            state: ``[L, B, H]``; None: the initial one.
+
+        Returns:
+            The output ``[B, H]`` and the next state.
+        """
         y, state = self._run(x_t.unsqueeze(0), state, None, None)
         return y[0], state
 
@@ -140,8 +148,14 @@ class MinGRU(nn.Module):
         ``dh_j / d(row j of W_z, W_h)`` ``[2, B, H, I + 1]`` (the bias last, if there is one) and
         ``dh_j / d initial_j`` ``[1, B, H]``. The past before it counts as given. Weights and
         `initial` must be the same functions of the parameters in every call: no dropout on them.
-        Raises SettingError for more than one layer: the lower one changes what the upper one sees,
-        and those derivatives are not element-wise.
+
+        Args:
+            state: ``[1, B, H]``, or None.
+            batch_size: B, where no state says it.
+
+        Raises:
+            SettingError: for more than one layer: the lower one changes what the upper one sees,
+                and those derivatives are not element-wise.
         """
         if self.num_layers > 1:
             raise SettingError(

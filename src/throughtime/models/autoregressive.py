@@ -17,13 +17,24 @@ from throughtime.types import Counted, uncounted
 
 
 class Autoregressive(SequenceModel):
-    """A finite window: nothing older than `order` elements matters.
+    """A finite-order model: nothing older than `order` elements matters.
 
-    predictor: "linear" (least squares or maximum likelihood in closed form; Normal and Student-t),
-    "ngram" (symbols by counts), "mlp" (a network over the window, trained) or "constant" (the
-    marginal distribution, order 0); "auto" takes the n-gram for symbols, the linear one for Normal
-    and Student-t, and the network otherwise. The first elements, with fewer than `order` before
-    them, have the distribution given those that there are.
+    The first elements, with fewer than `order` before them, have the distribution given those that
+    there are.
+
+    Args:
+        order: τ, 0 or more.
+        emission: the family of the distribution of a step.
+        predictor: "linear" (least squares or maximum likelihood in closed form; Normal and
+            Student-t), "ngram" (symbols by counts), "mlp" (a network over the last τ elements,
+            trained) or "constant" (the marginal distribution, order 0); "auto" takes the n-gram for
+            symbols, the linear one for Normal and Student-t, and the network otherwise.
+        covariates: how many numbers are known beforehand at every step.
+        num_differencing: initial values of each sequence, which are not differenced.
+        options: of the predictor.
+
+    Raises:
+        SettingError: for an order below 0 and a predictor that there is not.
     """
 
     def __init__(

@@ -111,7 +111,7 @@ class LinearAR:
             recent = past[here, width - k :].double().flip(1).flatten(1)
             design = torch.cat([now[here], recent], 1)
             location[here] = design @ self.weights[k, : design.shape[1]]
-        return self._law(location, lags)
+        return self._prediction(location, lags)
 
     def predict(
         self, z: Tensor, covariates: Tensor | None = None, offsets: Tensor | None = None
@@ -137,7 +137,7 @@ class LinearAR:
             for rows in blocks(np.flatnonzero(lags == k)):
                 design = design_matrix(values, u, rows, int(k))
                 location[rows] = design @ weights[k, : design.shape[1]]
-        return self._law(torch.from_numpy(location), torch.from_numpy(lags))
+        return self._prediction(torch.from_numpy(location), torch.from_numpy(lags))
 
     def log_prob(
         self, z: Tensor, covariates: Tensor | None = None, offsets: Tensor | None = None
@@ -155,7 +155,7 @@ class LinearAR:
         return -0.5 * (white**2).sum(1) - volume - 0.5 * self.columns * math.log(2 * math.pi)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything learned, for a safetensors file; `from_tensors` reads it."""
+        """Everything fitted, for a safetensors file; `from_tensors` reads it."""
         named = {
             "weights": self.weights,
             "scale": self.scale,
@@ -186,7 +186,7 @@ class LinearAR:
             raise RunError("the stored linear AR has tensors that do not fit: fit it again")
         return cls(weights, scale, df, covariance, covariates)
 
-    def _law(self, location: Tensor, lags: Tensor) -> Prediction:
+    def _prediction(self, location: Tensor, lags: Tensor) -> Prediction:
         df = None if self.df is None else self.df[lags]
         return Prediction(location, self.scale[lags], df, lags)
 
@@ -210,10 +210,17 @@ def fit_normal(
 ) -> LinearAR:
     """Least squares, which is maximum likelihood under Normal noise, for the orders 0 … `order`.
 
-    z: series ``[T_i, D]`` that share one distribution; NaN where missing: the equations that would
-    need a missing value are left out. covariates: ``[T_i, C]`` each. ridge: penalty on the squared
-    coefficients of the standardised columns. full: noise correlated across columns, else diagonal.
-    Raises DataError (too few steps for the order, a constant column), SettingError.
+    Args:
+        z: series ``[T_i, D]`` that share one distribution; NaN where missing: the equations that
+            would need a missing value are left out.
+        order: τ.
+        ridge: penalty on the squared coefficients of the standardised columns.
+        covariates: ``[T_i, C]`` each.
+        full: noise correlated across columns, else diagonal.
+
+    Raises:
+        DataError: for too few steps for the order, or a constant column.
+        SettingError: for arguments that do not fit together.
     """
     problem = Problem.of(z, covariates, order)
     solutions = problem.least_squares(order, ridge)
@@ -283,10 +290,19 @@ def scan(
 ) -> list[dict[str, Any]]:
     """AIC and BIC of several orders, all fitted to the same steps, so that they compare.
 
-    Those are the steps that the highest order can use (Burnham & Anderson 2002, 2.11). Each entry:
-    ``order``, ``nats_in_sample`` (per step), ``aic = 2 p - 2 log L``, ``bic = p log n - 2 log L``
-    (Schwarz 1978), ``parameters`` p with the noise's own, ``steps`` n. noise: "normal" (diagonal
-    or `full`) or "student_t".
+    Those are the steps that the highest order can use (Burnham & Anderson 2002, 2.11).
+
+    Args:
+        z: series ``[T_i, D]``, as `fit_normal` takes them.
+        orders: to try.
+        covariates: ``[T_i, C]`` each.
+        noise: "normal" (diagonal or `full`) or "student_t".
+        full: Normal noise correlated across columns.
+
+    Returns:
+        Of each order: ``order``, ``nats_in_sample`` (per step), ``aic = 2 p - 2 log L``,
+        ``bic = p log n - 2 log L`` (Schwarz 1978), ``parameters`` p with the noise's own, ``steps``
+        n.
     """
     if noise not in ("normal", "student_t"):
         raise SettingError(f"noise '{noise}' is unknown: 'normal' or 'student_t'")

@@ -78,10 +78,18 @@ class NGram:
     ) -> NGram:
         """Counts all steps, after tuning the discounts on a `heldout` fraction of them.
 
-        `values`: int64 ``[total]``, sequences one after the other; `offsets`: int64 ``[N + 1]``.
-        Held out are the last steps of each sequence, or every so-many-th whole sequence when there
-        are 50 or more. `heldout=0`: Chen & Goodman's discounts.
-        Raises SettingError, DataError (nothing to count), VocabularyError.
+        Args:
+            values: int64 ``[total]``, sequences one after the other.
+            offsets: int64 ``[N + 1]``, where they begin and end.
+            num_symbols: V.
+            order: the longest context.
+            heldout: fraction held out: the last steps of each sequence, or every so-many-th whole
+                sequence when there are 50 or more; 0: Chen & Goodman's discounts.
+
+        Raises:
+            SettingError: for sizes that make no sense.
+            DataError: where there is nothing to count.
+            VocabularyError: for other symbols.
         """
         if order < 0 or num_symbols < 1:
             raise SettingError(
@@ -107,7 +115,7 @@ class NGram:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that were learned: one per n-gram seen, and the discounts."""
+        """Numbers that were fitted: one per n-gram seen, and the discounts."""
         return int((self._trie.counts[HIGHEST] > 0).sum()) + self.discounts.size
 
     def log_prob(self, values: Tensor, offsets: Tensor, order: int | None = None) -> Tensor:
@@ -122,10 +130,15 @@ class NGram:
         return torch.from_numpy(np.log(p))
 
     def distribution(self, context: Tensor, order: int | None = None) -> Tensor:
-        """Law of the next symbol, float64 ``[B, V]``.
+        """The probability of every next symbol.
 
-        `context`: int64 ``[B, C]``, the newest symbol last, -1 before the start of the sequence; at
-        least `order` columns, or fewer for a context that is simply unknown beyond them.
+        Args:
+            context: int64 ``[B, C]``, the newest symbol last, -1 before the start of the sequence;
+                at least `order` columns, or fewer for a context that is unknown beyond them.
+            order: a nested one; None: the longest.
+
+        Returns:
+            float64 ``[B, V]``.
         """
         self._check_paths(context)
         nodes = self.unknown(context.shape[0]).numpy()
@@ -149,12 +162,12 @@ class NGram:
         return nodes
 
     def advance(self, nodes: Tensor, symbols: Tensor) -> Tensor:
-        """The state after one more symbol on each path, int64 ``[B]``; -1 starts a path afresh."""
+        """The state after one more symbol on each path, int64 ``[B]``; -1 starts a new one."""
         self._check_paths(symbols)
         return torch.from_numpy(self._advance(nodes.numpy(), symbols.numpy()))
 
     def probabilities(self, nodes: Tensor, order: int | None = None) -> Tensor:
-        """Law of the next symbol in each state, float64 ``[B, V]``, under the nested `order`."""
+        """The probability of every next symbol in each state, ``[B, V]``, under a nested order."""
         top, trie = self._nested(order), self._trie
         context = nodes.numpy()[:, : top + 1]
         left = self._backoff[LOWER][context]
@@ -176,7 +189,7 @@ class NGram:
         return torch.from_numpy(p + weight[:, :1] / self.num_symbols)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything learned, for a safetensors file; `from_tensors` reads it."""
+        """Everything fitted, for a safetensors file; `from_tensors` reads it."""
         trie = self._trie
         return {
             "keys": torch.from_numpy(trie.keys),

@@ -1,6 +1,6 @@
 """What an autoregressive model predicts from its last τ elements: a line, a network or counts.
 
-A predictor's state has the batch on dim 1, as every state here: the window of the last τ values
+A predictor's state has the batch on dim 1, as every state here: the last τ values
 ``[τ, B, D]`` with how many of them are known ``[1, B]``, or the n-gram's trie nodes
 ``[1, B, τ + 1]``.
 """
@@ -63,7 +63,7 @@ class Predictor(nn.Module, ABC):
 
 
 class Windowed(Predictor):
-    """Predictors of real values or symbols that look at a window of the last τ elements."""
+    """Predictors of real values or symbols from the last τ elements, which are the state."""
 
     def __init__(
         self, order: int, emission: Emission, covariates: int, num_differencing: int
@@ -81,7 +81,7 @@ class Windowed(Predictor):
 
     @abstractmethod
     def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
-        """The distribution given windows ``[..., τ]`` or ``[..., τ, D]``; `known` ones are real."""
+        """The distribution given the last ``[..., τ]`` or ``[..., τ, D]``; `known` ones count."""
 
     def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         window, known = state

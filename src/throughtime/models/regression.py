@@ -1,6 +1,6 @@
 """Fitting linear autoregressions: one QR factor for all orders, and Student-t noise.
 
-What `linear.py` needs to estimate its distributions, on standardised arrays; nothing here is
+What `linear_ar.py` needs to estimate its distributions, on standardised arrays; nothing here is
 public.
 """
 

@@ -129,12 +129,12 @@ def _begun(
     chain = transforms if isinstance(transforms, Transforms) else Transforms(())
     if chain.domain is None:
         chain = Transforms.fit(transforms, raw)
-    found = FittedModel(name or _kind(model), _adapted(model, chain), chain)
+    found = FittedModel(name or name_of(model), adapted(model, chain), chain)
     found.model.begin(as_sequences(found.transformed(raw), model.emission))
     return found
 
 
-def _adapted(model: SequenceModel, transforms: Transforms) -> SequenceModel:
+def adapted(model: SequenceModel, transforms: Transforms) -> SequenceModel:
     """A copy that knows how many initial values the transforms leave undifferenced."""
     count = sum(t.lag for t in transforms if isinstance(t, Difference))
     if isinstance(model, Autoregressive) and model.num_differencing != count:
@@ -144,7 +144,7 @@ def _adapted(model: SequenceModel, transforms: Transforms) -> SequenceModel:
     return copied
 
 
-def _kind(model: SequenceModel) -> str:
+def name_of(model: SequenceModel) -> str:
     """What a model is called that nobody named."""
     settings = model.settings()
     cell, order = settings.get("cell"), settings.get("order")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from throughtime.data.readers.sound import wav_bytes
 from throughtime.data.sequences import Sequences
+from throughtime.emissions import Emission, Mixture
 from throughtime.errors import NonFiniteError, SettingError
 from throughtime.evaluation import arch_baselines, gradient_reach
 from throughtime.evaluation.backtest import backtest
@@ -33,10 +35,14 @@ from throughtime.evaluation.results import (
 )
 from throughtime.evaluation.summary import verdict
 from throughtime.evaluation.surprisal import surprisal
-from throughtime.history import with_network
+from throughtime.history import Certificate, with_network
+from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.latent import LatentAutoregressive
 from throughtime.runtime import version
-from throughtime.search.search import FittedCandidate, Workshop
+from throughtime.search.candidates import FittedCandidate
+from throughtime.search.fitting import Parts
+from throughtime.search.search import Found
+from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
 _PATHS = 200
@@ -48,38 +54,48 @@ _NO_GRADIENT, _WHOLE_GRADIENT = 30.0, 120.0  # seconds of a fit that leave no ti
 _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 
 
-def assess(
-    fitted: list[FittedCandidate], workshop: Workshop, data: DataSummary, on_event: Event
-) -> Scores:
+@dataclass(frozen=True)
+class Subject:
+    """What is assessed: models, their data, what was asked for, and the certificate."""
+
+    found: Found
+    parts: Parts
+    settings: RunSettings
+    certificate: Certificate | None
+
+    @property
+    def models(self) -> tuple[FittedCandidate, ...]:
+        """Everything that was fitted."""
+        return self.found.candidates
+
+
+def assess(subject: Subject, data: DataSummary, on_event: Event) -> Scores:
     """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
 
     The model is selected by validation; test data choose nothing.
 
     Args:
-        fitted: the models.
-        workshop: that fitted them, with the data.
+        subject: the models, and what they were fitted to.
         data: what was modelled.
         on_event: is told what is evaluated.
     """
-    parts, seed = workshop.parts, workshop.settings.seed
-    entries = _entries(fitted, workshop, on_event)
+    parts, seed = subject.parts, subject.settings.seed
+    entries = _entries(subject, on_event)
     scores = compare(entries, parts.test, data, seed)
-    best = next(one for one in fitted if one.name == scores.best)
-    certificate = _certificate(fitted, best.name, workshop, on_event)
+    best = next(one for one in subject.models if one.name == scores.best)
+    certificate = _certificate(subject, best.name, on_event)
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
-    backtested = _backtest(fitted, best, workshop, on_event)
+    backtested = _backtest(subject, best, on_event)
     calibrated = calibration(best.fitted, _limited(parts.test), seed)
     test = next(entry.test for entry in entries if entry.name == best.name)
     surprised = surprisal(test, parts.test, best.fitted)
     risk = next_risk(best.fitted, parts.test)
-    gradients = _gradients(fitted, scores, workshop, on_event)
+    gradients = _gradients(subject, scores, on_event)
     on_event({"event": "evaluate", "what": f"samples of {best.name}"})
     return scores.model_copy(
         update={
-            "data": data.model_copy(
-                update={"transforms": tuple(t["kind"] for t in best.candidate.transforms)}
-            ),
-            "orders": tuple(workshop.orders),
+            "data": data.model_copy(update={"transforms": best.fitted.transforms.kinds}),
+            "orders": subject.found.orders,
             "certificate": certificate,
             "backtest": backtested,
             "calibration": calibrated,
@@ -92,16 +108,15 @@ def assess(
     )
 
 
-def _entries(fitted: list[FittedCandidate], workshop: Workshop, on_event: Event) -> list[Entry]:
+def _entries(subject: Subject, on_event: Event) -> list[Entry]:
     """The fitted models, and the standard ones of the field, on test data."""
-    parts = workshop.parts
-    entries = []
-    for one in fitted:
+    parts, entries = subject.parts, []
+    for one in subject.models:
         on_event({"event": "evaluate", "what": one.name})
         entries.append(
             Entry(
                 one.name,
-                one.candidate.family,
+                one.family,
                 describe(one),
                 one.model.num_parameters(),
                 StepScores.of(one.fitted, parts.test),
@@ -111,42 +126,40 @@ def _entries(fitted: list[FittedCandidate], workshop: Workshop, on_event: Event)
                 one.passes,
             )
         )
-    if parts.test.domain.kind == "real" and version("arch"):
+    asked = "garch" in subject.settings.baselines  # then they are among the models
+    if parts.test.domain.kind == "real" and version("arch") and not asked:
         on_event({"event": "evaluate", "what": "arch models"})
-        view = list(workshop.view.transforms)
-        alike = next(one for one in reversed(fitted) if one.candidate.transforms == view)
-        entries += arch_baselines.baselines(parts.valid, parts.test, alike.fitted.transforms)
+        kinds = subject.found.view.transforms.kinds
+        every = [one.fitted.transforms for one in subject.models]
+        alike = next(one for one in reversed(every) if one.kinds == kinds)
+        entries += arch_baselines.baselines(parts.valid, parts.test, alike)
     return entries
 
 
-def best_network(fitted: list[FittedCandidate], selected: str) -> FittedCandidate | None:
+def best_network(fitted: Sequence[FittedCandidate], selected: str) -> FittedCandidate | None:
     """The selected model, or where that is no network the best one by validation, if any is."""
     networks = [one for one in fitted if isinstance(one.model, LatentAutoregressive)]
     return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
 
 
-def _certificate(
-    fitted: list[FittedCandidate], best: str, workshop: Workshop, on_event: Event
-) -> CertificateRecord | None:
+def _certificate(subject: Subject, best: str, on_event: Event) -> CertificateRecord | None:
     """The certificate of the data; where a network beats every finite order, with its memory."""
-    certificate, parts = workshop.history, workshop.parts
+    certificate, parts = subject.certificate, subject.parts
     if certificate is None:
         return None
-    network = best_network(fitted, best)
-    finite_order = [one.valid for one in fitted if one.candidate.family == "autoregressive"]
+    network = best_network(subject.models, best)
+    finite_order = [one.valid for one in subject.models if one.family == "autoregressive"]
     if network is not None and network.valid < min(finite_order, default=math.inf):
         on_event({"event": "evaluate", "what": f"memory of {network.name}"})
-        seed, test = workshop.settings.seed, _limited(parts.test)
+        seed, test = subject.settings.seed, _limited(parts.test)
         certificate = with_network(certificate, network.fitted, parts.train, test, seed)
     return CertificateRecord.model_validate(certificate.to_json())
 
 
-def _gradients(
-    fitted: list[FittedCandidate], scores: Scores, workshop: Workshop, on_event: Event
-) -> GradientRecord | None:
+def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRecord | None:
     """How far back the gradient of the best network reaches; None where there is none."""
-    network = best_network(fitted, scores.best)
-    data, limit = workshop.parts.seen, workshop.settings.time_limit
+    network = best_network(subject.models, scores.best)
+    data, limit = subject.parts.fitting, subject.settings.time_limit
     if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _NO_GRADIENT:
         return None
     on_event({"event": "evaluate", "what": f"gradient of {network.name}"})
@@ -154,7 +167,7 @@ def _gradients(
     learned = scores[network.name].beats_reference
     try:
         result = gradient_reach.examine(
-            network.fitted, data, learned, work=work, seed=workshop.settings.seed
+            network.fitted, data, learned, work=work, seed=subject.settings.seed
         )
     except (NonFiniteError, SettingError) as error:  # a diagnosis that fails ends no fit
         on_event({"event": "note", "model": network.name, "message": str(error)})
@@ -162,11 +175,9 @@ def _gradients(
     return result.record()
 
 
-def _backtest(
-    fitted: list[FittedCandidate], best: FittedCandidate, workshop: Workshop, on_event: Event
-) -> BacktestResult | None:
+def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> BacktestResult | None:
     """The forecasts of the best model, and beside them those of every model in short."""
-    parts, seed, season = workshop.parts, workshop.settings.seed, workshop.view.season
+    parts, seed, season = subject.parts, subject.settings.seed, subject.found.view.season
     test, horizon = _limited(parts.test), max(season or 0, _HORIZON)
     result = backtest(
         best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
@@ -175,7 +186,7 @@ def _backtest(
     if result is None:
         return None
     models = {}
-    for one in fitted:
+    for one in subject.models:
         on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
         brief = backtest(one.fitted, test, horizon, 5, 100, seed, season=season or 1, max_series=10)
         if brief is not None:
@@ -210,33 +221,31 @@ def _limited(test: Sequences) -> Sequences:
 
 def describe(fitted: FittedCandidate) -> str:
     """A model in a few words: sizes and distribution."""
-    model = fitted.candidate.model
-    if model["kind"] == "blend":
-        return " + ".join(
-            f"{w:.2f} {n}" for n, w in zip(model["names"], model["weights"], strict=True)
-        )
-    emission = model["emission"]
-    distribution = emission["kind"].replace("_", " ")
-    if emission["kind"] == "mixture":
-        component = (
-            emission["component"].replace("student_t", "Student-t").replace("normal", "Normal")
-        )
-        distribution = f"mixture of {emission['num_components']} {component}"
-    distribution = distribution.replace("student t", "Student-t")
-    if model["kind"] == "latent":
-        size = f"{model['cell'].upper()}({model['hidden_size']})"
-        if model["num_layers"] > 1:
-            size += f", {model['num_layers']} layers"
-        if model["members"] > 1:
-            size += f", {model['members']} averaged"
+    model = fitted.model
+    if fitted.blended:
+        return " + ".join(f"{weight:.2f} {name}" for name, weight in fitted.blended)
+    distribution = _in_words(model.emission)
+    if isinstance(model, LatentAutoregressive):
+        size = f"{model.cell.upper()}({model.hidden_size})"
+        if model.num_layers > 1:
+            size += f", {model.num_layers} layers"
+        if model.members > 1:
+            size += f", {model.members} averaged"
         return f"{size}, {distribution}"
-    if model["order"] == 0:
+    if not isinstance(model, Autoregressive):
+        return f"{str(model.settings().get('kind', fitted.name)).replace('_', ' ')}, {distribution}"
+    if model.order == 0:
         return f"constant {distribution}"
     names = {"linear": "linear", "ngram": "interpolated n-gram", "mlp": "network"}
-    predictor = model["predictor"]
-    if predictor == "auto":
-        predictor = "ngram" if emission["kind"] == "categorical" else "linear"
-    return f"{names[predictor]} over {model['order']} lags, {distribution}"
+    return f"{names[model.kind]} over {model.order} lags, {distribution}"
+
+
+def _in_words(emission: Emission) -> str:
+    words = emission.kind.replace("_", " ")
+    if isinstance(emission, Mixture):
+        component = emission.component.replace("student_t", "Student-t").replace("normal", "Normal")
+        words = f"mixture of {emission.num_components} {component}"
+    return words.replace("student t", "Student-t")
 
 
 def samples(best: FittedCandidate, test: Sequences, seed: int) -> tuple[Sample, ...]:

@@ -1,42 +1,50 @@
-"""`fit`: data → settings → candidates → evaluation on untouched data → run folder."""
+"""`fit`: data → certificate → candidates → evaluation on untouched data → run."""
 
 from __future__ import annotations
 
-import time
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import throughtime
-from throughtime import bptt as methods
-from throughtime import emissions, report
-from throughtime.data.loading import label_of, load, plain_options, seconds
+from throughtime import files, report
+from throughtime.bptt import GradientMethod
+from throughtime.data.loading import label_of, load, plain_options
 from throughtime.data.sequences import Sequences
-from throughtime.errors import SettingError, nearest
+from throughtime.data.transforms import Transform, Transforms
+from throughtime.emissions import Emission
+from throughtime.errors import DataError, SettingError
 from throughtime.evaluation.results import DataSummary, Part
+from throughtime.history import Certificate, certificate_of
+from throughtime.predict.fitted import FittedModel
 from throughtime.runs import run as runs
-from throughtime.runs.assessment import assess
+from throughtime.runs.assessment import Subject, assess
+from throughtime.runs.request import Model, Request, check_kept, checked_options, request
 from throughtime.runs.run import Run
-from throughtime.runs.store import Log, making, tidy
-from throughtime.runtime import threads
-from throughtime.search import candidates
-from throughtime.search.search import Parts, Workshop
+from throughtime.runs.store import BUDGET, CHECKPOINT, Log, making, tidy
+from throughtime.runtime import isolated, one_blas_thread, threads
+from throughtime.search.artifacts import Artifacts
+from throughtime.search.budget import TimeBudget
+from throughtime.search.fitting import Parts
+from throughtime.search.search import search
 from throughtime.training.config import DataSettings, RunSettings, validated
 from throughtime.types import Event
-
-SYMBOLS = ("characters", "bytes", "tokens")
 
 
 def fit(
     data: Any,
     *,
-    model: str = "auto",
+    model: str | Model | Sequence[Model] = "auto",
     order: int | str = "auto",
     hidden: int | None = None,
     layers: int | None = None,
-    bptt: str = "auto",
-    emission: str = "auto",
+    bptt: str | GradientMethod = "auto",
+    emission: str | Emission = "auto",
     symbols: str = "characters",
-    transforms: list[dict[str, Any]] | None = None,
+    transforms: Transforms | Iterable[Transform | str | dict[str, Any]] | None = None,
+    baselines: str | Iterable[str] = (),
     valid: float = 0.1,
     test: float = 0.1,
     split: str = "auto",
@@ -50,114 +58,171 @@ def fit(
 ) -> Run:
     """Fits models of sequences, compares them on untouched data, and keeps the best.
 
-    data: a path, a folder, "demo:prices", a frame, an array, a `Sequences`, or the tuple
-    (train, valid, test) of `Sequences` where the split is given. model: "auto" or one of ar, rnn,
-    gru, lstm. order: of the autoregression. hidden, layers: of the networks. bptt: "full", "K",
-    "K1,K2" or "memory=512MB" (see `tt.bptt`). emission: a kind of `tt.emissions` or "auto".
-    symbols: of text, "characters", "bytes" or "tokens". transforms: descriptions instead of the
-    ones chosen by likelihood. valid, test: fractions held out. name: what to call the data.
-    time_limit: seconds, or "90s", "5m", "1h". steps: updates of each network. read_options go to
-    `tt.read`.
+    Every option takes the library's own value or its string form. The caller's random generators,
+    threads, warnings and environment are left as they were.
 
-    Everything is kept in the folder `out` (default runs/NAME). The same call on an interrupted run
-    goes on where it stopped; on a finished one it returns it. Settings are checked before any data
-    are read, and data before anything is written. Raises errors of `throughtime.errors`.
+    Args:
+        data: a path, a folder, "demo:prices", a frame, an array or tensor, a list of them, a
+            `Sequences`, or the tuple (train, valid, test) of `Sequences` where the split is given.
+        model: "auto" or one of ar, rnn, gru, lstm; or a model by value, or a list of them: each is
+            trained as it is and compared with the baselines. A `FittedModel` goes on being trained
+            from its weights.
+        order: lags of the autoregression, or "auto".
+        hidden: units of the networks.
+        layers: of the networks.
+        bptt: a method of `tt.bptt`, or "full", "K", "K1,K2", "memory=512MB".
+        emission: one of `tt.emissions`, or a kind with its options: "student_t:rank=2".
+        symbols: of text: "characters", "bytes" or "tokens".
+        transforms: `Transforms`, or a list of transforms by value or kind; fitted ones are taken as
+            they are. None: chosen by likelihood.
+        baselines: of `models.baselines`, such as "hmm,garch" or ["hmm"], beside the naive ones.
+        valid: fraction held out to choose by.
+        test: fraction held out to compare on.
+        split: see `Sequences.split`.
+        name: what to call the data.
+        out: the folder of the run; None: nothing is written. The same call on an interrupted run
+            goes on where it stopped; on a finished one it returns it.
+        seed: of everything random.
+        time_limit: seconds, or "90s", "5m", "1h".
+        steps: updates of each network.
+        on_event: is told what happens, as log.jsonl holds it.
+        read_options: of `tt.read`.
+
+    Returns:
+        The run, in memory or as it is in `out`.
+
+    Raises:
+        ThroughtimeError: settings are checked before any data are read, and data before anything
+            is written.
     """
-    begun = time.monotonic()
-    asked = _checked(
-        model=model, order=order, hidden=hidden, layers=layers, bptt=bptt, emission=emission,
-        symbols=symbols, transforms=transforms, time_limit=seconds(time_limit), seed=seed,
-        steps=steps,
-    )  # fmt: skip
-    read_options = plain_options(read_options)
+    with isolated(), one_blas_thread():
+        limited = request(
+            model=model, order=order, bptt=bptt, emission=emission, symbols=symbols,
+            transforms=transforms, baselines=baselines, time_limit=time_limit,
+            numbers={"hidden": hidden, "layers": layers, "steps": steps, "seed": seed},
+        )  # fmt: skip
+        begun = TimeBudget(limited.settings["time_limit"])
+        options = checked_options(read_options, inspect.signature(fit).parameters)
+        given = limited.read_options | plain_options(options)
+        work = _read(data, limited, valid, test, split, given, name, on_event)
+        if out is None:
+            return _made(work, None, begun, on_event)
+        folder = Path(out)
+        check_kept(work.models, folder)
+        with making(folder, work.settings) as is_finished:
+            if is_finished:
+                on_event({"event": "finished", "run": str(folder)})
+            else:
+                _made(work, folder, begun.kept_in(folder / CHECKPOINT / BUDGET), on_event)
+        return runs.load_run(folder)
+
+
+def default_folder(data: Any) -> Path:
+    """Where the command keeps a run of these data."""
+    name = label_of(data).replace("demo:", "demo-")
+    stem = Path(name).name.split(".")[0]
+    return Path("runs") / ("".join(c if c.isalnum() or c in "-_" else "-" for c in stem) or "run")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to do, settings and data read."""
+
+    settings: RunSettings
+    models: tuple[Model, ...]
+    whole: Sequences
+    parts: Parts
+    summary: DataSummary
+
+
+def _read(
+    data: Any,
+    wanted: Request,
+    valid: float,
+    test: float,
+    split: str,
+    options: dict[str, Any],
+    name: str | None,
+    on_event: Event,
+) -> _Work:
+    """The data, cut in three, with settings that name them."""
     label = label_of(data)
-    whole, spans = load(data, label, valid, test, split, read_options, on_event)
+    whole, spans = load(data, label, valid, test, split, options, on_event)
+    for one in wanted.models:
+        if isinstance(one, FittedModel):
+            one.read(whole)  # refuses data of another kind
+    if wanted.settings["symbols"] != "characters" and whole.domain.kind != "text":
+        symbols = wanted.settings["symbols"]
+        raise SettingError(f"symbols={symbols} says nothing about {label}; it is for text")
     parts = Parts(*spans)
-    _check_symbols(symbols, whole, label)
     summary = _summary(name or label, whole, parts)
     on_event({"event": "data", **summary.to_json()})
+    fingerprints = [whole] if not isinstance(data, tuple) else [*spans]
     source = {
-        "source": label, "options": read_options, "split": split, "valid": valid, "test": test,
-        "fingerprint": _fingerprint(whole, parts, data),
+        "source": label, "options": options, "split": split, "valid": valid, "test": test,
+        "fingerprint": "+".join(part.fingerprint() for part in fingerprints),
     }  # fmt: skip
-    asked["data"] = validated(DataSettings, source)
-    settings = validated(RunSettings, asked)
-    folder = Path(out) if out is not None else Path("runs") / _slug(label)
-    with making(folder, settings) as finished:
-        if finished:
-            on_event({"event": "finished", "run": str(folder)})
-        else:
-            _make(folder, settings, whole, parts, summary, on_event, begun)
-    return runs.load_run(folder)
+    settings = {**wanted.settings, "data": validated(DataSettings, source)}
+    return _Work(validated(RunSettings, settings), wanted.models, whole, parts, summary)
 
 
-def _make(
-    folder: Path,
-    settings: RunSettings,
-    whole: Sequences,
-    parts: Parts,
-    summary: DataSummary,
-    on_event: Event,
-    begun: float,
-) -> None:
-    """Fits, judges and writes everything; model.json comes last."""
-    log = Log(folder / "log.jsonl", on_event)
-    workshop = Workshop(parts, settings, folder, log)
-    fitted = workshop.run()
-    with threads(next((f.candidate.train.threads for f in fitted if f.candidate.train), None)):
-        scores = assess(fitted, workshop, summary, log)
-    scores.write(folder / "scores.json")
-    best = next(f for f in fitted if f.name == scores.best).fitted
-    log({"event": "done", "seconds": round(time.monotonic() - begun, 2)})
-    extra = {
-        "version": throughtime.__version__,
-        "fingerprint": settings.data.fingerprint,
-        "data": scores.data.to_json(),
-    }
-    report.write(folder)
-    tidy(folder)
-    best.ending(whole).save(folder, **extra)
+def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event) -> Run:
+    """Everything fitted and compared; in a folder all is written, and model.json comes last."""
+    if folder is not None:
+        on_event = Log(folder / "log.jsonl", on_event)
+    artifacts = Artifacts(None if folder is None else folder / CHECKPOINT)
+    certificate = _certificate(work, artifacts, budget, on_event)
+    recommended = None if certificate is None else certificate.recommendation
+    found = search(
+        work.parts, work.settings, models=work.models, recommended=recommended,
+        artifacts=artifacts, budget=budget, on_event=on_event,
+    )  # fmt: skip
+    models = [one.fitted for one in found.candidates]
+    with threads(next((one.training.threads for one in models if one.training), None)):
+        subject = Subject(found, work.parts, work.settings, certificate)
+        scores = assess(subject, work.summary, on_event)
+        best = next(one for one in models if one.name == scores.best).ending(work.whole)
+    if folder is not None:
+        scores.write(folder / "scores.json")
+    data = scores.data.to_json()
+    on_event({"event": "done", "seconds": round(budget.spent, 2)})
+    if folder is not None:
+        report.write(folder)
+        tidy(folder)
+        best.save(
+            folder, version=throughtime.__version__, data=data,
+            fingerprint=work.settings.data.fingerprint,
+        )  # fmt: skip
+    return Run(best, scores, data, folder, tuple(models), work.whole)
 
 
-def _checked(**asked: Any) -> dict[str, Any]:
-    """The settings of the models, refused before anything is read where they make no sense."""
-    _choice("model", asked["model"], candidates.MODELS)
-    _choice("emission", asked["emission"], ("auto", *emissions.KINDS))
-    _choice("symbols", asked["symbols"], SYMBOLS)
-    if asked["bptt"] != "auto":
-        methods.parse(asked["bptt"])
-    order = asked["order"]
-    if order != "auto":
-        if not str(order).isdigit() or int(order) < 1:
-            raise SettingError(f"order={order} is not auto or a number of lags, 1 or more")
-        asked["order"] = int(order)
-    for name in ("hidden", "layers", "steps"):
-        if asked[name] is not None and asked[name] < 1:
-            raise SettingError(f"{name}={asked[name]}: at least 1")
-    return asked
+def _certificate(
+    work: _Work, artifacts: Artifacts, budget: TimeBudget, on_event: Event
+) -> Certificate | None:
+    """The history certificate of the training and validation data.
 
+    Networks are left to the search. None where models or truncation are given, and where the data
+    are too few to tell.
+    """
+    settings = work.settings
+    if settings.model != "auto" or settings.bptt != "auto":
+        return None
 
-def _choice(name: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        near = nearest(given, known) or ";"
-        raise SettingError(f"{name}={given}{near} use one of: {', '.join(known)}")
+    def compute() -> Certificate:
+        found = certificate_of(
+            work.parts, settings, time_limit=budget.certificate(), seed=settings.seed,
+            on_event=on_event, networks=False,
+        )  # fmt: skip
+        return replace(found, seconds=None)  # all else is the same whenever it is measured
 
-
-def _check_symbols(symbols: str, whole: Sequences, label: str) -> None:
-    if symbols != "characters" and whole.domain.kind != "text":
-        raise SettingError(f"symbols={symbols} says nothing about {label}; it is for text")
-
-
-def _fingerprint(whole: Sequences, parts: Parts, data: Any) -> str:
-    """What tells these data from all others."""
-    if not isinstance(data, tuple):
-        return whole.fingerprint()
-    return "+".join(part.fingerprint() for part in (parts.train, parts.valid, parts.test))
-
-
-def _slug(name: str) -> str:
-    stem = Path(name.replace("demo:", "demo-")).name.split(".")[0]
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in stem) or "run"
+    try:
+        return artifacts.cached(
+            "history.json", compute, lambda path, found: files.write_json(path, found.to_json()),
+            lambda path: Certificate.from_json(files.read_json(path)),
+        )  # fmt: skip
+    except (DataError, SettingError) as error:  # what is too little to certify may do for a fit
+        on_event({"event": "uncertified", "why": str(error)})
+        return None
 
 
 def _summary(name: str, whole: Sequences, parts: Parts) -> DataSummary:

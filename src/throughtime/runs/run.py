@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,15 @@ from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.evaluation.results import Scores
 from throughtime.history import Certificate
+from throughtime.models.ensemble import Blend
 from throughtime.predict.fitted import END, MODEL, FittedModel
 from throughtime.predict.forecast import Forecast
 from throughtime.predict.scoring import SequenceScores
+from throughtime.runs.store import CHECKPOINT
 from throughtime.runtime import threads
-from throughtime.search.search import load_fitted, place_of
+from throughtime.search.artifacts import Artifacts
+from throughtime.search.candidates import load_fitted
+from throughtime.search.fitting import RESULT
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
 
@@ -47,6 +52,8 @@ class Run:
         scores: the comparison on test data.
         data: what the models were fitted on, and how it was read.
         folder: where it is kept; None in memory.
+        fitted: the models, in memory.
+        whole: all the data, in memory.
     """
 
     best: FittedModel
@@ -54,15 +61,18 @@ class Run:
     data: dict[str, Any]
     folder: Path | None = None
     fitted: tuple[FittedModel, ...] = field(default=(), repr=False)
+    whole: Sequences | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def models(self) -> dict[str, FittedModel]:
-        """Every fitted model by name, each with the end of the data to go on from."""
+        """Every fitted model by name; in memory, each with the end of the data to go on from."""
         found = {one.name: one for one in self.fitted}
+        if self.whole is not None:
+            found = {name: one.ending(self.whole) for name, one in found.items()}
         if self.folder is not None and not found:
             for row in self.scores.models:
-                if row.family not in ("blend", "baseline"):
-                    path = place_of(self.folder, row.name) / "result.safetensors"
+                path = Artifacts(self.folder / CHECKPOINT).within(row.name).path(RESULT)
+                if path is not None and path.exists():
                     found[row.name] = load_fitted(path).fitted
         return {**found, self.best.name: self.best}
 
@@ -206,6 +216,20 @@ def load_model(folder: str | Path) -> FittedModel:
     """The fitted model in a folder: of a run, its best one; see `load`."""
     found = load(folder)
     return found.best if isinstance(found, Run) else found
+
+
+def load_trained(folder: str | Path) -> FittedModel:
+    """The model in a folder that training can go on from: of a run, its best, a blend excepted.
+
+    Raises:
+        RunError: where there is no run.
+    """
+    found = load(folder)
+    if not isinstance(found, Run):
+        return found
+    row = found.scores.network
+    is_blend = isinstance(found.best.model, Blend) and row is not None
+    return found.models[row.name] if is_blend and row is not None else found.best
 
 
 def update(folder: str | Path, rows: Any) -> dict[str, Any]:

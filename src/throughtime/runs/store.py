@@ -36,7 +36,8 @@ _ELSEWHERE = "give another folder with out=, or delete it"
 # What atomic writes call a file before it has its name: `.model.json.k3x_9qa1`.
 _PARTIAL = re.compile(r"\.[a-z]+\.(toml|json|jsonl|safetensors|html)\.[a-z0-9_]+")
 _LOCK = ".lock"
-_LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors", "clock.json")
+CHECKPOINT, BUDGET = "checkpoint", "budget.json"
+_LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors", BUDGET)
 
 
 @contextlib.contextmanager
@@ -70,10 +71,10 @@ def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
 
 def tidy(folder: Path) -> None:
     """Takes away what only an unfinished run needs; the fitted candidates stay."""
-    for path in list((folder / "checkpoint").rglob("*")):
+    for path in list((folder / CHECKPOINT).rglob("*")):
         if path.name in _LEFTOVERS:
             path.unlink()
-    for path in (folder / "checkpoint").glob("*/refit"):
+    for path in (folder / CHECKPOINT).glob("*/refit"):
         shutil.rmtree(path)
 
 
@@ -119,7 +120,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _prepare(folder: Path, settings: RunSettings, fresh: bool) -> None:
     """Writes config.toml, or makes sure that the one there asks for the same run."""
     path = folder / "config.toml"
-    wanted = settings.model_dump(mode="json", exclude_none=True)
+    wanted = _without_none(settings.model_dump(mode="json"))
     if fresh:
         versions = {"throughtime": throughtime.__version__, "torch": torch.__version__}
         files.write_text(path, tomli_w.dumps({**wanted, "written_by": versions}))
@@ -154,6 +155,15 @@ def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
         was = before.get(key, "not given")
         parts.append(f"{key.split('.')[-1]} was {was}, is {now.get(key, 'not given')}")
     raise RunError(f"{folder} holds a run with other settings ({'; '.join(parts)}); {_ELSEWHERE}")
+
+
+def _without_none(value: Any) -> Any:
+    """What TOML can hold of a JSON value."""
+    if isinstance(value, dict):
+        return {key: _without_none(part) for key, part in value.items() if part is not None}
+    if isinstance(value, list):
+        return [_without_none(part) for part in value]
+    return value
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,74 +5,99 @@ from __future__ import annotations
 import torch
 
 from throughtime.data.sequences import Sequences
-from throughtime.emissions import Emission
-from throughtime.evaluation.results import OrderScore
+from throughtime.emissions import Categorical, Emission
+from throughtime.evaluation.results import OrderScore, or_infinite
 from throughtime.models import linear_ar
-from throughtime.models.autoregressive import Autoregressive
+from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.ngram import NGram
 from throughtime.search import views
+from throughtime.search.candidates import closed_form_emission, orders
+from throughtime.search.fitting import Case
 
 
-def real_orders(
+def compared(case: Case) -> list[OrderScore]:
+    """The orders that the data can carry, each in closed form; [] where there is no closed form."""
+    emission = closed_form_emission(case.view.emission)
+    kind = natural_predictor(emission)
+    if case.settings.model not in ("auto", "ar") or kind == "mlp":
+        return []
+    train = views.at_most(case.parts.train, case.closed_form_steps)
+    known = views.fitted(case.view.transforms, train)
+    seen, valid = train.transform(known), case.parts.valid.transform(known)
+    ladder = _ladder(case, emission, seen)
+    if isinstance(emission, Categorical):
+        return _of_symbols(seen, valid, emission, max(ladder))
+    if case.settings.order == "auto":
+        most = views.highest_order(train, case.view.transforms, max(ladder))
+        ladder = [order for order in ladder if order <= most] or [max(0, most)]
+    return _of_values(seen, valid, emission, ladder, case.view.num_differencing)
+
+
+def _ladder(case: Case, emission: Emission, seen: Sequences) -> list[int]:
+    recommended = None if case.recommended is None else case.recommended.dense
+    return orders(emission, seen, case.settings.order, recommended)
+
+
+def selected(case: Case) -> int:
+    """The order that was asked for, or the best on validation data."""
+    if isinstance(case.settings.order, int):
+        return case.settings.order
+    if case.orders:
+        return min(case.orders, key=lambda one: or_infinite(one.nats_per_step)).order
+    seen = case.parts.train.transform(views.fitted(case.view.transforms, case.parts.train))
+    return _ladder(case, closed_form_emission(case.view.emission), seen)[0]
+
+
+def _of_values(
     train: Sequences,
     valid: Sequences,
-    distribution: Emission,
+    emission: Emission,
     ladder: list[int],
     num_differencing: int,
 ) -> list[OrderScore]:
-    """Held-out nats, AIC and BIC of linear autoregressions of several orders."""
-    offset = validation_offset(train)
+    """Linear autoregressions of several orders."""
+    scored = train.scored()
+    offset = float(-train.log_det[scored].mean()) if bool(scored.any()) else 0.0
     values = torch.where(train.initial.unsqueeze(1), torch.nan, train.values)
-    covariates = (
-        None if train.covariates is None else train.covariates.split(train.lengths.tolist())
-    )
-    noise = "student_t" if distribution.kind == "student_t" else "normal"
+    lengths, known = train.lengths.tolist(), train.covariates
     scanned = linear_ar.scan(
-        values.split(train.lengths.tolist()), ladder, covariates=covariates, noise=noise
+        values.split(lengths),
+        ladder,
+        covariates=None if known is None else known.split(lengths),
+        noise="student_t" if emission.kind == "student_t" else "normal",
     )
     rows = []
     for row in scanned:
-        count = 0 if train.covariates is None else train.covariates.shape[1]
         model = Autoregressive(
-            row["order"], emission=distribution, num_differencing=num_differencing, covariates=count
-        )
+            row["order"], emission=emission, num_differencing=num_differencing,
+            covariates=0 if known is None else known.shape[1],
+        )  # fmt: skip
         model.begin(train)
+        own_units = 2 * row["steps"] * offset  # what the transforms add
+        nats = views.held_out(model, valid)
         rows.append(
             OrderScore(
                 order=row["order"],
-                nats_per_step=views.held_out(model, valid),
-                aic=row["aic"] + 2 * row["steps"] * offset,
-                bic=row["bic"] + 2 * row["steps"] * offset,
+                nats_per_step=nats,
+                aic=row["aic"] + own_units,
+                bic=row["bic"] + own_units,
             )
         )
     return rows
 
 
-def symbol_orders(
-    train: Sequences, valid: Sequences, distribution: Emission, highest: int
+def _of_symbols(
+    train: Sequences, valid: Sequences, emission: Categorical, highest: int
 ) -> list[OrderScore]:
-    """Held-out nats, AIC and BIC of n-grams of every order, all nested in one fit."""
-    core = NGram.fit(train.values, train.offsets, distribution.num_symbols, highest)  # type: ignore[attr-defined]
+    """N-grams of every order, all nested in one fit."""
+    core = NGram.fit(train.values, train.offsets, emission.num_symbols, highest)
     counts, levels = core.tensors()["counts"][0], core.tensors()["levels"]
-    scored = valid.scored()
-    steps = len(train.values)
-    rows = []
+    scored, steps, rows = valid.scored(), len(train.values), []
     for order in range(1, highest + 1):
         held = core.log_prob(valid.values, valid.offsets, order)[scored]
         inside = float(core.log_prob(train.values, train.offsets, order).sum())
         p = int((counts[: levels[order + 1]] > 0).sum())
-        rows.append(
-            OrderScore(
-                order=order,
-                nats_per_step=-float(held.mean()) - float(valid.log_det[scored].mean()),
-                aic=2 * p - 2 * inside,
-                bic=p * float(torch.tensor(steps).log()) - 2 * inside,
-            )
-        )
+        nats = -float(held.mean()) - float(valid.log_det[scored].mean())
+        bic = p * float(torch.tensor(steps).log()) - 2 * inside
+        rows.append(OrderScore(order=order, nats_per_step=nats, aic=2 * p - 2 * inside, bic=bic))
     return rows
-
-
-def validation_offset(data: Sequences) -> float:
-    """What the transforms add to nats per step."""
-    scored = data.scored()
-    return float(-data.log_det[scored].mean()) if bool(scored.any()) else 0.0

@@ -1,4 +1,4 @@
-"""Which models to compare on which view of the data, and how to train them.
+"""How the data are looked at: transforms, and the family of a step's distribution.
 
 Nothing here looks at test data: transforms are chosen by the likelihood that quick closed-form
 models give to the training and validation parts, in the data's own units.
@@ -6,14 +6,23 @@ models give to the training and validation parts, in the data's own units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 
 from throughtime import emissions
 from throughtime.data.sequences import Sequences
-from throughtime.data.transforms import Transform, Transforms, transform_from_json
+from throughtime.data.transforms import (
+    Binary,
+    Counts,
+    Difference,
+    MuLaw,
+    Standardise,
+    Symbols,
+    Transform,
+    Transforms,
+)
 from throughtime.emissions import Emission
 from throughtime.errors import DataError
 from throughtime.models import linear_ar
@@ -23,102 +32,142 @@ from throughtime.training.config import RunSettings
 
 SEASONS = {"hour": 24, "day": 7, "business day": 5, "week": 52, "month": 12, "quarter": 4}
 _VIEWS: tuple[tuple[str, ...], ...] = ((), ("log",), ("difference",), ("log", "difference"))
-_LEVELS_HANDICAP, _SCALE_HANDICAP = 0.02, 0.05  # nats per step
+_RAW_HANDICAP, _SCALE_HANDICAP = 0.02, 0.05  # nats per step
+_MANY = 50  # sequences, from which on some are left out rather than the past of each
 _PROBE_ORDER = 3  # the quick autoregression that chooses between views
 
 
 @dataclass(frozen=True)
 class View:
-    """How the data are shown to the networks: raw transforms (unfitted) and the distribution of a
-    step.
+    """How the models see the data.
+
+    Attributes:
+        transforms: of the raw data; fitted on training data where they are not yet.
+        emission: the distribution of a step.
+        season: steps, where the data have one.
     """
 
-    transforms: tuple[dict[str, Any], ...]
+    transforms: Transforms
     emission: Emission
     season: int | None = None
 
     @property
-    def differenced(self) -> int:
-        return sum(int(t.get("lag", 1)) for t in self.transforms if t["kind"] == "difference")
+    def num_differencing(self) -> int:
+        """How many initial values of a sequence are left as they are."""
+        return num_differencing(self.transforms)
 
 
-def natural_view(train: Sequences, valid: Sequences, settings: RunSettings) -> View:
-    """The transforms and emission for the data, by kind and by validation likelihood."""
-    kind = train.domain.kind
+def num_differencing(transforms: Iterable[Transform]) -> int:
+    """How many initial values of a sequence transforms leave undifferenced."""
+    return sum(one.lag for one in transforms if isinstance(one, Difference))
+
+
+def unfitted(*transforms: Transform | str) -> Transforms:
+    """Transforms that are not fitted yet, by value or by kind."""
+    return Transforms.unfitted(transforms)
+
+
+def fitted(transforms: Transforms, train: Sequences) -> Transforms:
+    """Transforms as they are where they were fitted, else fitted on training data."""
+    return transforms if transforms.domain is not None else Transforms.fit(transforms, train)
+
+
+def natural_view(
+    train: Sequences, valid: Sequences, settings: RunSettings, most_steps: int | None = None
+) -> View:
+    """The view that was asked for, or the natural one by kind and by validation likelihood.
+
+    Args:
+        train: raw training data.
+        valid: raw validation data.
+        settings: with `transforms` and `emission` where they were asked for.
+        most_steps: of training data that the choice looks at; None: all.
+    """
+    asked, kind = settings.asked_emission(), train.domain.kind
+    given, family = settings.given_transforms(), _kind_of(asked)
+    if kind in ("text", "sound", "symbols"):
+        natural = "categorical"
+    elif kind in ("binary", "count"):
+        natural = {"binary": "bernoulli", "count": "negative_binomial"}[kind]
+    elif family == "auto" and _zero_or_one(train):
+        natural = "bernoulli"
+    else:
+        natural = "mixture" if family == "auto" else family
+    transforms: Transforms | None = None
     if kind == "text":
-        symbols = {"kind": settings.symbols}
-        chain = fitted([symbols], train)
-        return View((symbols,), emissions.Categorical(_num_symbols(chain)))
-    if kind == "sound":
-        quantised = settings.transforms or [{"kind": "mulaw", "bits": 8}]
-        levels = _num_symbols(fitted(quantised, train))
-        return View(tuple(quantised), _named(settings.emission, None, levels, "categorical"))
-    if kind == "symbols":
-        count = _num_symbols(Transforms((), train.domain))
-        return View((), _named(settings.emission, None, count, "categorical"))
-    columns = train.values.shape[1]
-    if kind in ("binary", "count"):
-        natural = "bernoulli" if kind == "binary" else "negative_binomial"
-        return View((), _named(settings.emission, columns, None, natural))
+        transforms = unfitted(settings.symbols)
+    elif kind == "sound":
+        transforms = unfitted(MuLaw(bits=8))
+    elif kind in ("symbols", "binary", "count"):
+        transforms = Transforms((), train.domain)
+    elif natural in ("bernoulli", "poisson", "negative_binomial"):
+        transforms = unfitted(Binary() if natural == "bernoulli" else Counts())
+    elif natural in ("categorical", "discretised_logistic"):
+        transforms = unfitted(Symbols(num_symbols=int(train.values.nan_to_num().max()) + 1))
+    asked = natural if family == "auto" else asked
+    if transforms is not None:
+        transforms = transforms if given is None else given
+        if not emissions.KINDS[natural].symbols:
+            return View(transforms, emissions.parse(asked, columns=train.values.shape[1]))
+        num_symbols = fitted(transforms, train).output.num_symbols
+        if num_symbols is None:
+            raise DataError("these data are not symbols")
+        return View(transforms, emissions.parse(asked, num_symbols=num_symbols))
+    emission = emissions.parse(asked, columns=train.values.shape[1])
+    if given is None:
+        given = _best_view(train, valid, most_steps)
+    if given.domain is None and given.kinds[-1:] != ("standardise",):
+        given = Transforms((*given, Standardise()))
+    return View(given, emission, season(train))
+
+
+def _kind_of(emission: Emission | str) -> str:
+    return emission.partition(":")[0] if isinstance(emission, str) else emission.kind
+
+
+def _zero_or_one(train: Sequences) -> bool:
     values = train.values[~train.values.isnan().any(1)]
-    if len(values) and bool(((values == 0) | (values == 1)).all()) and settings.emission == "auto":
-        return View(({"kind": "binary"},), emissions.Bernoulli(columns))
-    if settings.emission == "bernoulli":
-        return View(({"kind": "binary"},), emissions.Bernoulli(columns))
-    if settings.emission in ("poisson", "negative_binomial"):
-        return View(({"kind": "counts"},), _named(settings.emission, columns, None, ""))
-    if settings.emission in ("categorical", "discretised_logistic"):
-        num_symbols = int(values.max()) + 1
-        view = ({"kind": "symbols", "num_symbols": num_symbols},)
-        return View(view, _named(settings.emission, None, num_symbols, ""))
-    emission = _named(settings.emission, columns, None, "mixture")
-    transforms = _best_view(train, valid, settings)
-    return View((*transforms, {"kind": "standardise"}), emission, season(train))
+    return len(values) > 0 and bool(((values == 0) | (values == 1)).all())
 
 
-def _best_view(
-    train: Sequences, valid: Sequences, settings: RunSettings
-) -> tuple[dict[str, Any], ...]:
-    """Raw, logarithms, differences or both: by the likelihood of the data seen so far.
+def _best_view(train: Sequences, valid: Sequences, most_steps: int | None) -> Transforms:
+    """Raw, logarithms, differences or both: by the likelihood of training and validation data.
 
-    Levels and absolute changes of a series that grows leave the range that the networks have
-    seen, which the likelihood of the past cannot show; a view that avoids this is preferred
+    Values and absolute changes of a series that grows leave the range that the networks were
+    trained on, which the likelihood of the past cannot show; a view that avoids this is preferred
     unless it costs more than the handicap.
     """
-    if settings.transforms is not None:
-        return tuple(settings.transforms)
-    seen = torch.cat([train.values, valid.values])
-    low, high = seen.nan_to_num(torch.inf).amin(0), seen.nan_to_num(-torch.inf).amax(0)
+    both = torch.cat([train.values, valid.values])
+    low, high = both.nan_to_num(torch.inf).amin(0), both.nan_to_num(-torch.inf).amax(0)
     positive, wide = bool((low > 0).all()), bool((high > 2 * low).all())
+    train, valid = at_most(train, most_steps), at_most(valid, most_steps)
     distribution = emissions.StudentT(train.values.shape[1])
     steps = train.steps + valid.steps
     scores: dict[tuple[str, ...], float] = {}
     for view in _VIEWS:
         if "log" in view and not (positive and wide):
             continue
-        chain = [{"kind": name} for name in view] + [{"kind": "standardise"}]
-        order = highest_order(train, chain, _PROBE_ORDER)
+        transforms = unfitted(*view, "standardise")
+        order = highest_order(train, transforms, _PROBE_ORDER)
         if order < 0 and view:
             continue
-        model, found = fit_closed(max(0, order), distribution, chain, train)
-        nats = [model.step_log_prob(part.transform(found)).sum() for part in (train, valid)]
-        handicap = _LEVELS_HANDICAP * ("difference" not in view)
+        model, known = fit_closed(max(0, order), distribution, transforms, train)
+        nats = [model.step_log_prob(part.transform(known)).sum() for part in (train, valid)]
+        handicap = _RAW_HANDICAP * ("difference" not in view)
         handicap += _SCALE_HANDICAP * ("log" not in view)
         scores[view] = handicap - float(sum(nats)) / steps
-    return tuple({"kind": name} for name in min(scores, key=lambda view: scores[view]))
+    return unfitted(*min(scores, key=lambda view: scores[view]))
 
 
-def _named(name: str, columns: int | None, num_symbols: int | None, natural: str) -> Emission:
-    """The emission that was asked for, or the natural one, for data of this size."""
-    asked = natural if name == "auto" else name
-    return emissions.parse(asked, columns=columns, num_symbols=num_symbols)
-
-
-def _num_symbols(chain: Transforms) -> int:
-    count = chain.output.num_symbols
-    if count is None:
-        raise DataError("these data are not symbols")
-    return count
+def at_most(data: Sequences, steps: int | None) -> Sequences:
+    """Raw data of about so many steps: some of many sequences, or the last steps of each."""
+    if steps is None or data.steps <= steps:
+        return data
+    if len(data) >= _MANY:
+        return data[:: -(-data.steps // max(1, steps))]
+    kept = (data.lengths - data.starts).double() * (steps / data.steps)
+    first = torch.maximum(data.starts, data.lengths - kept.ceil().long().clamp(min=1))
+    return replace(data, starts=first)
 
 
 def season(data: Sequences) -> int | None:
@@ -143,38 +192,28 @@ def season(data: Sequences) -> int | None:
     return best if strong else None
 
 
-def fitted(specs: list[dict[str, Any]], train: Sequences) -> Transforms:
-    """The chain that unfitted descriptions become on training data."""
-    transforms: list[Transform | str] = [
-        spec["kind"] if len(spec) == 1 else transform_from_json(spec) for spec in specs
-    ]
-    return Transforms.fit(transforms, train)
-
-
 def fit_closed(
-    order: int, emission: Emission, specs: list[dict[str, Any]], train: Sequences
+    order: int, emission: Emission, transforms: Transforms, train: Sequences
 ) -> tuple[SequenceModel, Transforms]:
-    """An autoregression in closed form on a view of the data."""
-    chain = fitted(specs, train)
-    shown = train.transform(chain)
-    num_differencing = sum(
-        int(spec.get("lag", 1)) for spec in specs if spec["kind"] == "difference"
-    )
-    model = Autoregressive(order, emission=emission, num_differencing=num_differencing)
-    model.begin(shown)
-    return model, chain
+    """An autoregression in closed form on a view of the data, and the transforms, fitted."""
+    known = fitted(transforms, train)
+    count = num_differencing(known)
+    model = Autoregressive(order, emission=emission, num_differencing=count)
+    model.begin(train.transform(known))
+    return model, known
 
 
-def held_out(model: SequenceModel, shown: Sequences) -> float:
-    """Nats per step of data the model was not fitted on, in their own units."""
-    return -float(model.step_log_prob(shown).sum()) / max(1, shown.steps)
+def held_out(model: SequenceModel, data: Sequences) -> float:
+    """Nats per step of transformed data the model was not fitted on, in their own units."""
+    return -float(model.step_log_prob(data).sum()) / max(1, data.steps)
 
 
-def highest_order(train: Sequences, specs: list[dict[str, Any]], most: int) -> int:
+def highest_order(train: Sequences, transforms: Transforms, most: int) -> int:
     """The longest order up to `most` of a linear autoregression that gaps in the data leave room
-    for, on a view of them; -1 where hardly anything is left to see.
+    for, on a view of them; -1 where hardly anything is left to fit.
     """
-    shown = train.transform(fitted([s for s in specs if s["kind"] != "standardise"], train))
-    count = 0 if shown.covariates is None else shown.covariates.shape[1]
-    z = torch.where(shown.initial.unsqueeze(1), torch.nan, shown.values)
-    return linear_ar.highest_order(z, shown.offsets, count, most)
+    unscaled = Transforms(tuple(t for t in transforms if t.kind != "standardise"))
+    seen = train.transform(fitted(unscaled, train))
+    count = 0 if seen.covariates is None else seen.covariates.shape[1]
+    z = torch.where(seen.initial.unsqueeze(1), torch.nan, seen.values)
+    return linear_ar.highest_order(z, seen.offsets, count, most)

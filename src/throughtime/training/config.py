@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from throughtime import emissions
+from throughtime.data.transforms import Transforms
+from throughtime.emissions import Emission
 from throughtime.errors import SettingError
 
 
@@ -31,9 +34,9 @@ class TrainSettings(_Settings):
     patience: int | None = Field(None, ge=1)  # validations without improvement before stopping
     valid_past: int | None = Field(2000, ge=0)  # past steps read before each validation span
     checkpoint_seconds: float = Field(10.0, ge=0)
-    # What follows the training on training data: nothing; the same afresh on training and
+    # What follows the training on training data: nothing; the same from scratch on training and
     # validation data, for the best number of steps; or going on with both.
-    refit: Literal["no", "afresh", "continue"] = "no"
+    refit: Literal["no", "from_scratch", "continue"] = "no"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the products in training
     threads: int | None = Field(None, ge=1)  # None: torch's; small networks are faster on one
     max_skipped: int = Field(20, ge=1)  # non-finite steps in a row before giving up
@@ -51,31 +54,31 @@ class DataSettings(_Settings):
     test: float = Field(0.1, gt=0, lt=1)
 
 
-class Candidate(_Settings):
-    """One model to fit: its transforms, its constructor's settings, and how it is trained."""
-
-    name: str
-    family: Literal["reference", "autoregressive", "latent", "blend"]
-    transforms: list[dict[str, Any]] = Field(default_factory=list)
-    model: dict[str, Any] = Field(default_factory=dict)
-    train: TrainSettings | None = None  # None: closed form
-
-
 class RunSettings(_Settings):
     """Everything that `fit` was asked for."""
 
     data: DataSettings
-    model: str = "auto"
+    model: str | tuple[dict[str, Any], ...] = "auto"  # a name, or the settings of given models
     order: int | Literal["auto"] = "auto"
     hidden: int | None = None
     layers: int | None = None
     bptt: str = "auto"  # auto, or as in TrainSettings
-    emission: str = "auto"
+    emission: str | dict[str, Any] = "auto"  # auto, as `emissions.parse` takes it, or its JSON
     symbols: str = "characters"  # of text: characters | bytes | tokens
-    transforms: list[dict[str, Any]] | None = None  # None: chosen by validation likelihood
+    transforms: dict[str, Any] | None = None  # as JSON; None: chosen by validation likelihood
+    baselines: tuple[str, ...] = ()  # of `models.baselines`, beside the naive ones
     time_limit: float | None = None  # seconds, for all models together
     seed: int = 0
     steps: int | None = None
+
+    def asked_emission(self) -> Emission | str:
+        """The emission by value, or its string form; "auto" where it is to be chosen."""
+        asked = self.emission
+        return asked if isinstance(asked, str) else emissions.from_json(asked)
+
+    def given_transforms(self) -> Transforms | None:
+        """The transforms asked for, fitted only if they were given so."""
+        return None if self.transforms is None else Transforms.from_json(self.transforms)
 
 
 def validated(kind: type[_Settings], values: dict[str, Any]) -> Any:

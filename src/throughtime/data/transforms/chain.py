@@ -15,7 +15,7 @@ from throughtime.data.transforms.casts import Binary, Counts, Symbols
 from throughtime.data.transforms.quantise import LinearQuantise, MuLaw
 from throughtime.data.transforms.real import Difference, Log, Scale, Standardise
 from throughtime.data.transforms.text import Bytes, Characters, Tokens, decode_text
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError, nearest
 
 KNOWN: tuple[type[Transform], ...] = (
     Log,
@@ -58,6 +58,11 @@ class Transforms:
 
     transforms: tuple[Transform, ...] = ()
     domain: Domain | None = None
+
+    @classmethod
+    def unfitted(cls, specs: Iterable[Transform | str]) -> Transforms:
+        """A chain that `fit` is still to be called with; transforms or their kinds by name."""
+        return cls(tuple(_named(spec) for spec in specs))
 
     @classmethod
     def fit(cls, specs: Iterable[Transform | str], train: Ragged) -> Transforms:
@@ -183,7 +188,8 @@ def _named(spec: Transform | str) -> Transform:
     if isinstance(spec, Transform):
         return spec
     if spec not in TABLE:
-        raise SettingError(f"unknown transform '{spec}': known are {', '.join(TABLE)}")
+        near = nearest(str(spec), TABLE) or f": known are {', '.join(TABLE)}"
+        raise SettingError(f"unknown transform '{spec}'{near}")
     try:
         return TABLE[spec]()
     except TypeError as error:

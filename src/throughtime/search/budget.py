@@ -1,0 +1,96 @@
+"""Who may take how much of a time limit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from throughtime import files
+
+CERTIFICATE_SECONDS = 30.0  # worth of work of the history certificate, at most
+LEAST_SECONDS = 2.0  # the same, at least
+_CERTIFICATE, _CLOSED_FORM, _LAG_NETWORK, _EVALUATION = 1 / 8, 1 / 6, 1 / 10, 1 / 6  # of the limit
+_LEAST_EVALUATION = 1 / 12
+
+
+class TimeBudget:
+    """Every share of a time limit.
+
+    The clock is read where a share is decided and nowhere else. What was decided is kept, so that
+    an interrupted run goes on with the same decisions, and with the time it has used counted.
+
+    Args:
+        limit: seconds for everything; None: no limit, and nothing depends on the clock.
+        path: the file that keeps the decisions; None: they are not kept.
+        clock: seconds, from anywhere.
+        begun: when the limit began, by that clock; now if not given.
+    """
+
+    def __init__(
+        self,
+        limit: float | None = None,
+        path: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        begun: float | None = None,
+    ) -> None:
+        self.limit = limit
+        self._path, self._clock = (None if limit is None else path), clock
+        spent, self._shares = 0.0, dict[str, float]()
+        if self._path is not None and self._path.exists():
+            kept = files.read_json(self._path)
+            spent, self._shares = kept["spent"], kept["shares"]
+        self._begun = (clock() if begun is None else begun) - spent
+
+    def kept_in(self, path: Path) -> TimeBudget:
+        """The same limit, begun at the same moment, with its decisions in a file."""
+        return TimeBudget(self.limit, path, self._clock, self._begun)
+
+    @property
+    def spent(self) -> float:
+        """Seconds so far, those before an interruption counted."""
+        return self._clock() - self._begun
+
+    def certificate(self) -> float:
+        """How many seconds' worth of work the history certificate is."""
+        share = CERTIFICATE_SECONDS if self.limit is None else _CERTIFICATE * self.limit
+        return max(LEAST_SECONDS, min(CERTIFICATE_SECONDS, share))
+
+    def closed_forms(self) -> float | None:
+        """How many seconds' worth of work views and closed forms are; None: all there is."""
+        return None if self.limit is None else _CLOSED_FORM * self.limit
+
+    def lag_network(self, name: str) -> float | None:
+        """Seconds for the network that sees some lags; None: as many as it takes."""
+        return self._decided(name, lambda limit: min(_LAG_NETWORK * limit, self._left(limit) / 3))
+
+    def network(self, name: str, weights: Sequence[float]) -> float | None:
+        """Seconds for a network; None: as many as it takes.
+
+        Args:
+            name: of the network.
+            weights: its own, then those of the networks to come: they share the time left.
+        """
+        return self._decided(name, lambda limit: self._left(limit) * weights[0] / sum(weights))
+
+    def evaluation(self) -> float | None:
+        """Seconds for the evaluation of all models; None: as many as it takes."""
+        least = _LEAST_EVALUATION
+        return self._decided("evaluation", lambda limit: max(least * limit, limit - self.spent))
+
+    def keep(self) -> None:
+        """Writes down what was decided and how much time is gone."""
+        if self._path is not None:
+            files.write_json(self._path, {"spent": self.spent, "shares": self._shares})
+
+    def _left(self, limit: float) -> float:
+        """For models: what is left without the share of the evaluation."""
+        return limit - self.spent - _EVALUATION * limit
+
+    def _decided(self, name: str, seconds: Callable[[float], float]) -> float | None:
+        if self.limit is None:
+            return None
+        if name not in self._shares:
+            self._shares[name] = max(1.0, seconds(self.limit))
+            self.keep()
+        return self._shares[name]

@@ -1,0 +1,85 @@
+"""A time limit shared out, by a clock that the test turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from throughtime.search.budget import CERTIFICATE_SECONDS, LEAST_SECONDS, TimeBudget
+
+
+class Clock:
+    """Stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_without_a_limit_nothing_is_decided_by_the_clock(tmp_path: Path) -> None:
+    budget = TimeBudget(None, tmp_path / "budget.json", Clock())
+    assert budget.certificate() == CERTIFICATE_SECONDS
+    assert budget.closed_forms() is None
+    assert budget.lag_network("mlp(20)") is None
+    assert budget.network("gru", [1.0]) is None
+    assert budget.evaluation() is None
+    budget.keep()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("limit", [10.0, 60.0, 600.0, 7200.0])
+def test_shares_that_are_used_up_fill_the_limit_and_no_more(limit: float) -> None:
+    clock = Clock()
+    budget = TimeBudget(limit, None, clock)
+    shares = [budget.certificate(), budget.closed_forms()]
+    assert LEAST_SECONDS <= shares[0] <= CERTIFICATE_SECONDS
+    clock.now += sum(share for share in shares if share is not None)
+    weights = [1.0, 2.0, 3.0]
+    for decide in (
+        lambda: budget.lag_network("mlp(20)"),
+        lambda: budget.network("rnn", weights),
+        lambda: budget.network("gru", weights[1:]),
+        lambda: budget.network("lstm", weights[2:]),
+        budget.evaluation,
+    ):
+        share = decide()
+        assert share is not None
+        assert share > 0
+        clock.now += share
+    assert budget.spent == pytest.approx(limit)
+
+
+def test_networks_share_what_is_left_by_weight() -> None:
+    clock = Clock()
+    budget = TimeBudget(120.0, None, clock)
+    clock.now += 20.0
+    # A sixth of the limit is kept for the evaluation: 80 seconds are left.
+    assert budget.network("rnn", [1.0, 2.0, 3.0]) == pytest.approx(80 / 6)
+    clock.now += 80 / 6
+    assert budget.network("gru", [2.0, 3.0]) == pytest.approx(80 / 3)
+
+
+def test_what_was_decided_is_kept_and_never_decided_again(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "budget.json"
+    budget = TimeBudget(60.0, path, clock)
+    clock.now += 10.0
+    share = budget.network("gru", [1.0, 1.0])
+    clock.now += 15.0
+    assert budget.network("gru", [1.0, 1.0]) == share
+    budget.keep()
+    clock.now += 1000.0  # the run was interrupted, and nobody counts that
+    resumed = TimeBudget(60.0, path, clock)
+    assert resumed.spent == pytest.approx(25.0)
+    assert resumed.network("gru", [1.0, 1.0]) == share
+    assert resumed.network("lstm", [1.0]) == pytest.approx(60 - 10 - 25)
+
+
+def test_a_limit_that_is_gone_leaves_every_share_something() -> None:
+    clock = Clock()
+    budget = TimeBudget(10.0, None, clock)
+    clock.now += 50.0
+    assert budget.network("gru", [1.0]) == 1.0
+    assert budget.evaluation() == pytest.approx(1.0)
