@@ -31,6 +31,7 @@ from throughtime.search.fitting import Parts
 from throughtime.search.search import search
 from throughtime.training.config import DataSettings, RunSettings, validated
 from throughtime.types import Event
+from throughtime.wording import stamp
 
 
 def fit(
@@ -232,7 +233,7 @@ def _summary(name: str, whole: Sequences, parts: Parts) -> DataSummary:
         if part.times is None:
             return None
         stamps = part.times[part.scored().numpy()]
-        return _stamp(stamps.min()), _stamp(stamps.max())
+        return str(stamp(stamps.min())), str(stamp(stamps.max()))
 
     spans: dict[Part, Sequences] = {
         "train": parts.train, "validation": parts.valid, "test": parts.test
@@ -247,8 +248,3 @@ def _summary(name: str, whole: Sequences, parts: Parts) -> DataSummary:
         time=None if whole.times is None else {key: span(p) for key, p in spans.items()},
         notes=tuple(dict.fromkeys((*whole.notes, *parts.train.notes))),
     )
-
-
-def _stamp(value: Any) -> str:
-    text = str(value)
-    return text.split("T")[0] if text.endswith("T00:00:00.000000") else text.split(".")[0]
