@@ -49,17 +49,10 @@ class _Continuation:
 
 
 def backtest(
-    fitted: FittedModel,
-    raw_test: Sequences,
-    horizon: int,
-    origins: int = 10,
-    num_paths: int = 200,
-    seed: int = 0,
-    levels: Levels = (0.8, 0.95),
-    season: int = 1,
-    max_series: int = 30,
-    train: Sequences | None = None,
-) -> BacktestResult | None:
+    fitted: FittedModel, raw_test: Sequences, horizon: int, origins: int = 10,
+    num_paths: int = 200, seed: int = 0, levels: Levels = (0.8, 0.95), season: int = 1,
+    max_series: int = 30, train: Sequences | None = None,
+) -> BacktestResult | None:  # fmt: skip
     """Accuracy of forecasts from rolling origins over the test span, and of every next step.
 
     Free-running: sampled paths from each origin, conditioned on its true past; covariates of the
@@ -73,8 +66,7 @@ def backtest(
         raw_test: raw data, with their past.
         horizon: steps ahead; one that no series has room for is cut to the longest possible.
         origins: of each series, at most.
-        num_paths: from each origin.
-        seed: of the paths.
+        num_paths, seed: of the paths from each origin.
         levels: of the central intervals.
         season: MASE is in units of the in-sample error of the naive forecast of this lag, on what
             comes before the test span; where that is nothing, on `train` if given, else on what

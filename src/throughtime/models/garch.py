@@ -1,9 +1,13 @@
 """Volatility models: an AR(1) mean, and a variance that follows the residuals. Fitted by `arch`.
 
-    x_t = c + φ x_{t-1} + σ_t z_t,   z_t of mean 0 and variance 1, Student t or Hansen's skewed t
+The value and, with z_t of mean 0 and variance 1, Student t or Hansen's skewed t, its noise::
 
-    ARCH, GARCH, GJR   σ²_t   = ω + Σ α_i e²_{t-i} + Σ γ_i e²_{t-i} [e_{t-i} < 0] + Σ β_i σ²_{t-i}
-    EGARCH          log σ²_t  = ω + Σ α_i (|z_{t-i}| - √(2/π)) + Σ γ_i z_{t-i} + Σ β_i log σ²_{t-i}
+    x_t = c + φ x_{t-1} + σ_t z_t
+
+Of ARCH, GARCH and GJR, and of EGARCH::
+
+    σ²_t     = ω + Σ α_i e²_{t-i} + Σ γ_i e²_{t-i} [e_{t-i} < 0] + Σ β_i σ²_{t-i}
+    log σ²_t = ω + Σ α_i (|z_{t-i}| - √(2/π)) + Σ γ_i z_{t-i} + Σ β_i log σ²_{t-i}
 
 Engle (1982), Econometrica 50; Bollerslev (1986), Journal of Econometrics 31; Glosten, Jagannathan &
 Runkle (1993), Journal of Finance 48; Nelson (1991), Econometrica 59; Hansen (1994), International
