@@ -72,7 +72,9 @@ class Run:
         if self.folder is not None and not by_name:
             for row in self.scores.models:
                 path = Artifacts(self.folder / CHECKPOINT).within(row.name).path(RESULT)
-                if path is not None and path.exists():
+                assert path is not None
+                elsewhere = row.family == "baseline" and not path.exists()  # fitted by `arch`
+                if row.family != "blend" and not elsewhere:
                     by_name[row.name] = load_fitted(path).fitted
         return {**by_name, self.best.name: self.best}
 
