@@ -42,10 +42,10 @@ class Problem:
         return total, state
 
     def take_gradients(self):
-        found = [p.grad.clone() for p in self.parameters]
+        result = [p.grad.clone() for p in self.parameters]
         for p in self.parameters:
             p.grad = None
-        return found
+        return result
 
 
 def oracle(problem, k1, k2, rate=0.0):
@@ -100,10 +100,10 @@ def test_full_equals_autograd_of_the_unrolled_graph(pair):
 )
 def test_truncated_equals_windows_built_by_hand(k1, extra, steps, pair, rate, seed):
     ours, theirs = Problem(seed, steps, pair), Problem(seed, steps, pair)
-    found = [torch.zeros_like(p) for p in ours.parameters]
+    actual = [torch.zeros_like(p) for p in ours.parameters]
 
     def on_update(loss):
-        for total, p in zip(found, ours.parameters, strict=True):
+        for total, p in zip(actual, ours.parameters, strict=True):
             total += p.grad
             with torch.no_grad():
                 p -= rate * p.grad
@@ -112,7 +112,7 @@ def test_truncated_equals_windows_built_by_hand(k1, extra, steps, pair, rate, se
     method = bptt.Truncated(k1, k1 + extra)
     _, state = method.backward(ours.loss, ours.batch, ours.state, on_update)
     expected, expected_state = oracle(theirs, k1, k1 + extra, rate)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(
         list(states.leaves(state)), list(states.leaves(expected_state)), rtol=1e-10, atol=1e-12
     )

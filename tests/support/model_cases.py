@@ -321,7 +321,7 @@ def distributions_by_step(
 
 def nats_by_step(model: SequenceModel, data: Sequences) -> Tensor:
     """What `step_log_prob` should be: the chain rule over `step`, one sequence at a time."""
-    found = []
+    result = []
     for one in data:
         scored = one.scored()
         nats = [
@@ -331,8 +331,8 @@ def nats_by_step(model: SequenceModel, data: Sequences) -> Tensor:
             for kind in (torch.float64,)
             for t, distribution, x in distributions_by_step(model, one)
         ]
-        found.append(torch.stack(nats))
-    return torch.cat(found)
+        result.append(torch.stack(nats))
+    return torch.cat(result)
 
 
 def with_pasts(data: Sequences) -> tuple[Sequences, Sequences]:

@@ -39,22 +39,22 @@ def unrolled(model: Any, window: Any) -> list[float]:
 def test_the_norms_are_those_of_the_unrolled_graph(cell: str) -> None:
     model = small_model(cell=cell, num_layers=2, members=2).double().eval()
     window = Lanes(toy(), 3, dtype=torch.float64)[0:23]
-    found = state_norms(model.loss, window, model.initial_state(3))
-    assert found.lags == (1, 2, 4, 8, 16)
+    result = state_norms(model.loss, window, model.initial_state(3))
+    assert result.lags == (1, 2, 4, 8, 16)
     known = unrolled(model, window)
-    assert found.norms == pytest.approx([known[lag - 1] for lag in found.lags], rel=1e-12)
+    assert result.norms == pytest.approx([known[lag - 1] for lag in result.lags], rel=1e-12)
     assert known[0] > known[15] > 0
 
 
 @pytest.mark.parametrize(("decay", "share"), [(0.5, 0.95), (0.9, 0.95), (0.97, 0.5), (1.0, 0.95)])
 def test_the_reach_of_a_gradient_that_decays_evenly(decay: float, share: float) -> None:
     lags = (1, 2, 4, 8, 16, 32, 64, 128)
-    found = StateNorms(lags, tuple(decay**lag for lag in lags)).reach(share)
-    assert found is not None
+    result = StateNorms(lags, tuple(decay**lag for lag in lags)).reach(share)
+    assert result is not None
     whole = sum(decay**k for k in range(1, 129))
     cumulative = [sum(decay**k for k in range(1, n + 1)) / whole for n in range(129)]
     inside = next(n for n in range(129) if cumulative[n] >= share - 1e-12)
-    assert inside - 1 <= found <= inside + 1e-9
+    assert inside - 1 <= result <= inside + 1e-9
 
 
 def test_a_gradient_that_is_not_there_has_no_reach() -> None:
