@@ -1,8 +1,7 @@
 """The history certificate on processes whose memory is known: does it find what is there?
 
 Per family of `throughtime.data.synthetic`: in how many seeds the lags needed are within 20 % of the
-truth, order is judged rightly, and the decision for or against a latent state is right; and what it
-took.
+truth, and the decisions on order and on a latent state are right; and what it took.
 With --copy: a network on an echo beyond the default truncation, trained as usual and as advised.
 """
 

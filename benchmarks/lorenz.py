@@ -20,7 +20,7 @@ from throughtime.gradflow.lyapunov import Lyapunov, lyapunov
 
 KNOWN = 0.9056
 DT = 0.05
-WINDOW, RATE = 24, 1e-2  # of training
+SEGMENT, RATE = 24, 1e-2  # of training
 ROWS, STEPS = 64, 2000  # of the closed loop that is measured
 
 
@@ -91,7 +91,7 @@ def pairs(path: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train(path: Tensor, hidden: int, updates: int, seed: int) -> Network:
-    """Adam on windows of 24 steps, one-step prediction."""
+    """Adam on segments of 24 steps, one-step prediction."""
     torch.manual_seed(seed)
     network = Network(hidden)
     optimiser = torch.optim.Adam(network.parameters(), RATE)
@@ -100,12 +100,12 @@ def train(path: Tensor, hidden: int, updates: int, seed: int) -> Network:
     scale = (path[1:] - path[:-1]).std((0, 1)).float() / path.std((0, 1)).float()
     source = torch.Generator().manual_seed(seed)
     for _ in range(updates):
-        begin = int(torch.randint(len(path) - WINDOW, (), generator=source))
+        begin = int(torch.randint(len(path) - SEGMENT, (), generator=source))
         rows = torch.randint(path.shape[1], (128,), generator=source)
-        window = slice(begin, begin + WINDOW)
-        predicted, _ = network(given[window, rows], None)
+        segment = slice(begin, begin + SEGMENT)
+        predicted, _ = network(given[segment, rows], None)
         optimiser.zero_grad()
-        ((predicted - wanted[window, rows]) / scale).square().mean().backward()
+        ((predicted - wanted[segment, rows]) / scale).square().mean().backward()
         optimiser.step()
         schedule.step()
     network.eval()

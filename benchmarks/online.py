@@ -1,9 +1,9 @@
 """Online (exact RTRL for an element-wise cell): memory, exactness, and what it learns in time.
 
 First: the bytes that autograd holds before an update and the difference from Full's gradient, as
-the sequence grows. Then a value that is marked must be told again 20 steps later, in one endless
+the sequence grows. Then a value that is marked must be repeated 20 steps later, in one endless
 stream with an update at every step: for the same wall-clock time, Online(1) learns against the
-immediate derivative, Truncated(1, 1), and against a window that just reaches, Truncated(1, 21).
+immediate derivative, Truncated(1, 1), and against a truncation that just reaches, Truncated(1, 21).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def main() -> None:
         rate={"type": float, "default": 3e-3},
     )
     finish(args, "What is kept before an update, and the gradient (float64)", memory(args))
-    finish(args, f"A value to be told after {DELAY} steps: mean squared error", learning(args))
+    finish(args, f"A value to be repeated after {DELAY} steps: mean squared error", learning(args))
 
 
 if __name__ == "__main__":

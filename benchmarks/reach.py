@@ -52,7 +52,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "text, bfloat16": (
         "symbols", {"hidden_size": 128, "embedding_size": 64}, TEXT | {"precision": "bfloat16"}, 400
     ),
-    "short windows": ("symbols", {"hidden_size": 16}, SMALL, 1500),
+    "short segments": ("symbols", {"hidden_size": 16}, SMALL, 1500),
 }  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def test_the_traces_are_the_derivatives_of_the_state():
             torch.testing.assert_close(result[0, b, j], by_start[b, j, 0, 0, j], **EXACT)
 
 
-def test_a_loss_that_goes_step_by_step_inside_a_window():
+def test_a_loss_that_goes_step_by_step_inside_a_segment():
     problem = Problem(restarts=0.0)
 
     def loss(batch: Cut, state: Any) -> tuple[Tensor, Any]:

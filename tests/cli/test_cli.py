@@ -162,7 +162,7 @@ def test_score_of_several_and_each_step(ask: Any, small_runs: SmallRuns, capsys:
     assert same["surprisal"].to_list() == pytest.approx(table["surprisal"].to_list())
 
 
-def test_many_sequences_are_not_all_shown(small_runs: SmallRuns, capsys: Capture) -> None:
+def test_many_sequences_are_not_all_printed(small_runs: SmallRuns, capsys: Capture) -> None:
     lines = said(capsys, "score", small_runs("lines"), small_runs.folder / "names.txt")
     assert lines[-1] == "… and 76 more (all with --json)"
     assert len(lines) == 1 + 2 + 20 + 1
@@ -336,7 +336,7 @@ def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     assert short["steps"] == result["steps"]
 
 
-def test_gradients_that_cannot_be_shown(fails: Fails, small_runs: SmallRuns) -> None:
+def test_gradients_that_cannot_be_measured(fails: Fails, small_runs: SmallRuns) -> None:
     closed, run = small_runs("sales"), small_runs("text")
     assert fails("gradients", closed).startswith(f"{closed} has no recurrent network; its ")
     longest = tt.load(run).scores.data.steps

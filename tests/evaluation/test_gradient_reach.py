@@ -1,4 +1,4 @@
-"""The gradient of a run's network: examined by fit, shown by a command, the same anew."""
+"""The gradient of a run's network: examined by fit, reported by a command, the same anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lag ledger: against autograd of the whole, sliding windows, and the linear RNN by hand."""
+"""The lag ledger: against autograd of the whole, truncated gradients, the linear RNN by hand."""
 
 import dataclasses
 import json
@@ -122,7 +122,7 @@ def gradient_of(method, loss, batch, state, params):
     return value, {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in params.items()}
 
 
-def test_the_lags_sum_to_the_gradient_and_partial_sums_are_sliding_windows(case):
+def test_the_lags_sum_to_the_gradient_and_partial_sums_are_truncated_gradients(case):
     loss, batch, state, params = case
     length = len(batch)
     result = ledger(loss, batch, state, params, max_lag=length + 1, tensors=True)

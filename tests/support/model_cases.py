@@ -171,11 +171,11 @@ def _garch(volatility: str, *kinds: str) -> Callable[[], Case]:
 
 def _blend(emission: Emission, *predictors: str) -> Callable[[], Case]:
     def make() -> Case:
-        windows: list[SequenceModel] = [
+        finite_orders: list[SequenceModel] = [
             Autoregressive(2, emission=emission, predictor=kind) for kind in predictors
         ]
         latent = LatentAutoregressive("gru", 3, emission=emission, members=2)
-        model = Blend([*windows, latent], [0.5, 0.2, 0.3][: len(windows) + 1])
+        model = Blend([*finite_orders, latent], [0.5, 0.2, 0.3][: len(finite_orders) + 1])
         return made(model, sequences_of(emission))
 
     return make

@@ -42,7 +42,7 @@ def test_the_loss_goes_down(bptt: str) -> None:
     assert all(event["learning_rate"] > 0 and event["rate"] > 0 for event in events)
 
 
-def test_a_network_over_a_window_trains_too() -> None:
+def test_a_network_over_the_last_lags_trains_too() -> None:
     torch.manual_seed(0)
     model = Autoregressive(2, emission=SYMBOLS, predictor="mlp", hidden_size=8)
     run = trainer({"steps": 60, "learning_rate": 2e-2}, model=model)
