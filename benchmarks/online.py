@@ -60,7 +60,7 @@ def memory(args: Any) -> list[dict[str, Any]]:
         net = Net(3, 16, torch.float64)
         source = torch.Generator().manual_seed(args.seed)
         batch = recall(steps, source, torch.float64, rows=1)
-        found: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         for name, method, state in (
             ("Full", bptt.Full(), torch.zeros(1, 1, 16, dtype=torch.float64)),
             ("Online(10)", bptt.Online(10), net.layer.traced()),
@@ -68,10 +68,11 @@ def memory(args: Any) -> list[dict[str, Any]]:
             net.zero_grad()
             held, seconds = kept(net, method, batch, state)
             grad = torch.cat([p.grad.flatten() for p in net.parameters()])
-            found[name] = held, grad.clone(), seconds
-        error = (found["Online(10)"][1] - found["Full"][1]).norm() / found["Full"][1].norm()
+            measured[name] = held, grad.clone(), seconds
+        exact = measured["Full"][1]
+        error = (measured["Online(10)"][1] - exact).norm() / exact.norm()
         row: dict[str, Any] = {"steps": steps}
-        for name, (held, _, seconds) in found.items():
+        for name, (held, _, seconds) in measured.items():
             row |= {f"{name}, kB": held / 1000, f"{name}, s": seconds}
         rows.append(row | {"relative difference": f"{float(error):.1e}"})
     return rows

@@ -144,7 +144,7 @@ def certificate(needed: int) -> CertificateRecord:
         curve.append(LagPoint(lags=lag, lost=lost, gain=0.4 - lost, interval=interval))
     return CertificateRecord(
         lags=LagCurve(needed=needed, model="gru", curve=tuple(curve)),
-        verdict=f"Order matters, and {needed} days carry all of it that can be told.",
+        verdict=f"Order matters, and {needed} days carry all of it that can be measured.",
     )
 
 
