@@ -183,13 +183,13 @@ def history(
             about = event.get("about", f"reading {data}")
             working(event.get("done", 0), event.get("total", 0), about)
 
-        found = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
-    if emit(found.to_json(), json_):
+        measured = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
+    if emit(measured.to_json(), json_):
         return
-    if found.order_matters:
-        for line in picture(found):
+    if measured.order_matters:
+        for line in picture(measured):
             say(line)
         say("")
-    out.print(Text(found.verdict), width=min(80, out.width))
-    for note in found.notes:
+    out.print(Text(measured.verdict), width=min(80, out.width))
+    for note in measured.notes:
         out.print(Text(f"note: {note}", "dim"), width=min(80, out.width))

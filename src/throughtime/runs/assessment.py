@@ -82,7 +82,7 @@ class Effort:
 class Subject:
     """What is assessed: models, their data, what was asked for, and the certificate."""
 
-    found: Found
+    search: Found
     parts: Parts
     settings: RunSettings
     certificate: Certificate | None
@@ -97,7 +97,7 @@ class Subject:
     @property
     def models(self) -> tuple[FittedCandidate, ...]:
         """Everything that was fitted."""
-        return self.found.candidates
+        return self.search.candidates
 
 
 def assess(
@@ -133,7 +133,7 @@ def assess(
     return scores.model_copy(
         update={
             "data": data.model_copy(update={"transforms": best.fitted.transforms.kinds}),
-            "orders": subject.found.orders,
+            "orders": subject.search.orders,
             "certificate": certificate,
             "backtest": backtested,
             "calibration": calibrated,
@@ -167,7 +167,7 @@ def _entries(subject: Subject, on_event: Event) -> list[Entry]:
     asked = "garch" in subject.settings.baselines  # then they are among the models
     if parts.test.domain.kind == "real" and version("arch") and not asked:
         on_event({"event": "evaluate", "what": "arch models"})
-        kinds = subject.found.view.transforms.kinds
+        kinds = subject.search.view.transforms.kinds
         every = [one.fitted.transforms for one in subject.models]
         alike = next(one for one in reversed(every) if one.kinds == kinds)
         entries += arch_baselines.baselines(parts.valid, parts.test, alike)
@@ -216,7 +216,7 @@ def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRec
 
 def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> BacktestResult | None:
     """The forecasts of the best model, and beside them those of every model in short."""
-    parts, seed, season = subject.parts, subject.settings.seed, subject.found.view.season
+    parts, seed, season = subject.parts, subject.settings.seed, subject.search.view.season
     test, horizon = subject.looked_at, max(season or 0, _HORIZON)
     share = subject.effort.distributions
 
