@@ -42,7 +42,7 @@ def main() -> None:
                     "its interval": row.to_best
                     and " … ".join(f"{x:+.4f}" for x in row.to_best.interval),
                     "seconds": row.seconds,
-                    "peak MB": row.get("peak_memory_mb"),
+                    "peak MB": row.peak_memory_mb,
                 }
             )
         for name, nats in {**BASELINES[index], "goal": GOAL[index]}.items():
