@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ class Question:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.horizon, Integral):
+            raise SettingError(f"horizon={self.horizon}: a whole number of steps")
         if self.horizon < 1:
             raise SettingError(f"horizon={self.horizon}: at least 1 step")
         wrong = [f"{q:g}" for q in self.quantiles if not 0 < q < 1]
@@ -82,8 +85,8 @@ class Forecast:
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
-    draws: tuple[np.ndarray, ...]
-    times: tuple[np.ndarray, ...]
+    draws: tuple[np.ndarray, ...] = field(repr=False)
+    times: tuple[np.ndarray, ...] = field(repr=False)
     stamped: bool
     question: Question
     model: str = "model"
