@@ -31,7 +31,7 @@ def main() -> None:
             "model": name + (" (chosen)" if row.selected else ""),
             "nats per frame": row.nats_per_step,
             "seconds": row.seconds,
-            "peak MB": row.get("peak_memory_mb"),
+            "peak MB": row.peak_memory_mb,
         }
         for name, row in rows_of(run).items()
     ]

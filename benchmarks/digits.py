@@ -52,7 +52,7 @@ def main() -> None:
             "against": run.scores.reference,
             "difference, nats": row.difference and row.difference.value,
             "seconds": row.seconds,
-            "peak MB": row.get("peak_memory_mb"),
+            "peak MB": row.peak_memory_mb,
         }
         for name, row in rows_of(run).items()
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from common import Timed, arguments, finish, rows_of
 
-PEERS = {  # measured with `arch`, parameters fitted on the first 80 % and then fixed
+BASELINES = {  # measured with `arch`, parameters fitted on the first 80 % and then fixed
     "S&P 500": {"constant Student-t": 1.235, "ARCH(5)-t": 1.103, "ARCH(20)-t": 1.091,
                 "GARCH(1,1)-t": 1.074, "GJR skew-t": 1.059, "plain torch GRU(8)": 1.048},
     "NASDAQ": {"constant Student-t": 1.475, "ARCH(5)-t": 1.329, "ARCH(20)-t": 1.321,
@@ -42,10 +42,10 @@ def main() -> None:
                     "its interval": row.to_best
                     and " … ".join(f"{x:+.4f}" for x in row.to_best.interval),
                     "seconds": row.seconds,
-                    "peak MB": row.get("peak_memory_mb"),
+                    "peak MB": row.peak_memory_mb,
                 }
             )
-        for name, nats in {**PEERS[index], "goal": GOAL[index]}.items():
+        for name, nats in {**BASELINES[index], "goal": GOAL[index]}.items():
             rows.append({"index": index, "model": f"published: {name}", "nats per day": nats})
         rows.append({"index": index, "model": "whole fit", "seconds": seconds})
     finish(args, f"Daily index {args.column}, last 20 % ({test_days} days)", rows)

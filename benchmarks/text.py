@@ -30,7 +30,7 @@ def main() -> None:
             "nats per character": row.nats_per_step,
             "bits per character": row.bits_per_character,
             "seconds": row.seconds,
-            "peak MB": row.get("peak_memory_mb"),
+            "peak MB": row.peak_memory_mb,
         }
         for name, row in rows_of(run).items()
     ]

@@ -62,5 +62,5 @@ def test_commands_were_found():
 
 def test_make_targets_that_the_readme_names_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("demo", "test", "check"):
+    for target in ("demo", "test", "test-all", "docs", "check"):
         assert re.search(rf"^{target}:", makefile, re.M)

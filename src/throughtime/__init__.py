@@ -105,9 +105,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'throughtime' has no attribute '{name}'")
     if name not in _HOME:
         return importlib.import_module(f"throughtime.{name}")
-    found = getattr(importlib.import_module(f"throughtime.{_HOME[name]}"), name)
-    globals()[name] = found
-    return found
+    attribute = getattr(importlib.import_module(f"throughtime.{_HOME[name]}"), name)
+    globals()[name] = attribute
+    return attribute
 
 
 def __dir__() -> list[str]:

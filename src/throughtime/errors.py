@@ -60,5 +60,5 @@ def nearest(name: str, names: Iterable[str]) -> str:
     lowered: dict[str, str] = {}
     for known in names:
         lowered.setdefault(known.lower(), known)
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    return f"; did you mean '{lowered[found[0]]}'?" if found else ""
+    matches = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return f"; did you mean '{lowered[matches[0]]}'?" if matches else ""

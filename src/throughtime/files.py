@@ -79,8 +79,8 @@ def read_described(path: Path, schema: int, fields: Sequence[str]) -> dict[str, 
     Raises:
         RunError: if it is missing, damaged or from a newer version.
     """
-    found = read_json(path)
-    given = found.get("schema") if isinstance(found, dict) else None
+    values = read_json(path)
+    given = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(given, int):
         raise damaged(path, "no schema")
     if given > schema:
@@ -88,10 +88,10 @@ def read_described(path: Path, schema: int, fields: Sequence[str]) -> dict[str, 
             f"{path} was written by a newer throughtime (schema {given}, this one reads up to "
             f"{schema}); upgrade with: pip install --upgrade throughtime"
         )
-    missing = sorted(set(fields) - set(found))
+    missing = sorted(set(fields) - set(values))
     if missing:
         raise damaged(path, f"no {missing[0]}")
-    whole: dict[str, Any] = found
+    whole: dict[str, Any] = values
     return whole
 
 

@@ -75,7 +75,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def reset_peak_memory() -> None:
-    """Starts `peak_memory_mb` afresh where the system can (Linux)."""
+    """Resets `peak_memory_mb` where the system can (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

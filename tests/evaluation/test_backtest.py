@@ -215,7 +215,7 @@ def test_covariates_of_the_future_and_series_identities_are_used() -> None:
     assert backtest(fitted(known), raw, 4, origins=2, num_paths=5) is not None
 
 
-def test_many_series_are_thinned_and_short_ones_left_out() -> None:
+def test_many_series_are_subsampled_and_short_ones_left_out() -> None:
     parts = [torch.from_numpy(ar_path(n, PHI, n)) for n in (3, 40, 41, 42, 43, 44)]
     raw = Sequences.of(parts)
     train = Sequences.of([torch.from_numpy(ar_path(500, PHI, 9))])

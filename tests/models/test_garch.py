@@ -58,7 +58,8 @@ def test_the_likelihood_is_that_of_arch(name: str) -> None:
     assert float(first.variance) == pytest.approx(x.var())
     assert float(nats[0]) == pytest.approx(float(first.log_prob(data.values[:1])))
     # The forecast of the next variance is arch's.
-    previous, state = model.condition(data)
+    context = model.condition(data)
+    previous, state = context.previous, context.state
     after, _ = model.step(previous, state)
     forecast = fixed.forecast(horizon=1, reindex=False)
     assert float(after.mean) == pytest.approx(x.std() * forecast.mean.iloc[-1, 0], rel=1e-8)
@@ -90,7 +91,8 @@ def test_a_missing_value_counts_as_expected() -> None:
     model.begin(data)
     assert model.fitted is not None
     omega, alpha, beta = model.fitted[2:5].tolist()
-    previous, state = model.condition(data)
+    context = model.condition(data)
+    previous, state = context.previous, context.state
     before, state = model.step(previous, state)
     _, state = model.step(torch.full((1, 1), torch.nan).double(), state)
     after, _ = model.step(torch.zeros(1, 1).double(), state)

@@ -17,6 +17,7 @@ import throughtime as tt
 from throughtime.data.transforms import Difference, Log, Standardise, Transforms
 from throughtime.errors import DataError, SettingError
 from throughtime.models.base import SequenceModel
+from throughtime.runs.assessment import Effort
 
 pytestmark = pytest.mark.usefixtures("here")
 PRICES = torch.from_numpy(walk(120))
@@ -186,3 +187,21 @@ def test_the_callers_surroundings_stay_as_they_were(work: str) -> None:
             tt.fit(torch.ones(100), model="gru", **QUICK)
     after = surroundings()
     assert {name for name in before if before[name] != after[name]} == set()
+
+
+def test_effort_is_what_fits_beside_the_scoring() -> None:
+    assert Effort.within(1000.0, 1.0) == Effort()
+    short = Effort.within(10.0, 1.0)
+    assert 0 < short.distributions <= 1
+    assert 0 < short.gradient < 1
+    assert Effort.within(10.0, 2.0).distributions < Effort.within(10.0, 1.9).distributions
+    assert Effort.within(10.0, 10.0) == Effort(0.0, 0.0)
+
+
+def test_a_panel_in_a_short_time_is_compared_on_some_of_its_steps() -> None:
+    steps = torch.randn(90, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    panel = tt.Sequences.of(list(steps.cumsum(1) + 100))
+    run = tt.fit(panel, model="ar", order=1, time_limit=4.0, split="time")
+    assert any("steps, as many as the time allows" in note for note in run.scores.data.notes)
+    assert {row.name for row in run.scores.models} >= {"constant", "random walk", "ar(1)"}
+    assert all(row.nats_per_step is not None for row in run.scores.models)

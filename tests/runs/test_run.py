@@ -266,7 +266,6 @@ def begin(out: str) -> subprocess.Popen[bytes]:
     """A process that fits with checkpoints at every step."""
     code = (
         "import torch; torch.set_num_threads(1)\n"
-        "from throughtime.search import search\n"
         "from throughtime.training.config import TrainSettings\n"
         "TrainSettings.model_fields['checkpoint_seconds'].default = 0.0\n"
         "TrainSettings.model_rebuild(force=True)\n"

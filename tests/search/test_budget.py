@@ -22,7 +22,8 @@ class Clock:
 def test_without_a_limit_nothing_is_decided_by_the_clock(tmp_path: Path) -> None:
     budget = TimeBudget(None, tmp_path / "budget.json", Clock())
     assert budget.certificate() == CERTIFICATE_SECONDS
-    assert budget.closed_forms() is None
+    assert budget.closed_form_steps is None
+    assert budget.held_out_steps is None
     assert budget.lag_network("mlp(20)") is None
     assert budget.network("gru", [1.0]) is None
     assert budget.evaluation() is None
@@ -34,9 +35,8 @@ def test_without_a_limit_nothing_is_decided_by_the_clock(tmp_path: Path) -> None
 def test_shares_that_are_used_up_fill_the_limit_and_no_more(limit: float) -> None:
     clock = Clock()
     budget = TimeBudget(limit, None, clock)
-    shares = [budget.certificate(), budget.closed_forms()]
-    assert LEAST_SECONDS <= shares[0] <= CERTIFICATE_SECONDS
-    clock.now += sum(share for share in shares if share is not None)
+    assert LEAST_SECONDS <= budget.certificate() <= CERTIFICATE_SECONDS
+    clock.now += budget.certificate()
     weights = [1.0, 2.0, 3.0]
     for decide in (
         lambda: budget.lag_network("mlp(20)"),
@@ -77,9 +77,18 @@ def test_what_was_decided_is_kept_and_never_decided_again(tmp_path: Path) -> Non
     assert resumed.network("lstm", [1.0]) == pytest.approx(60 - 10 - 25)
 
 
-def test_a_limit_that_is_gone_leaves_every_share_something() -> None:
+def test_what_is_looked_at_grows_with_the_limit_and_not_with_the_clock() -> None:
+    clock = Clock()
+    short, long = TimeBudget(10.0, None, clock), TimeBudget(600.0, None, clock)
+    before = short.closed_form_steps, short.held_out_steps
+    assert (long.closed_form_steps, long.held_out_steps) == (60 * before[0], 60 * before[1])  # type: ignore[operator]
+    clock.now += 9.0
+    assert (short.closed_form_steps, short.held_out_steps) == before
+
+
+def test_a_limit_that_is_gone_leaves_time_to_evaluate_and_for_no_network() -> None:
     clock = Clock()
     budget = TimeBudget(10.0, None, clock)
     clock.now += 50.0
-    assert budget.network("gru", [1.0]) == 1.0
-    assert budget.evaluation() == pytest.approx(1.0)
+    assert budget.network("gru", [1.0]) == 0.0
+    assert budget.evaluation() == pytest.approx(10 / 12)

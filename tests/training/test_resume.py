@@ -86,7 +86,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     )
 
 
-def test_settings_that_changed_start_afresh(tmp_path: Path) -> None:
+def test_settings_that_changed_start_from_scratch(tmp_path: Path) -> None:
     attempt = trainer({"checkpoint_seconds": 0}, tmp_path, Fragile)
     with pytest.raises(Interrupted):
         attempt.run()

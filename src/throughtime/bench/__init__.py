@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from throughtime.bench import gate, machine, peers
+from throughtime.bench import baselines, gate, machine
 from throughtime.bench.cases import (
     CELLS,
     SHAPES,
@@ -47,7 +47,7 @@ class Row:
     errors: gate.Errors | None = None
     p_value: float | None = None  # of the test of what was drawn
     work: int = 0  # operations, where the share of the machine's limit is of interest
-    differing: list[str] = field(default_factory=list)  # peers that compute something else
+    differing: list[str] = field(default_factory=list)  # baselines that compute something else
 
     def result(self) -> dict[str, Any]:
         """Medians and ratios, as JSON values."""
@@ -74,7 +74,7 @@ class Row:
             "error": self.errors.ours if self.errors else None,
             "torch_error": self.errors.torch if self.errors else None,
             "p_value": self.p_value,
-            "peers": against,
+            "baselines": against,
         }
 
 
@@ -90,7 +90,7 @@ def measure(
     texts: Sequence[tuple[str, Shape]] = TEXTS,
     forecasts: Sequence[tuple[str, Shape]] = FORECASTS,
 ) -> dict[str, Any]:
-    """Checks, then times, the native kernels beside their peers.
+    """Checks, then times, the native kernels beside their baselines.
 
     only: of "gru", "rnn", "lstm", "step" and "sample"; all if None. rounds: 15, or 5 if quick.
     threads: as torch has them if None. on_progress: called with what is done, the whole, and what
@@ -145,7 +145,7 @@ def _sequences(cell: str, shape: Shape, least: float) -> Iterator[Row]:
     truth = gate.training_truth(case)
     errors = gate.check_training(case, truth)
     ours, torchs = Training(case, case.ours), Training(case, case.theirs)
-    others = {"jax": lambda: peers.jax_scan(case, training=True)}
+    others = {"jax": lambda: baselines.jax_scan(case, training=True)}
     contenders = [Contender("ours", repeat(ours)), Contender("torch", repeat(torchs))]
     yield _row("training", case, errors, truth, contenders, others, least)
     errors = gate.check_forward(case, truth)
@@ -154,8 +154,8 @@ def _sequences(cell: str, shape: Shape, least: float) -> Iterator[Row]:
         Contender("torch", repeat(lambda: forward(case, case.theirs))),
     ]
     others = {
-        "onnxruntime": lambda: peers.onnx_forward(case),
-        "jax": lambda: peers.jax_scan(case, training=False),
+        "onnxruntime": lambda: baselines.onnx_forward(case),
+        "jax": lambda: baselines.jax_scan(case, training=False),
     }
     yield _row("forward", case, errors, truth, contenders, others, least)
 
@@ -165,7 +165,7 @@ def _steps(cell: str, shape: Shape, least: float) -> Iterator[Row]:
     truth = gate.step_truth(case)
     errors = gate.check_step(case, truth)
     contenders = [Contender("ours", case.run_ours), Contender("torch", case.run_torch)]
-    others = {"onnxruntime": lambda: peers.onnx_step(case)}
+    others = {"onnxruntime": lambda: baselines.onnx_step(case)}
     yield _row("step", case, errors, truth, contenders, others, least)
 
 
@@ -184,10 +184,10 @@ def _row(
     others: dict[str, Callable[[], tuple[Contender, Numbers]]],
     least: float,
 ) -> Row:
-    """A row of ours, torch, and those peers that are installed and compute the same."""
+    """A row of ours, torch, and those baselines that are installed and compute the same."""
     differing = []
     for name, prepare in others.items():
-        if not peers.installed(name):
+        if not baselines.installed(name):
             continue
         contender, numbers = prepare()
         if truth.agrees(numbers):
@@ -225,7 +225,7 @@ def _report(rows: list[Row], rounds: int) -> dict[str, Any]:
         "machine": machine.describe(),
         "limit_gflops": spread(limits).median if limits else None,
         "rounds": rounds,
-        "installed": peers.listed(),
+        "installed": baselines.listed(),
         "rows": results,
         "notes": [
             f"{name} computes other numbers for {row.cell.upper()} at {row.shape} ({row.task}) "

@@ -12,7 +12,7 @@ from throughtime.errors import BackendError
 
 TIMES_TORCH = 4.0  # ours may be off by this many times what torch is
 FLOOR = 1e-6  # and by this share of the largest value: torch is sometimes exact by luck
-PEER = 1e-3  # share of the largest value: whether a peer computes the same thing at all
+SAME = 1e-3  # share of the largest value: whether a baseline computes the same thing at all
 _STEPS = 20  # after which the states of single steps are compared
 
 
@@ -52,9 +52,9 @@ class Truth:
             worst = Errors(max(worst.ours, error), max(worst.torch, allowed))
         return worst
 
-    def agrees(self, peer: Numbers) -> bool:
-        """Whether a peer computes the same."""
-        return all(self.error(name, value) <= PEER for name, value in peer.items())
+    def agrees(self, baseline: Numbers) -> bool:
+        """Whether a baseline computes the same."""
+        return all(self.error(name, value) <= SAME for name, value in baseline.items())
 
 
 def forward_truth(case: Case) -> Truth:

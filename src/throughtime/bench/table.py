@@ -35,18 +35,18 @@ def _heading(result: dict[str, Any]) -> list[str]:
         f"{m['cpu']}, {m['instructions']}, {m['threads']} of {m['cores']} cores, float32",
         f"throughtime {m['throughtime']}, torch {m['torch']}, Python {m['python']}",
     ]
-    for peer in result["installed"]:
+    for baseline in result["installed"]:
         lines.append(
-            f"{peer['name']} {peer['version']}"
-            if peer["version"]
-            else f"{peer['name']}: not installed ({peer['install']})"
+            f"{baseline['name']} {baseline['version']}"
+            if baseline["version"]
+            else f"{baseline['name']}: not installed ({baseline['install']})"
         )
     if result["limit_gflops"]:
         lines.append(f"limit: {result['limit_gflops']:,.0f} GFLOP/s, a large matrix product")
     rounds = result["rounds"]
     lines += [
         "",
-        "Each peer's time over ours: above 1 ours is faster. Median of "
+        "Each baseline's time over ours: above 1 ours is faster. Median of "
         f"{rounds} round{'s' if rounds > 1 else ''},",
         "± half the width of the middle half of the rounds.",
     ]
@@ -62,7 +62,9 @@ def _tables(result: dict[str, Any]) -> Iterator[Table]:
         title = Text(_TITLES[task].format(cell=cell.upper()), "bold")
         table = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.title_justify = "left"
-        names = list(dict.fromkeys(peer["name"] for row in rows for peer in row["peers"]))
+        names = list(
+            dict.fromkeys(baseline["name"] for row in rows for baseline in row["baselines"])
+        )
         table.add_column("B, T, I, H", no_wrap=True, min_width=17)
         table.add_column("ours", justify="right", no_wrap=True, min_width=8)
         if any(row["limit"] is not None for row in rows):
@@ -79,12 +81,12 @@ def _cells(row: dict[str, Any], names: list[str]) -> Iterator[Text]:
     yield Text(measured(row["seconds"]))
     if row["limit"] is not None:
         yield Text(f"{100 * row['limit']:.{1 if row['limit'] < 0.0995 else 0}f} %")
-    by_name = {peer["name"]: peer for peer in row["peers"]}
+    by_name = {baseline["name"]: baseline for baseline in row["baselines"]}
     for name in names:
         yield _ratio(by_name[name]) if name in by_name else Text("–")
 
 
-def _ratio(peer: dict[str, Any]) -> Text:
-    half = (peer["high"] - peer["low"]) / 2 / peer["ratio"]
-    said = f"{times(peer['ratio'])} ±{100 * half:.0f} %"
-    return Text(said, "bold red" if peer["ratio"] < 1 else "")
+def _ratio(baseline: dict[str, Any]) -> Text:
+    half = (baseline["high"] - baseline["low"]) / 2 / baseline["ratio"]
+    said = f"{times(baseline['ratio'])} ±{100 * half:.0f} %"
+    return Text(said, "bold red" if baseline["ratio"] < 1 else "")

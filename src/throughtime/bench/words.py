@@ -15,34 +15,40 @@ _MOST = 3  # losing cases that the sentence names; the table marks them all
 
 
 def sentence(rows: list[dict[str, Any]]) -> str:
-    """How much faster than torch, task by task, and how many cases lose to a peer."""
+    """How much faster than torch, task by task, and how many cases lose to a baseline."""
     parts: list[str] = []
     for task, words in _TASKS.items():
         ratios = [
-            peer["ratio"]
+            baseline["ratio"]
             for row in rows
-            for peer in row["peers"]
-            if row["task"] == task and peer["name"] == "torch"
+            for baseline in row["baselines"]
+            if row["task"] == task and baseline["name"] == "torch"
         ]
         if ratios:
             low, high = times(min(ratios)), times(max(ratios))
             faster = "times" if parts else "times as fast"
             parts.append(f"{low if low == high else f'{low} to {high}'} {faster} {words}")
     losses = sorted(
-        ((peer["ratio"], row, peer) for row in rows for peer in row["peers"] if peer["ratio"] < 1),
+        (
+            (baseline["ratio"], row, baseline)
+            for row in rows
+            for baseline in row["baselines"]
+            if baseline["ratio"] < 1
+        ),
         key=lambda loss: loss[0],
     )
     said = f"Against torch the kernels are {_joined(parts)}"
     if not losses:
-        return f"{said}; no peer is faster anywhere."
-    named = ", ".join(_named(row, peer) for _, row, peer in losses[:_MOST])
+        return f"{said}; no baseline is faster anywhere."
+    named = ", ".join(_named(row, baseline) for _, row, baseline in losses[:_MOST])
     which = "in" if len(losses) <= _MOST else f"in {len(losses)} cases, most of all in"
-    return f"{said}; a peer is faster {which} {named}."
+    return f"{said}; a baseline is faster {which} {named}."
 
 
-def _named(row: dict[str, Any], peer: dict[str, Any]) -> str:
+def _named(row: dict[str, Any], baseline: dict[str, Any]) -> str:
     sizes = "×".join(str(row[key]) for key in ("batch", "steps", "inputs", "hidden"))
-    return f"{row['cell'].upper()} {sizes} {row['task']} ({peer['name']}, {times(peer['ratio'])})"
+    against = f"{baseline['name']}, {times(baseline['ratio'])}"
+    return f"{row['cell'].upper()} {sizes} {row['task']} ({against})"
 
 
 def times(ratio: float) -> str:

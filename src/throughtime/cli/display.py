@@ -281,24 +281,24 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def difference(found: Difference | None) -> str:
+def difference(estimate: Difference | None) -> str:
     """A difference and its interval: `-0.161 [-0.288, -0.061]`."""
-    if found is None or found.value is None:
+    if estimate is None or estimate.value is None:
         return ""
-    if found.interval is None:
-        return f"{found.value:+.3f} [too few data]"
-    low, high = found.interval
-    return f"{found.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    if estimate.interval is None:
+        return f"{estimate.value:+.3f} [too few data]"
+    low, high = estimate.interval
+    return f"{estimate.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def score_table(found: dict[str, Any], most_rows: int = 20) -> Table:
+def score_table(scores: dict[str, Any], most_rows: int = 20) -> Table:
     """The sequences one by one: what a step costs, and the log-likelihood of the whole."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("sequence", overflow="ellipsis", no_wrap=True, max_width=34)
-    table.add_column(f"{found['unit'].removeprefix('nats per ')}s", justify="right")
-    table.add_column(_stacked(found["unit"], 12), justify="right")
+    table.add_column(f"{scores['unit'].removeprefix('nats per ')}s", justify="right")
+    table.add_column(_stacked(scores["unit"], 12), justify="right")
     table.add_column("log-likelihood", justify="right")
-    for row in found["sequences"][:most_rows]:
+    for row in scores["sequences"][:most_rows]:
         each = -row["nats"] / row["steps"] if row["steps"] else None
         table.add_row(
             Text(row["name"]), f"{row['steps']:,}", number(each, 4), number(row["nats"], 2)

@@ -23,9 +23,11 @@ def examine() -> dict[str, Any]:
 
     extras = []
     for package, (extra, purpose) in _EXTRAS.items():
-        found = version(package)
-        install = None if found else f"pip install 'throughtime[{extra}]'"
-        extras.append({"package": package, "version": found, "for": purpose, "install": install})
+        installed = version(package)
+        install = None if installed else f"pip install 'throughtime[{extra}]'"
+        extras.append(
+            {"package": package, "version": installed, "for": purpose, "install": install}
+        )
     return {
         "throughtime": __version__,
         "python": platform.python_version(),
@@ -56,18 +58,18 @@ def _native() -> dict[str, str | None]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(facts: dict[str, Any]) -> list[str]:
     """What `examine` found, for people."""
-    native, ready = found["kernels"], [name for name, runs in found["backends"].items() if runs]
+    native, ready = facts["kernels"], [name for name, runs in facts["backends"].items() if runs]
     missing = ": ".join(part for part in (native["problem"], native["install"]) if part)
-    said = [(key, found[key]) for key in ("throughtime", "python", "torch", "cpu")]
+    said = [(key, facts[key]) for key in ("throughtime", "python", "torch", "cpu")]
     said += [
-        ("threads", f"{found['threads']} of {found['cores']} cores"),
-        ("cuda", "yes" if found["cuda"] else "no"),
+        ("threads", f"{facts['threads']} of {facts['cores']} cores"),
+        ("cuda", "yes" if facts["cuda"] else "no"),
         ("backends", ", ".join(ready)),
         ("kernels", native["instructions"] or missing),
     ]
-    for extra in found["extras"]:
+    for extra in facts["extras"]:
         state = extra["version"] or f"missing: {extra['install']}"
         said.append((extra["package"], f"{state}  ({extra['for']})"))
     return [f"{name:<12} {what}" for name, what in said]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,29 +16,34 @@ from throughtime.cli.reading import Data, Reading
 _models = Group("Models", sort_key=1)
 _running = Group("Running", sort_key=3)
 _AS_IT_IS = Reading()
+Seed = Annotated[int, Parameter(help="The one seed of everything random.", group=_running)]
+Split = Annotated[
+    Literal["auto", "time", "sequence", "spread"],
+    Parameter(help="Where the shares are cut off: at the end, or sequences.", group=_running),
+]
 
 
-@app.command(help_epilogue=epilogue("fit"))
-def fit(
-    data: Data,
-    /,
-    *,
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What `fit` fits."""
+
     model: Annotated[
         Literal["auto", "ar", "rnn", "gru", "lstm"],
         Parameter(help="One family, or all of them.", group=_models),
-    ] = "auto",
+    ] = "auto"
     order: Annotated[
         str, Parameter(help="Lags of the autoregression: auto or a number.", group=_models)
-    ] = "auto",
-    hidden: Annotated[int | None, Parameter(help="Units of each network.", group=_models)] = None,
-    layers: Annotated[int | None, Parameter(help="Layers of each network.", group=_models)] = None,
+    ] = "auto"
+    hidden: Annotated[int | None, Parameter(help="Units of each network.", group=_models)] = None
+    layers: Annotated[int | None, Parameter(help="Layers of each network.", group=_models)] = None
     bptt: Annotated[
         str,
         Parameter(
             help="Gradient through time: auto, full, K or K1,K2 steps, memory=512MB, or adaptive.",
             group=_models,
         ),
-    ] = "auto",
+    ] = "auto"
     emission: Annotated[
         str,
         Parameter(
@@ -45,46 +51,59 @@ def fit(
             "student_t:rank=2.",
             group=_models,
         ),
-    ] = "auto",
+    ] = "auto"
     baselines: Annotated[
         str,
         Parameter(
             help="Classical models beside the naive ones: hmm, exponential_smoothing, garch.",
             group=_models,
         ),
-    ] = "",
+    ] = ""
     from_: Annotated[
         Path | None,
         Parameter(
             name="--from", help="Go on training the model of this run folder.", group=_models
         ),
-    ] = None,
+    ] = None
     symbols: Annotated[
         Literal["characters", "bytes", "tokens"],
         Parameter(help="What text is made of.", group=_models),
-    ] = "characters",
-    valid: Annotated[
-        float, Parameter(help="Share of the data for validation.", group=_running)
-    ] = 0.1,
+    ] = "characters"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How `fit` runs."""
+
+    valid: Annotated[float, Parameter(help="Share of the data for validation.", group=_running)] = (
+        0.1
+    )
     test: Annotated[
         float, Parameter(help="Share to test on, never seen before.", group=_running)
-    ] = 0.1,
-    split: Annotated[
-        Literal["auto", "time", "sequence", "spread"],
-        Parameter(help="Where the shares are cut off: at the end, or sequences.", group=_running),
-    ] = "auto",
+    ] = 0.1
+    split: Split = "auto"
     time_limit: Annotated[
         str | None, Parameter(help="For example 90s, 5m or 1h.", group=_running)
-    ] = None,
-    steps: Annotated[int | None, Parameter(help="Updates of each network.", group=_running)] = None,
-    seed: Annotated[int, Parameter(help="The one seed of everything random.", group=_running)] = 0,
+    ] = None
+    steps: Annotated[int | None, Parameter(help="Updates of each network.", group=_running)] = None
     name: Annotated[
         str | None, Parameter(help="What to call the data in the report.", group=_running)
-    ] = None,
-    output: Annotated[
+    ] = None
+    out: Annotated[
         Path | None,
         Parameter(name=["-o", "--output"], help="Run folder; runs/NAME.", group=_running),
-    ] = None,
+    ] = None
+
+
+@app.command(help_epilogue=epilogue("fit"))
+def fit(
+    data: Data,
+    /,
+    *,
+    models: Models = Models(),
+    running: Running = Running(),
+    seed: Seed = 0,
     json_: Annotated[Json, Parameter(group=_running)] = False,
     reading: Reading = _AS_IT_IS,
 ) -> None:
@@ -94,18 +113,16 @@ def fit(
     """
     from throughtime.cli.display import FitDisplay, comparison
 
+    options = {**asdict(models), **asdict(running), **reading.options()}
     with FitDisplay(err, quiet=json_) as display:
         from throughtime.runs.fit import default_folder
         from throughtime.runs.fit import fit as fit_models
         from throughtime.runs.run import load_trained
 
-        run = fit_models(
-            data, model=model if from_ is None else load_trained(from_), order=order,
-            hidden=hidden, layers=layers, bptt=bptt, baselines=baselines, emission=emission,
-            symbols=symbols, valid=valid, test=test, split=split, time_limit=time_limit,
-            steps=steps, seed=seed, name=name, out=output or default_folder(data),
-            on_event=display, **reading.options(),
-        )  # fmt: skip
+        if (trained := options.pop("from_")) is not None:
+            options["model"] = load_trained(trained)
+        options["out"] = running.out or default_folder(data)
+        run = fit_models(data, seed=seed, on_event=display, **options)
     if emit(_fitted(run), json_):
         return
     out.print(comparison(run.scores))
@@ -147,14 +164,11 @@ def history(
     data: Data,
     /,
     *,
-    split: Annotated[
-        Literal["auto", "time", "sequence", "spread"],
-        Parameter(help="Where the shares are cut off: at the end, or sequences.", group=_running),
-    ] = "auto",
+    split: Split = "auto",
     time_limit: Annotated[
         str, Parameter(help="For example 30s or 5m; small data take seconds.", group=_running)
     ] = "2m",
-    seed: Annotated[int, Parameter(help="The one seed of everything random.", group=_running)] = 0,
+    seed: Seed = 0,
     json_: Annotated[Json, Parameter(group=_running)] = False,
     reading: Reading = _AS_IT_IS,
 ) -> None:
@@ -169,13 +183,13 @@ def history(
             about = event.get("about", f"reading {data}")
             working(event.get("done", 0), event.get("total", 0), about)
 
-        found = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
-    if emit(found.to_json(), json_):
+        measured = certificate(data, time_limit, seed, on_event, split=split, **reading.options())
+    if emit(measured.to_json(), json_):
         return
-    if found.order_matters:
-        for line in picture(found):
+    if measured.order_matters:
+        for line in picture(measured):
             say(line)
         say("")
-    out.print(Text(found.verdict), width=min(80, out.width))
-    for note in found.notes:
+    out.print(Text(measured.verdict), width=min(80, out.width))
+    for note in measured.notes:
         out.print(Text(f"note: {note}", "dim"), width=min(80, out.width))

@@ -81,10 +81,10 @@ def doctor(*, json_: Json = False) -> None:
     """Say what runs here (torch, backends, threads, extras) and how to get what is missing."""
     from throughtime.cli.doctor import examine, lines
 
-    found = examine()
-    if emit(found, json_):
+    facts = examine()
+    if emit(facts, json_):
         return
-    for line in lines(found):
+    for line in lines(facts):
         say(line)
 
 
@@ -108,9 +108,9 @@ def bench(
         from throughtime.bench import measure
         from throughtime.bench.table import page
 
-        found = measure(
+        measured = measure(
             only=only and only.split(","), rounds=rounds, threads=threads, quick=quick,
             on_progress=working,
         )  # fmt: skip
-    if not emit(found, json_):
-        out.print(page(found), soft_wrap=True)
+    if not emit(measured, json_):
+        out.print(page(measured), soft_wrap=True)

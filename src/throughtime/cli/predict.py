@@ -37,19 +37,19 @@ def score(
         check_table(steps)
         fitted = load_model(run)
         scores = fitted.score(data, unknown=unknown, on_progress=working)
-        found = scores.to_json()
+        result = scores.to_json()
         if steps is not None:
             write_frame(scores.frame(fitted.transforms), steps)
-            found["steps_file"] = str(steps)
-    if emit(found, json_):
+            result["steps_file"] = str(steps)
+    if emit(result, json_):
         return
-    total = f"{found['nats_per_step']:.4f} {found['unit']} over {found['steps']:,} steps"
-    bits = [f"{found[k]:.4f} {k.replace('_', ' ')}" for k in found if k.startswith("bits_per")]
+    total = f"{result['nats_per_step']:.4f} {result['unit']} over {result['steps']:,} steps"
+    bits = [f"{result[k]:.4f} {k.replace('_', ' ')}" for k in result if k.startswith("bits_per")]
     say("; ".join([total, *bits]))
-    if len(found["sequences"]) > 1:
-        out.print(score_table(found, 20))
-    if len(found["sequences"]) > 20:
-        say(f"… and {len(found['sequences']) - 20:,} more (all with --json)")
+    if len(result["sequences"]) > 1:
+        out.print(score_table(result, 20))
+    if len(result["sequences"]) > 20:
+        say(f"… and {len(result['sequences']) - 20:,} more (all with --json)")
     if steps is not None:
         say(f"each step: {steps}")
 
@@ -103,16 +103,16 @@ def forecast(
         from throughtime.runs.run import load_model
 
         check_table(output, paths_output)
-        found = load_model(run).forecast(
+        prediction = load_model(run).forecast(
             horizon, data=data, future=future, series=series, quantiles=levels,
             num_paths=paths, tolerance=tolerance, seed=seed, on_progress=working,
         )  # fmt: skip
     if output is not None:
-        write_frame(found.frame(), output)
+        write_frame(prediction.frame(), output)
     if paths_output is not None:
-        write_frame(found.path_frame(), paths_output)
-    if not emit(found.to_json(), json_):
-        _show_forecast(found.to_json(), output)
+        write_frame(prediction.path_frame(), paths_output)
+    if not emit(prediction.to_json(), json_):
+        _show_forecast(prediction.to_json(), output)
 
 
 @app.command(help_epilogue=epilogue("update"))
@@ -129,32 +129,32 @@ def update(
     with Working(err, "loading", quiet=json_):
         from throughtime.runs.run import update as move
 
-        found = move(run, data)
-    if emit(found, json_):
+        moved = move(run, data)
+    if emit(moved, json_):
         return
-    last = "" if found["end"] is None else f", the end is at {found['end']} now"
-    dropped = f" ({found['passed_over']:,} were known already)" if found["passed_over"] else ""
-    say(f"{found['rows']:,} new rows of {found['series']:,} series{dropped}{last}")
+    last = "" if moved["end"] is None else f", the end is at {moved['end']} now"
+    dropped = f" ({moved['passed_over']:,} were known already)" if moved["passed_over"] else ""
+    say(f"{moved['rows']:,} new rows of {moved['series']:,} series{dropped}{last}")
 
 
-def _show_forecast(found: dict[str, Any], output: Path | None) -> None:
+def _show_forecast(prediction: dict[str, Any], output: Path | None) -> None:
     from throughtime.cli.display import forecast_tables
 
     most_rows, most_series = 40, 10
-    for table in forecast_tables(found, most_rows, most_series):
+    for table in forecast_tables(prediction, most_rows, most_series):
         out.print(table)
     hidden = []
-    if found["horizon"] > most_rows:
-        hidden.append(f"{found['horizon'] - most_rows:,} more steps")
-    if len(found["series"]) > most_series:
-        hidden.append(f"{len(found['series']) - most_series:,} more series")
+    if prediction["horizon"] > most_rows:
+        hidden.append(f"{prediction['horizon'] - most_rows:,} more steps")
+    if len(prediction["series"]) > most_series:
+        hidden.append(f"{len(prediction['series']) - most_series:,} more series")
     if hidden:
         say(f"… and {' of '.join(hidden)} (all with -o or --json)")
-    error = found["quantile_error"]
+    error = prediction["quantile_error"]
     certain = (
         "" if error is None else f"; quantiles are certain to {100 * error:.1f} % of the spread"
     )
-    say(f"{found['num_paths']:,} paths each{certain}")
+    say(f"{prediction['num_paths']:,} paths each{certain}")
     if output is not None:
         say(f"quantiles: {output}")
 
@@ -192,30 +192,30 @@ def sample(
         kind = fitted.domain.kind
         if kind == "text":
             working.stop()
-            found = _sample_text(
+            drawn = _sample_text(
                 fitted, length or 500, paths, prompt, seed, temperature, top_p, output, json_
             )
-            emit(found, json_)
+            emit(drawn, json_)
             return
         if prompt:
             raise SettingError("prompt= is for runs of text")
         if kind == "sound":
             length = length or 2 * int(fitted.domain.sample_rate or 8000)
             file = output or Path("sample.wav")
-            found = sample_sound(
+            drawn = sample_sound(
                 fitted, Draw(length, paths, seed, temperature, top_p, file), working
             )
         else:
             file = output or Path("sample.csv")
-            found = sample_table(
+            drawn = sample_table(
                 fitted, Draw(length or 200, paths, seed, temperature, top_p, file), working
             )
-    if emit(found, json_):
+    if emit(drawn, json_):
         return
-    what = f"{found['steps']:,} steps"
-    if "seconds" in found:
-        what = f"{found['seconds']:.2f} s of sound at {found['rate']:,} Hz"
-    say(f"{paths:,} path{'s' if paths > 1 else ''} of {what}: {', '.join(found['files'])}")
+    what = f"{drawn['steps']:,} steps"
+    if "seconds" in drawn:
+        what = f"{drawn['seconds']:.2f} s of sound at {drawn['rate']:,} Hz"
+    say(f"{paths:,} path{'s' if paths > 1 else ''} of {what}: {', '.join(drawn['files'])}")
 
 
 def _sample_text(
@@ -232,7 +232,7 @@ def _sample_text(
     """Writes each text to the terminal as it is drawn, unless it is wanted elsewhere."""
     from throughtime.files import write_text
 
-    shown = not as_json and output is None
+    to_terminal = not as_json and output is None
     texts = []
     for path in range(paths):
         pieces = [prompt]
@@ -240,17 +240,17 @@ def _sample_text(
             length, prompt=prompt, seed=seed, temperature=temperature, top_p=top_p, path=path
         )
         for piece in stream:
-            if shown:
+            if to_terminal:
                 sys.stdout.write(piece if len(pieces) > 1 else prompt + piece)
                 sys.stdout.flush()
             pieces.append(piece)
         texts.append("".join(pieces))
-        if shown:
+        if to_terminal:
             sys.stdout.write("\n" if path == paths - 1 else f"\n{'─' * 20}\n")
-    found = {"kind": "text", "paths": paths, "steps": length, "texts": texts}
+    result = {"kind": "text", "paths": paths, "steps": length, "texts": texts}
     if output is not None:
         write_text(output, f"\n{'─' * 20}\n".join(texts))
-        found["files"] = [str(output)]
+        result["files"] = [str(output)]
         if not as_json:
             say(f"{paths:,} text{'s' if paths > 1 else ''} of {length:,} steps: {output}")
-    return found
+    return result

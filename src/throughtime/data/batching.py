@@ -215,10 +215,10 @@ class Lanes:
         """Values [T, B, ...] at these steps; 0 where there is nothing, so that no NaN is let in."""
         # Rows of one column are gathered as plain numbers, twice as fast.
         flat = values[:, 0] if values.shape[1:] == (1,) else values
-        found = flat.index_select(0, at.flatten()).reshape(*at.shape, *values.shape[1:])
+        gathered = flat.index_select(0, at.flatten()).reshape(*at.shape, *values.shape[1:])
         if not values.is_floating_point():
-            return found.masked_fill_(nothing, 0)
-        return found.to(self.dtype).masked_fill_(nothing[..., None], 0.0)
+            return gathered.masked_fill_(nothing, 0)
+        return gathered.to(self.dtype).masked_fill_(nothing[..., None], 0.0)
 
 
 def _contiguous(steps: object, length: int) -> None:

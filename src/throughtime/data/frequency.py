@@ -195,10 +195,10 @@ def _gap_notes(
             days = "day has" if single == 1 else "days have"
             notes.append(f"{single:,} single business {days} no row (a holiday, it seems)")
         floor = 1
-    found = np.flatnonzero(missing > floor)
-    if not len(found):
+    gaps = np.flatnonzero(missing > floor)
+    if not len(gaps):
         return notes
-    longest = np.sort(found[np.argsort(-missing[found], kind="stable")][:LISTED])
+    longest = np.sort(gaps[np.argsort(-missing[gaps], kind="stable")][:LISTED])
     listed = []
     for index in longest:
         series = int(np.searchsorted(offsets, index, side="right")) - 1
@@ -206,12 +206,12 @@ def _gap_notes(
         listed.append(
             f"{show(times[index], grid.unit)} and {show(times[index + 1], grid.unit)}{where}"
         )
-    total = int(missing[found].sum())
-    plural = "gap" if len(found) == 1 else "gaps"
+    total = int(missing[gaps].sum())
+    plural = "gap" if len(gaps) == 1 else "gaps"
     more = f" of more than one {grid.step}" if floor else ""
-    spelled = " between " if len(listed) == len(found) else ", the longest between "
+    spelled = " between " if len(listed) == len(gaps) else ", the longest between "
     notes.append(
-        f"{len(found):,} {plural}{more} ({total:,} row{'' if total == 1 else 's'} missing){spelled}"
+        f"{len(gaps):,} {plural}{more} ({total:,} row{'' if total == 1 else 's'} missing){spelled}"
         f"{', '.join(listed)}"
     )
     return notes

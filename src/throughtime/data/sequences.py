@@ -218,8 +218,8 @@ class Sequences:
     def with_identity(self, names: Sequence[str]) -> Sequences:
         """The same with `identity` set to each name's place in `names` (the training set's)."""
         places = {name: i for i, name in enumerate(names)}
-        found = [places.get(name, -1) for name in self.names]
-        return replace(self, identity=torch.tensor(found, dtype=torch.int64))
+        indices = [places.get(name, -1) for name in self.names]
+        return replace(self, identity=torch.tensor(indices, dtype=torch.int64))
 
     def with_notes(self, *notes: str) -> Sequences:
         """The same with these notes added."""
@@ -360,9 +360,9 @@ class Sequences:
             past = int(self.starts.sum())
             parts.append(f"{past:,} past" + (f", {missing:,} missing" if missing else ""))
         if self.domain.columns:
-            shown = ", ".join(self.domain.columns[:6])
+            first_columns = ", ".join(self.domain.columns[:6])
             more = len(self.domain.columns) - 6
-            parts.append(f"columns {shown}" + (f" and {more} more" if more > 0 else ""))
+            parts.append(f"columns {first_columns}" + (f" and {more} more" if more > 0 else ""))
         if self.domain.num_symbols is not None:
             parts.append(f"{self.domain.num_symbols:,} symbols")
         if self.domain.sample_rate is not None:

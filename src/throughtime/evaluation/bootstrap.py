@@ -25,13 +25,13 @@ def block_length(x: np.ndarray) -> float:
     n = len(x)
     if n < 8 or not np.ptp(x) > 0:
         return 1.0
-    window = max(5, math.ceil(math.sqrt(math.log10(n))))
-    furthest = min(n - 1, math.ceil(math.sqrt(n)) + window)
+    negligible_run = max(5, math.ceil(math.sqrt(math.log10(n))))
+    furthest = min(n - 1, math.ceil(math.sqrt(n)) + negligible_run)
     covariance = _autocovariance(x, furthest)
     correlation = np.abs(covariance[1:] / covariance[0])
     negligible = correlation < 2.0 * math.sqrt(math.log10(n) / n)
-    # The first lag after which `window` correlations in a row are negligible.
-    runs = np.convolve(negligible, np.ones(window), mode="valid") == window
+    # The first lag after which `negligible_run` correlations in a row are negligible.
+    runs = np.convolve(negligible, np.ones(negligible_run), mode="valid") == negligible_run
     lag = int(runs.argmax()) if runs.any() else int(np.flatnonzero(~negligible)[-1]) + 1
     reach = min(2 * max(lag, 1), furthest)
     lags = np.arange(1, reach + 1)

@@ -103,19 +103,30 @@ def lyapunov(
         grown = []
         for t0, t1 in reversed(list(pairwise(cuts))):
             product = Product(loss, [batch[t0:t1]] * num, [inner[t0]] * num, joined)
-            flat = frame.permute(2, 0, 1).flatten(0, 1)
-            moved = product.vjp(flat).unflatten(0, (num, -1)).permute(1, 2, 0).double()
-            frame, triangle = torch.linalg.qr(moved)
-            cut = (moved == 0).all(2).all(1)
-            frame = torch.where(cut[:, None, None], basis, frame)
-            log = triangle.diagonal(dim1=1, dim2=2).abs().log()  # [B, num]
-            grown.append(torch.where(cut[:, None], math.nan, log))
+            frame, log = _back(product, frame, basis)
+            grown.append(log)
             if end <= length - warmup:
                 lengths.append(t1 - t0)
         if end <= length - warmup:
             logs += grown
         pace = _pace(torch.stack(grown), pace)
     return _result(torch.stack(logs).cpu(), torch.tensor(lengths), dt)
+
+
+def _back(product: Product, frame: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """The cotangents ``[B, size, num]`` some steps earlier, orthonormal, and by what they grew.
+
+    The logarithms ``[B, num]`` are NaN for a row that a restart cuts off, which takes up `basis`.
+    """
+    flat = frame.permute(2, 0, 1).flatten(0, 1)
+    moved = product.vjp(flat).unflatten(0, (frame.shape[2], -1)).permute(1, 2, 0).double()
+    frame, triangle = torch.linalg.qr(moved)
+    cut = (moved == 0).all(2).all(1)
+    log = triangle.diagonal(dim1=1, dim2=2).abs().log()
+    return (
+        torch.where(cut[:, None, None], basis, frame),
+        torch.where(cut[:, None], math.nan, log),
+    )
 
 
 def _pace(grown: Tensor, steps: int) -> int:

@@ -88,7 +88,7 @@ class Certificate:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as docs/commands.md lists them; None where there is no interval."""
         advice = self.recommendation
-        found: dict[str, Any] = finite(
+        values: dict[str, Any] = finite(
             {
                 "schema": SCHEMA,
                 "step": self.step,
@@ -109,7 +109,7 @@ class Certificate:
                 "notes": list(self.notes),
             }
         )
-        return found
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Certificate:
@@ -232,9 +232,9 @@ def measured(
     with threads(1), torch.random.fork_rng(devices=[]):
         tick("choosing how to look at the data")
         case = study(spans, settings or settings_of(seed), time_limit, view)
-        found = _measured(case, time_limit, seed, networks, tick)
+        certificate = _measured(case, time_limit, seed, networks, tick)
     notes = (*case.notes, *spans[0].notes)
-    return replace(found, notes=notes, seconds=time.monotonic() - begun)
+    return replace(certificate, notes=notes, seconds=time.monotonic() - begun)
 
 
 def _measured(case: Study, limit: float, seed: int, networks: bool, tick: Tick) -> Certificate:

@@ -115,19 +115,19 @@ class ValueFamily:
 
     def unexplained(self, dense: int, far: tuple[int, ...]) -> tuple[Targets, Floats]:
         """Residuals as normal scores, and their squares less 1: ``[n, 2 D]``."""
-        targets, model = self.train.thinned(_SCANNED), self.fit(dense, far)
+        targets, model = self.train.subsampled(_SCANNED), self.fit(dense, far)
         x = targets.data.values[targets.rows]
         ranks = model.predict(targets.data, targets.rows).cdf(x).numpy()
         z = stats.norm.ppf(ranks.clip(1e-6, 1 - 1e-6)).clip(-3, 3)
         return targets, np.concatenate([z, z**2 - 1], 1)
 
     def latent(self, dense: int, far: tuple[int, ...], seed: int) -> list[tuple[str, ClosedForm]]:
-        found: list[tuple[str, ClosedForm]] = []
+        models: list[tuple[str, ClosedForm]] = []
         for shape, near in (("linear", 1), (self.shape, min(1, dense)), (self.shape, dense)):
             lags = (*range(1, near + 1), *(lag for lag in far if lag > near))
             model = ExponentialSmoothing(lags, emission=self.emission, shape=shape)
-            found.append(("exponential smoothing model", self._fitted(model)))
-        return found
+            models.append(("exponential smoothing model", self._fitted(model)))
+        return models
 
     def _fitted(self, model: LagRegression) -> LagRegression:
         numbers = min(8e6, self.work.limit * _SHARE)
@@ -194,12 +194,12 @@ class SymbolFamily:
         return Targets(data, rows), grouped
 
     def latent(self, dense: int, far: tuple[int, ...], seed: int) -> list[tuple[str, ClosedForm]]:
-        found: list[tuple[str, ClosedForm]] = []
+        models: list[tuple[str, ClosedForm]] = []
         for states in STATES if self.num_symbols <= _ALPHABET else ():
             model = HiddenMarkov(states, emission=self.emission, seed=seed)
             model.begin(self.train.data)
-            found.append((f"hidden Markov model of {states} states", model))
-        return found
+            models.append((f"hidden Markov model of {states} states", model))
+        return models
 
     @cached_property
     def _counts(self) -> Counts:

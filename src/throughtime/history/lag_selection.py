@@ -147,10 +147,10 @@ def _one_more(trials: Trials, dense: int, far: tuple[int, ...]) -> tuple[int, ..
     targets, scores = family.unexplained(dense, far)
     features = family.features()
     family.work.spend(10 * features.size + 40 * len(scores) * scores.shape[1])
-    found = lag_scan.strongest(features, scores, targets, furthest(family.train))
-    if found is None or found[0] <= dense or found[0] in far:
+    candidate = lag_scan.strongest(features, scores, targets, furthest(family.train))
+    if candidate is None or candidate[0] <= dense or candidate[0] in far:
         return None
-    longer = tuple(sorted((*far, found[0])))
+    longer = tuple(sorted((*far, candidate[0])))
     return longer if trials.add(dense, longer) < trials.add(dense, far) else None
 
 
@@ -193,8 +193,8 @@ def sufficient(points: list[Point]) -> int:
 
 def joined_bounds(parts: tuple[Targets, ...]) -> np.ndarray:
     """Where the targets of each sequence begin, part after part."""
-    found, shift = [np.zeros(1, dtype=np.int64)], 0
+    joined, shift = [np.zeros(1, dtype=np.int64)], 0
     for part in parts:
-        found.append(part.bounds[1:] + shift)
+        joined.append(part.bounds[1:] + shift)
         shift += len(part)
-    return np.concatenate(found)
+    return np.concatenate(joined)

@@ -195,8 +195,8 @@ def iid_baseline(study: Study, selected: Selected) -> Entrant:
     if study.comparable and emission.num_parameters > _MOST_PARAMETERS:
         return Entrant.of(name, selected.family.fit(0), selected.held)
     model = _constant(emission, study.view.num_differencing)
-    model.begin(study.shown[0])
-    return Entrant.of(name, model, study.seen(study.shown[1:]))
+    model.begin(study.transformed[0])
+    return Entrant.of(name, model, study.seen(study.transformed[1:]))
 
 
 def _constant(emission: Emission, num_differencing: int) -> Autoregressive:

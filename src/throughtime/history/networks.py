@@ -91,7 +91,7 @@ def _short(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, Tr
 
 def of_order(study: Study, lags: int, seed: int, seconds: float) -> Network | None:
     """A network of so many lags, or a few more."""
-    train = study.shown[0]
+    train = study.transformed[0]
     width = candidates.lag_network_order(train, max(1, lags), "auto")
     training = defaults.lag_network_training(study.raw[0], study.view.emission, settings_of(seed))
     steps = min(training.steps, _ORDER_UPDATES)
@@ -209,7 +209,7 @@ def _stretch(
 
 
 def _values(data: Sequences, at: Tensor, nothing: Tensor, dtype: torch.dtype) -> Tensor:
-    found = data.values[at]
-    if not found.is_floating_point():
-        return found.masked_fill(nothing, 0)
-    return found.nan_to_num().to(dtype).masked_fill(nothing.unsqueeze(-1), 0.0)
+    gathered = data.values[at]
+    if not gathered.is_floating_point():
+        return gathered.masked_fill(nothing, 0)
+    return gathered.nan_to_num().to(dtype).masked_fill(nothing.unsqueeze(-1), 0.0)

@@ -109,5 +109,5 @@ def in_blocks(count: int, block: int, seed: int) -> Ints:
     place = np.empty(len(blocks), dtype=np.int64)
     place[drawn] = np.roll(drawn, turn)  # one cycle over all blocks: each gets another's place
     order = np.concatenate([blocks[i] for i in place])
-    found: Ints = np.resize(order, count)
-    return found
+    indices: Ints = np.resize(order, count)
+    return indices

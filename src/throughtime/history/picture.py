@@ -11,20 +11,20 @@ WIDTH, HEIGHT = 60, 7
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
-def picture(found: Certificate) -> list[str]:
+def picture(certificate: Certificate) -> list[str]:
     """Lines of at most 80 characters.
 
     Bars are nats per step above the best; lags run on a logarithmic axis; ▲ marks those needed.
     """
-    curve, needed = found.lags.curve, found.lags.needed
+    curve, needed = certificate.lags.curve, certificate.lags.needed
     best = min(point.nats for point in curve)
     most = max(point.nats for point in curve) - best
     last = max(2, curve[-1].lags)
     lost = [_at(curve, lags) - best for lags in _columns(last)]
     heights = [max(0, round(8 * HEIGHT * value / most)) if most > 0 else 0 for value in lost]
     lines = [
-        f"nats per {found.step} above the best, by lags seen",
-        f"  {found.lags.model}"[: WIDTH + 20],
+        f"nats per {certificate.step} above the best, by lags seen",
+        f"  {certificate.lags.model}"[: WIDTH + 20],
     ]
     for row in range(HEIGHT - 1, -1, -1):
         bars = "".join(_LEVELS[min(8, max(0, height - 8 * row))] for height in heights)

@@ -42,7 +42,7 @@ class Study:
     """
 
     raw: Spans
-    shown: Spans
+    transformed: Spans
     view: views.View
     transforms: Transforms
     targets: tuple[Held, ...]
@@ -117,9 +117,9 @@ def study(
     chosen = view or settled_view(first, second, settings)
     transforms = views.fitted(chosen.transforms, first)
     raw: Spans = (first, second, third)
-    shown = _each(raw, transforms)
-    targets, comparable = _targets(raw, shown, chosen)
-    return Study(raw, shown, chosen, transforms, targets, comparable, notes)
+    transformed = _each(raw, transforms)
+    targets, comparable = _targets(raw, transformed, chosen)
+    return Study(raw, transformed, chosen, transforms, targets, comparable, notes)
 
 
 def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> views.View:
@@ -129,8 +129,8 @@ def settled_view(train: Sequences, valid: Sequences, settings: RunSettings) -> v
     would make a short memory look long.
     """
     if train.domain.kind == "real" and train.values.shape[1] > _PROBED:
-        few = [_first_columns(span) for span in (train, valid)]
-        plain = _without(settled_view(few[0], few[1], settings).transforms, "standardise")
+        narrow = [_first_columns(span) for span in (train, valid)]
+        plain = _without(settled_view(narrow[0], narrow[1], settings).transforms, "standardise")
         if settings.transforms is None:
             settings = settings.model_copy(update={"transforms": plain.to_json()})
         return views.natural_view(train, valid, settings)
@@ -172,28 +172,28 @@ def _latest(data: Sequences, most: int) -> Sequences:
     return replace(data, starts=torch.maximum(data.starts, data.lengths - kept))
 
 
-def _targets(raw: Spans, shown: Spans, view: views.View) -> tuple[tuple[Held, ...], bool]:
+def _targets(raw: Spans, transformed: Spans, view: views.View) -> tuple[tuple[Held, ...], bool]:
     """What finite-order models see: symbols, or standardised values; and whether nats compare."""
     emission = view.emission
     count = int(getattr(emission, "num_symbols", 0))
     if emission.symbols and (
         raw[0].domain.integer or (raw[0].domain.kind != "sound" and count <= _ALPHABET)
     ):
-        return (_held(shown),), True
+        return (_held(transformed),), True
     gaps = any(bool(span.missing.any()) for span in raw)
     if emission.kind == "bernoulli" and emission.columns == 1 and not gaps:
         domain = Domain("symbols", num_symbols=2, step=raw[0].domain.step)
-        flags = [replace(s, values=s.values[:, 0].long(), domain=domain) for s in shown]
+        flags = [replace(s, values=s.values[:, 0].long(), domain=domain) for s in transformed]
         return (_held((flags[0], flags[1], flags[2])),), True
     if emission.discrete:
         plain = views.fitted(views.unfitted("standardise"), raw[0])
         return (_held(_each(raw, plain)),), False
-    found = [_held(shown)]
+    held = [_held(transformed)]
     plainer = _without(view.transforms, "log")
     if len(plainer) < len(view.transforms):
         # What is a line in logarithms need not be one in values.
-        found.append(_held(_each(raw, views.fitted(plainer, raw[0]))))
-    return tuple(found), True
+        held.append(_held(_each(raw, views.fitted(plainer, raw[0]))))
+    return tuple(held), True
 
 
 def _each(raw: Spans, transforms: Transforms) -> Spans:

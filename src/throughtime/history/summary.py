@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 HALF = 0.5  # of the training of a network, with less of which it says nothing
 
 
-def verdict(found: Certificate) -> str:
+def verdict(certificate: Certificate) -> str:
     """The four answers for people."""
-    order, step, unit = found.order_matters, found.step, f"nats per {found.step}"
-    view = f", seen as {found.seen_as}" if found.seen_as else ""
+    order, step, unit = certificate.order_matters, certificate.step, f"nats per {certificate.step}"
+    view = f", seen as {certificate.seen_as}" if certificate.seen_as else ""
     if not order:
         sentences = [
             f"Order does not matter in these data{view}: the past of {_a(step)} says nothing "
@@ -30,14 +30,14 @@ def verdict(found: Certificate) -> str:
             f"Order matters{view}: the past of {_a(step)} is worth "
             f"{estimate(order.gain, order.interval, unit)}, and over a shuffled past "
             f"{fixed(order.over_shuffled, 3)} (p = {order.p_value:.2g}).",
-            _lags(found.lags, step, found.recommendation),
-            _latent(found.latent_gain, unit),
-            _settings(found.recommendation, found.latent_gain, step),
+            _lags(certificate.lags, step, certificate.recommendation),
+            _latent(certificate.latent_gain, unit),
+            _settings(certificate.recommendation, certificate.latent_gain, step),
         ]
-    if found.network is not None:
+    if (network := certificate.network) is not None:
         sentences.append(
-            f"The network {found.network.model} beats the finite order; its state makes use of "
-            f"{found.network.needed} {step}s of the past."
+            f"The network {network.model} beats the finite order; its state makes use of "
+            f"{network.needed} {step}s of the past."
         )
     return " ".join(sentences)
 
@@ -59,8 +59,8 @@ def _lags(lags: Lags, step: str, advice: Recommendation) -> str:
             f"lag{'s' * (len(advice.far) > 1)} {far} "
             f"{'carries' if len(advice.far) == 1 and not near else 'carry'} {carried} {measured}."
         )
-    many = "One lag carries" if lags.needed == 1 else f"{lags.needed} lags carry"
-    return f"{many} {carried} {measured}."
+    number = "One lag carries" if lags.needed == 1 else f"{lags.needed} lags carry"
+    return f"{number} {carried} {measured}."
 
 
 def _latent(latent: LatentGain, unit: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from throughtime.data.sequences import Sequences
 from throughtime.models.base import SequenceModel
 from throughtime.models.closed_form import ClosedForm
-from throughtime.models.lag_regression import thinned
+from throughtime.models.lag_regression import subsampled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,9 +50,9 @@ class Targets:
         """Where the targets of each sequence begin among all targets, ``[N + 1]``."""
         return torch.searchsorted(self.rows, self.data.offsets).numpy()
 
-    def thinned(self, most: int) -> Targets:
+    def subsampled(self, most: int) -> Targets:
         """At most so many targets, spread evenly; the past of each stays whole."""
-        return replace(self, rows=thinned(self.rows, most))
+        return replace(self, rows=subsampled(self.rows, most))
 
     def latest(self, most: int, past: int) -> Targets:
         """The last so many targets, with at most `past` steps before those of each sequence."""

@@ -1,1 +1,1 @@
-"""Models of sequences: finite windows (Autoregressive) and latent states (LatentAutoregressive)."""
+"""Models of sequences: finite orders (Autoregressive) and latent states (LatentAutoregressive)."""

@@ -240,15 +240,15 @@ class SequenceModel(nn.Module, ABC):
         training = self.training
         self.eval()
         lanes = Lanes.aligned(one, self._dtype())
-        state, found, at = self.initial_state(1), [], 0
+        state, at_stops, at = self.initial_state(1), [], 0
         for stop in stops:
             while at < stop:
                 end = min(stop, at + _CHUNK)
                 _, state = self.members_distribution(lanes[at:end], state)
                 at = end
-            found.append(state)
+            at_stops.append(state)
         self.train(training)
-        return self._context(one, torch.tensor(stops) - 1, states.concatenate(found))
+        return self._context(one, torch.tensor(stops) - 1, states.concatenate(at_stops))
 
     @torch.no_grad()
     def sample(

@@ -59,8 +59,8 @@ class Blend(SequenceModel):
         return tuple(part.initial_state(batch_size) for part in self.parts())
 
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        found = [part(batch, s) for part, s in zip(self.parts(), state, strict=True)]
-        return self._blend(found)
+        predicted = [part(batch, s) for part, s in zip(self.parts(), state, strict=True)]
+        return self._blend(predicted)
 
     def members_step(
         self,
@@ -69,11 +69,11 @@ class Blend(SequenceModel):
         covariates: Tensor | None,
         series: Tensor | None,
     ) -> tuple[Distribution, State]:
-        found = [
+        predicted = [
             part.step(previous, s, covariates, series)
             for part, s in zip(self.parts(), state, strict=True)
         ]
-        return self._blend(found)
+        return self._blend(predicted)
 
     def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
         weights: Tensor = self.weights  # type: ignore[assignment]
@@ -105,10 +105,10 @@ class Blend(SequenceModel):
     def num_parameters(self) -> int:
         return sum(part.num_parameters() for part in self.parts())
 
-    def _blend(self, found: list[tuple[Distribution, State]]) -> tuple[Distribution, State]:
+    def _blend(self, predicted: list[tuple[Distribution, State]]) -> tuple[Distribution, State]:
         weights: Tensor = self.weights  # type: ignore[assignment]
-        return weighted_mixture([distribution for distribution, _ in found], weights), tuple(
-            state for _, state in found
+        return weighted_mixture([distribution for distribution, _ in predicted], weights), tuple(
+            state for _, state in predicted
         )
 
 

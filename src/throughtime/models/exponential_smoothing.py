@@ -40,12 +40,12 @@ class ExponentialSmoothing(LagRegression):
         before = np.maximum(past.anchors - 1, 0)
         older = np.maximum(past.first - 1, 0)  # what belongs to the sequences before is taken out
         both = np.stack([np.nan_to_num(past.values), _squares(past.values)], -1)
-        found = np.empty((len(age), past.values.shape[1], len(self.half_lives), 2))
+        result = np.empty((len(age), past.values.shape[1], len(self.half_lives), 2))
         for i, keep in enumerate(_kept(self.half_lives)):
             running: Any = lfilter([1.0 - keep], [1.0, -keep], both, axis=0)
             rest = (keep**age)[:, None, None]
             others = np.where((past.first > 0)[:, None, None], running[older], 0.0)
             inside = running[before] - rest * others
-            found[:, :, i] = np.where(age[:, None, None] > 0, inside, 0.0)
-            found[:, :, i, 1] += rest[..., 0]
-        return found
+            result[:, :, i] = np.where(age[:, None, None] > 0, inside, 0.0)
+            result[:, :, i, 1] += rest[..., 0]
+        return result

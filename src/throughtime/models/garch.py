@@ -126,20 +126,20 @@ class Garch(ClosedForm):
             o=self.spec.o, q=self.spec.q, dist="skewt" if self.spec.skewed else "t", rescale=False,
         )  # fmt: skip
         result = model.fit(disp="off", show_warning=False)  # convergence is read from the result
-        found = np.array(result.params, dtype=np.float64)
-        rest = values[1:] / scale - found[0] - found[1] * values[:-1] / scale
+        coefficients = np.array(result.params, dtype=np.float64)
+        rest = values[1:] / scale - coefficients[0] - coefficients[1] * values[:-1] / scale
         backcast = float(model.volatility.backcast(rest))
         own = values / scale
-        self.fitted = torch.from_numpy(found)
+        self.fitted = torch.from_numpy(coefficients)
         self.units = torch.tensor([scale, backcast, own.mean(), own.var()], dtype=torch.float64)
         self.converged = result.convergence_flag == 0
 
     def predict(self, data: Sequences, rows: Tensor) -> Distribution:
         x = torch.where(data.initial, torch.nan, data.values[:, 0]) / self.units[0]
-        found = self._coefficients()
+        coefficients = self._coefficients()
         last = torch.cat([x.new_full((1,), torch.nan), x[:-1]])
         last[data.offsets[:-1][data.lengths > 0]] = torch.nan
-        residual = x - found[0] - found[1] * last
+        residual = x - coefficients[0] - coefficients[1] * last
         variance = torch.empty_like(x)
         for begin, end in itertools.pairwise(data.offsets.tolist()):
             variance[begin:end] = x.new_tensor(self._path(residual[begin:end].tolist()))
@@ -152,13 +152,13 @@ class Garch(ClosedForm):
         terms: list[float] = self.memory(1)[1][0, 0].tolist()
         p, o, q = (slice(0, spec.p), slice(spec.p, spec.p + spec.o), slice(spec.p + spec.o, None))
         low, high = _WIDE
-        found = []
+        variances = []
         for t, residual in enumerate(residuals):
             variance = sum((w * x for w, x in zip(weights[1:], terms, strict=False)), weights[0])
             variance = math.exp(min(variance, 700.0)) if spec.logarithmic else variance
             if not low <= variance <= high:
                 variance = low if variance < low else high + math.log(variance / high)
-            found.append(variance)
+            variances.append(variance)
             known = not math.isnan(residual)
             if not known and t <= self.num_differencing:
                 continue
@@ -174,7 +174,7 @@ class Garch(ClosedForm):
                 for part, one in zip((p, o, q), new, strict=True)
                 for value in ([one, *terms[part]][: len(terms[part])])
             ]
-        return found
+        return variances
 
     def memory(self, rows: int, cut: bool = False) -> State:
         """The value before ``[1, B]``, and the terms of the variance ``[1, B, p + o + q]``."""
@@ -225,18 +225,20 @@ class Garch(ClosedForm):
 
     def _distribution(self, last: Tensor, variance: Tensor) -> Distribution:
         """Given the value before, in units of the scale, and the variance, ``[...]`` each."""
-        found, (scale, _, mean, spread) = self._coefficients(), self.units
-        centre = torch.where(last.isnan(), mean, found[0] + found[1] * last)
+        coefficients, (scale, _, mean, spread) = self._coefficients(), self.units
+        centre = torch.where(last.isnan(), mean, coefficients[0] + coefficients[1] * last)
         variance = torch.where(last.isnan(), spread, variance)
         centre, variance = (scale * centre).unsqueeze(-1), (scale**2 * variance).unsqueeze(-1)
-        df = found[-2 if self.spec.skewed else -1].expand(centre.shape)
+        df = coefficients[-2 if self.spec.skewed else -1].expand(centre.shape)
         if self.spec.skewed:
-            return standardised_skew_student_t(centre, variance, df, found[-1].expand(df.shape))
+            return standardised_skew_student_t(
+                centre, variance, df, coefficients[-1].expand(df.shape)
+            )
         return StudentTDistribution(centre, (variance * (df - 2) / df).sqrt(), df)
 
     def _variance(self, terms: Tensor) -> Tensor:
-        found, count = self._coefficients(), terms.shape[-1]
-        linear = found[2] + terms @ found[3 : 3 + count]
+        coefficients, count = self._coefficients(), terms.shape[-1]
+        linear = coefficients[2] + terms @ coefficients[3 : 3 + count]
         variance = linear.clamp(max=700.0).exp() if self.spec.logarithmic else linear
         low, high = _WIDE
         return torch.where(variance > high, high + (variance / high).log(), variance.clamp(min=low))

@@ -87,18 +87,18 @@ class HiddenMarkov(ClosedForm):
         source = np.random.default_rng([self.seed, states])
         count = np.bincount(lanes[known], minlength=symbols) + 0.5
         emit = source.dirichlet(np.full(symbols, 2.0), size=states) * count
-        found = Parameters(
+        parameters = Parameters(
             np.full(states, 1 / states),
             0.9 * np.eye(states) + 0.1 / states,
             emit / emit.sum(1, keepdims=True),
         )
         before = np.inf
         for _ in range(_ROUNDS):
-            found, nats = em_round(found, lanes, known)
+            parameters, nats = em_round(parameters, lanes, known)
             if before - nats < _GAIN:
                 break
             before = nats
-        self.parameters_ = found
+        self.parameters_ = parameters
 
     def predict(self, data: Sequences, rows: Tensor) -> CategoricalDistribution:
         fitted, x = self._fitted(), data.values.numpy()

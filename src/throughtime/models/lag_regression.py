@@ -111,16 +111,16 @@ class LagRegression(ClosedForm):
         super().begin(train)
         columns = train.values.shape[1]
         least = max(_FEWEST // 5, _FEWEST // columns)
-        rows = thinned(rows, max(least, int(numbers) // self.width(columns)))
+        rows = subsampled(rows, max(least, int(numbers) // self.width(columns)))
         past = Past.of(train, rows)
         y = past.values[rows.numpy()]
-        found, work = [], 0.0
+        by_column, work = [], 0.0
         for i, (f, g) in enumerate(self._designs(past)):
             column, rounds = _most_likely(f, g, y[:, i])
-            found.append(column)
+            by_column.append(column)
             work += rounds * (_ROUND + len(y) * 2 * (f.shape[1] + g.shape[1] + 20))
         self.weights = Weights(
-            *(torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
+            *(torch.from_numpy(np.stack(part)) for part in zip(*by_column, strict=True))
         )
         return work
 
@@ -137,27 +137,27 @@ class LagRegression(ClosedForm):
     def memory(self, rows: int, cut: bool = False) -> State:
         """The last values, ``[1, B, L, D]``, and averages of x and x², ``[1, B, D, R, 2]``."""
         columns, rates = self.emission.columns, len(self.half_lives)
-        window = torch.full((1, rows, self.order, columns), torch.nan, dtype=torch.float64)
+        last = torch.full((1, rows, self.order, columns), torch.nan, dtype=torch.float64)
         averages = torch.zeros(1, rows, columns, rates, 2, dtype=torch.float64)
         averages[..., 1] = 1.0
-        return window, averages
+        return last, averages
 
     def advance(self, x: Tensor, state: State) -> State:
-        window, averages = state[1]
+        last, averages = state[1]
         x = x.double().unsqueeze(0)
-        window = torch.cat([window, x.unsqueeze(2)], 2)[:, :, window.shape[2] + 1 - self.order :]
+        last = torch.cat([last, x.unsqueeze(2)], 2)[:, :, last.shape[2] + 1 - self.order :]
         if self.half_lives:
             keep = torch.from_numpy(_kept(self.half_lives)).unsqueeze(-1)
             values = x[0].numpy()
             new = torch.from_numpy(np.stack([np.nan_to_num(values), _squares(values)], -1))
             averages = keep * averages + (1 - keep) * new[None, :, :, None]
-        return window, averages
+        return last, averages
 
     def predictive(self, state: State) -> Distribution:
-        count, (window, averages) = state
+        count, (last, averages) = state
         steps, rows = count.shape
         length = max(1, self.order)
-        values = window.reshape(-1, window.shape[-1]).numpy()
+        values = last.reshape(-1, last.shape[-1]).numpy()
         if not self.order:
             values = np.full((steps * rows, self.emission.columns), np.nan)
         anchors = np.arange(1, steps * rows + 1) * length
@@ -258,7 +258,7 @@ class Past(NamedTuple):
         return cls(values, rows.numpy(), first.numpy())
 
 
-def thinned(rows: Tensor, most: int) -> Tensor:
+def subsampled(rows: Tensor, most: int) -> Tensor:
     """At most so many of the rows, spread evenly."""
     if len(rows) <= most:
         return rows
@@ -286,11 +286,11 @@ def _features(values: Floats, shape: str) -> Floats:
 
 def _mean_of_last(past: Past, square: Floats, count: int) -> Floats:
     """Means over the last `count` steps before each target, or as many as there are, ``[n, D]``."""
-    reach = np.minimum(past.anchors - past.first, count)
+    available = np.minimum(past.anchors - past.first, count)
     running = np.concatenate([np.zeros((1, square.shape[1])), square.cumsum(0)])
-    total = running[past.anchors] - running[past.anchors - reach]
-    found: Floats = np.where(reach[:, None] > 0, total / np.maximum(reach, 1)[:, None], 1.0)
-    return found
+    total = running[past.anchors] - running[past.anchors - available]
+    means: Floats = np.where(available[:, None] > 0, total / np.maximum(available, 1)[:, None], 1.0)
+    return means
 
 
 @dataclass
@@ -331,9 +331,9 @@ def _most_likely(f: Floats, g: Floats, y: Floats) -> tuple[tuple[Floats, Floats,
     first[p : p + q] = math.log(spread) * white.g.sum(0).numpy() / n
     bounds = [(None, None)] * (p + q) + [(math.log(2.05), math.log(200.0))]
     settings = {"maxiter": _ROUNDS, "ftol": 1e-9, "gtol": 1e-5}
-    found = minimize(white, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
-    location, log_scale = f_root.numpy() @ found.x[:p], g_root.numpy() @ found.x[p : p + q]
-    return (location, log_scale, np.exp(found.x[-1])), int(found.nfev) + 3
+    optimum = minimize(white, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
+    location, log_scale = f_root.numpy() @ optimum.x[:p], g_root.numpy() @ optimum.x[p : p + q]
+    return (location, log_scale, np.exp(optimum.x[-1])), int(optimum.nfev) + 3
 
 
 def _root(design: Floats) -> Tensor:

@@ -62,7 +62,7 @@ class Predictor(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters())
 
 
-class Windowed(Predictor):
+class FiniteOrder(Predictor):
     """Predictors of real values or symbols from the last τ elements, which are the state."""
 
     def __init__(
@@ -76,17 +76,17 @@ class Windowed(Predictor):
     def initial_state(self, batch_size: int) -> State:
         tail = () if self.emission.symbols else (self.emission.columns,)
         kind = torch.int64 if self.emission.symbols else self._dtype()
-        window = torch.zeros(self.order, batch_size, *tail, dtype=kind)
-        return window, torch.zeros(1, batch_size, dtype=torch.int64)
+        last = torch.zeros(self.order, batch_size, *tail, dtype=kind)
+        return last, torch.zeros(1, batch_size, dtype=torch.int64)
 
     @abstractmethod
-    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
+    def from_past(self, past: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
         """The distribution given the last ``[..., τ]`` or ``[..., τ, D]``; `known` ones count."""
 
     def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        window, known = state
+        last, known = state
         steps = len(batch)
-        line = torch.cat([window, batch.previous.to(window.dtype)])  # [τ + T, B, ...]
+        line = torch.cat([last, batch.previous.to(last.dtype)])  # [τ + T, B, ...]
         # How many predecessors each step has: counted since its sequence (or piece) began.
         count = torch.arange(1, steps + 1).unsqueeze(1) + known
         since = torch.where(batch.reset, torch.arange(steps).unsqueeze(1), -1).cummax(0).values
@@ -94,33 +94,33 @@ class Windowed(Predictor):
         begun = batch.start.gather(0, since.clamp(min=0))
         count = torch.where(since >= 0, fresh + 1 - begun.long(), count)
         # [T, B, τ] or [T, B, D, τ], newest last
-        windows = line.unfold(0, self.order, 1)[1:] if self.order else line.unsqueeze(-1)[..., :0]
+        pasts = line.unfold(0, self.order, 1)[1:] if self.order else line.unsqueeze(-1)[..., :0]
         if not self.emission.symbols:
-            windows = windows.transpose(-1, -2)
-        distribution = self.from_window(windows, self._usable(count), batch.covariates)
+            pasts = pasts.transpose(-1, -2)
+        distribution = self.from_past(pasts, self._usable(count), batch.covariates)
         return distribution, (line[len(line) - self.order :], count[-1:])
 
     def step(
         self, previous: Tensor | None, state: State, covariates: Tensor | None
     ) -> tuple[Distribution, State]:
-        window, known = state
+        last, known = state
         if previous is not None:
-            window = torch.cat([window, previous.to(window.dtype).unsqueeze(0)])[1:]
-            window = window[len(window) - self.order :]
+            last = torch.cat([last, previous.to(last.dtype).unsqueeze(0)])[1:]
+            last = last[len(last) - self.order :]
             known = known + 1
-        shown = window.movedim(0, 1)
-        distribution = self.from_window(shown, self._usable(known[0]), covariates)
-        return distribution, (window, known)
+        past = last.movedim(0, 1)
+        distribution = self.from_past(past, self._usable(known[0]), covariates)
+        return distribution, (last, known)
 
     def _usable(self, count: Tensor) -> Tensor:
         return (count - self.num_differencing).clamp(min=0, max=self.order)
 
     def _dtype(self) -> torch.dtype:
-        found: Tensor = self._dtype_of  # type: ignore[assignment]
-        return found.dtype
+        dtype_of: Tensor = self._dtype_of  # type: ignore[assignment]
+        return dtype_of.dtype
 
 
-class ConstantPredictor(Windowed):
+class ConstantPredictor(FiniteOrder):
     """The same distribution at every step: the marginal distribution of the training values,
     whatever the past.
     """
@@ -137,14 +137,14 @@ class ConstantPredictor(Windowed):
     def fit(self, train: Sequences) -> None:
         self.raw = self.emission.initial(marginal_values(train))
 
-    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
+    def from_past(self, past: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
         return self.emission.distribution(self.raw.expand(*known.shape, -1))
 
     def num_parameters(self) -> int:
         return self.emission.num_parameters
 
 
-class LinearPredictor(Windowed):
+class LinearPredictor(FiniteOrder):
     """Linear in the last τ values, Normal or Student-t noise, in closed form (see `LinearAR`).
 
     A step with fewer than τ observed predecessors uses the shorter regression fitted beside it.
@@ -172,22 +172,22 @@ class LinearPredictor(Windowed):
         fit = fit_student_t if isinstance(self.emission, StudentT) else fit_normal
         self.core = fit(values.split(lengths), self.order, covariates=covariates)
 
-    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
+    def from_past(self, past: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
         if self.core is None:
             raise SettingError("this autoregression has not been fitted; call fit(train) first")
         shape = known.shape
-        past = window.double().flatten(0, len(shape) - 1)
+        past = past.double().flatten(0, len(shape) - 1)
         gap = past.isnan().any(-1).flip(-1)  # newest first
         until_gap = torch.where(gap.any(-1), gap.long().argmax(-1) if self.order else 0, self.order)
         count = torch.minimum(known.flatten(), until_gap)
         u = None
         if self.covariates and covariates is not None:
             u = covariates.double().flatten(0, len(shape) - 1)
-        found = self.core.mean(past, count, u)
-        location, scale = found.location.unflatten(0, shape), found.scale.unflatten(0, shape)
-        if found.df is None:
+        given = self.core.mean(past, count, u)
+        location, scale = given.location.unflatten(0, shape), given.scale.unflatten(0, shape)
+        if given.df is None:
             return NormalDistribution(location, scale)
-        return StudentTDistribution(location, scale, found.df.unflatten(0, shape))
+        return StudentTDistribution(location, scale, given.df.unflatten(0, shape))
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self.core is None else self.core.tensors()
@@ -200,7 +200,7 @@ class LinearPredictor(Windowed):
         return 0 if self.core is None else self.core.num_parameters
 
 
-class NetworkPredictor(Windowed):
+class NetworkPredictor(FiniteOrder):
     """A multilayer perceptron over the last τ elements, each encoded as in the latent models."""
 
     closed_form = False
@@ -226,10 +226,10 @@ class NetworkPredictor(Windowed):
         self.outer.weight.mul_(0.1)
         self.outer.bias.copy_(self.emission.initial(marginal_values(train)))
 
-    def from_window(self, window: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
+    def from_past(self, past: Tensor, known: Tensor, covariates: Tensor | None) -> Distribution:
         lag = torch.arange(self.order, 0, -1)
         absent = lag > known.unsqueeze(-1)
-        encoded = self.encoder(window, absent).flatten(-2)
+        encoded = self.encoder(past, absent).flatten(-2)
         if self.order == 0:
             encoded = encoded.new_zeros(*known.shape, self.encoder.size)
         if self.covariates:

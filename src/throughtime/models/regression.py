@@ -74,10 +74,10 @@ class Problem:
         bounds = np.cumsum([0, *[len(s) for s in series]])
         lags = np.where(usable, run_lengths(z, bounds), -1)
         needed = 1 + u.shape[1] + order * z.shape[1]
-        found = int((lags >= order).sum())
-        if found < needed + 2:
+        available = int((lags >= order).sum())
+        if available < needed + 2:
             raise DataError(
-                f"AR({order}) has {needed} coefficients per column but only {found} steps with "
+                f"AR({order}) has {needed} coefficients per column but only {available} steps with "
                 f"{order} observed predecessors: give longer series or a lower order"
             )
         centre, spread = z[usable].mean(0), z[usable].std(0)

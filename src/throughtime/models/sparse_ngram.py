@@ -24,7 +24,7 @@ from throughtime.emissions import Categorical
 from throughtime.emissions.categorical import CategoricalDistribution
 from throughtime.errors import SettingError
 from throughtime.models.closed_form import ClosedForm, Unfitted
-from throughtime.models.lag_regression import thinned
+from throughtime.models.lag_regression import subsampled
 from throughtime.models.ngram import NGram
 from throughtime.state import State
 
@@ -142,23 +142,23 @@ class SparseNGram(ClosedForm):
         """Trie nodes ``[1, B, order + 1]``, and the symbols as far back as is looked."""
         core = self._core()
         nodes = core.unknown(rows) if cut else core.start(rows)
-        reach = max(self.far, default=0)
-        window = torch.full((1, rows, reach), self.num_symbols, dtype=torch.int64)
-        return nodes.unsqueeze(0), window
+        furthest = max(self.far, default=0)
+        last = torch.full((1, rows, furthest), self.num_symbols, dtype=torch.int64)
+        return nodes.unsqueeze(0), last
 
     def advance(self, x: Tensor, state: State) -> State:
-        nodes, window = state[1]
+        nodes, last = state[1]
         after = self._core().advance(nodes[0], x).unsqueeze(0)
         if not self.far:
-            return after, window
-        return after, torch.cat([window[..., 1:], x.reshape(1, -1, 1)], -1)
+            return after, last
+        return after, torch.cat([last[..., 1:], x.reshape(1, -1, 1)], -1)
 
     def predictive(self, state: State) -> CategoricalDistribution:
-        nodes, window = state[1]
+        nodes, last = state[1]
         shape = nodes.shape[:2]
-        found = self._core().probabilities(nodes.flatten(0, 1), self.nearest)
-        table = found.log().clamp(min=_LEAST)
-        tilted = self._tilted(table, [window[..., -lag].flatten() for lag in self.far])
+        near = self._core().probabilities(nodes.flatten(0, 1), self.nearest)
+        table = near.log().clamp(min=_LEAST)
+        tilted = self._tilted(table, [last[..., -lag].flatten() for lag in self.far])
         return CategoricalDistribution(tilted.logits.unflatten(0, shape))
 
     def extra_tensors(self) -> dict[str, Tensor]:
@@ -201,7 +201,7 @@ class SparseNGram(ClosedForm):
     def _weights(self, train: Sequences, counts: Counts, tables: Floats) -> Floats:
         """How much each far lag adds to the n-gram, most likely on steps not counted before."""
         assert counts.half is not None
-        rows = thinned(counts.late, at_once(self.num_symbols) // 2)
+        rows = subsampled(counts.late, at_once(self.num_symbols) // 2)
         alone = SparseNGram(self.nearest, emission=self.emission)  # type: ignore[arg-type]
         alone.core = counts.half
         near = alone.predict(train, rows).logits.numpy()
@@ -219,11 +219,11 @@ class SparseNGram(ClosedForm):
             gradient = (says * expected).sum((1, 2)) - says[:, each, now].sum(1)
             return float((total[:, 0] - logits[each, now]).mean()), gradient / len(now)
 
-        found = minimize(
+        optimum = minimize(
             objective, np.full(len(self.far), 0.5), jac=True, method="L-BFGS-B",
             bounds=[(0.0, 2.0)] * len(self.far),
         )  # fmt: skip
-        return np.asarray(found.x)
+        return np.asarray(optimum.x)
 
 
 def at_once(num_symbols: int) -> int:

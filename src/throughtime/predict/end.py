@@ -178,7 +178,7 @@ def after(history: Sequences, rows: Sequences, places: list[int]) -> tuple[Seque
     kept = torch.from_numpy(keep)
     counts = torch.zeros(len(rows), dtype=torch.int64).index_add_(0, rows.rows, kept.long())
     steps = kept.nonzero()[:, 0]
-    found = replace(
+    new_rows = replace(
         rows,
         values=rows.values[steps],
         offsets=_offsets(counts),
@@ -188,7 +188,7 @@ def after(history: Sequences, rows: Sequences, places: list[int]) -> tuple[Seque
         log_det=rows.log_det[steps],
         differencing=rows.differencing[steps],
     )
-    return found, int((~keep).sum())
+    return new_rows, int((~keep).sum())
 
 
 def _offsets(lengths: Tensor) -> Tensor:

@@ -109,9 +109,11 @@ class FittedModel:
         """
         mine, domain = _KIND_NAMES.get(self.domain.kind, self.domain.kind), self.domain
         if isinstance(source, (str, Path)) and "kind" not in {*options, *self.read_options}:
-            found = next((k for k, names in KINDS.items() if suffix(Path(source)) in names), mine)
-            if found != mine and suffix(Path(source)) != ".jsonl" and mine != "symbols":
-                raise DataError(f"{source} is {a(found)}; {self.whose} models {a(mine)}")
+            source_kind = next(
+                (k for k, names in KINDS.items() if suffix(Path(source)) in names), mine
+            )
+            if source_kind != mine and suffix(Path(source)) != ".jsonl" and mine != "symbols":
+                raise DataError(f"{source} is {a(source_kind)}; {self.whose} models {a(mine)}")
         table = isinstance(source, (str, Path)) or library_of(source, "") != ""
         raw = read(source, **{**(self.read_options if table else {}), **options})
         given = raw.domain
@@ -257,18 +259,18 @@ class FittedModel:
             DataError: where no row comes after the end.
         """
         end, raw, label = self._end(), self.read(rows, **options), _label(rows)
-        found = ends.matched(end.history, raw, label)
-        raw, _ = ends.after(end.history, raw, found)
+        places = ends.matched(end.history, raw, label)
+        raw, _ = ends.after(end.history, raw, places)
         kept = [i for i, n in enumerate(raw.lengths.tolist()) if n > 0]
         if not kept:
             last = end.history.times
             until = "" if last is None else f", which is at {stamp(last.max())}"
             raise DataError(f"{label}: no row comes after the end of the data{until}")
-        going = [i for i in kept if found[i] >= 0]
-        fresh = [i for i in kept if found[i] < 0]
+        going = [i for i in kept if places[i] >= 0]
+        fresh = [i for i in kept if places[i] < 0]
         moved = dict(enumerate(end[[i]] for i in range(len(end.history))))
         if going:
-            at = [found[i] for i in going]
+            at = [places[i] for i in going]
             before = end[at]
             both = ends.joined(before.history, raw[going])
             context = self.model.condition(self.transformed(both), before.context)

@@ -52,14 +52,14 @@ def futures(
     known = given
     if not isinstance(given, Sequences):
         known = read(given, **{**options, "value": columns, "covariates": None})
-    found = {}
+    after_end = {}
     for i, name in enumerate(history.names):
         only = len(known) == len(history) == 1
         if not only and name not in known.names:
             raise DataError(f"{_label(given)}: no covariates of series '{name}'")
         rows = known[0 if only else known.names.index(name)]
-        found[name] = _after(rows, history[i], horizon, _label(given))
-    return found
+        after_end[name] = _after(rows, history[i], horizon, _label(given))
+    return after_end
 
 
 def _after(rows: Sequences, past: Sequences, horizon: int, label: str) -> Future:

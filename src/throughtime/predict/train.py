@@ -97,8 +97,8 @@ def _settings(
     asked |= given | {"refit": "no"}
     if bptt is not None:
         asked["bptt"] = str(bptt)
-    found: TrainSettings = validated(TrainSettings, asked)
-    return found
+    settings: TrainSettings = validated(TrainSettings, asked)
+    return settings
 
 
 def _read(source: Any, model: SequenceModel | FittedModel) -> Sequences:
@@ -129,9 +129,9 @@ def _begun(
     chain = transforms if isinstance(transforms, Transforms) else Transforms(())
     if chain.domain is None:
         chain = Transforms.fit(transforms, raw)
-    found = FittedModel(name or name_of(model), adapted(model, chain), chain)
-    found.model.begin(as_sequences(found.transformed(raw), model.emission))
-    return found
+    fitted = FittedModel(name or name_of(model), adapted(model, chain), chain)
+    fitted.model.begin(as_sequences(fitted.transformed(raw), model.emission))
+    return fitted
 
 
 def adapted(model: SequenceModel, transforms: Transforms) -> SequenceModel:

@@ -2,7 +2,7 @@
 
     read        what a report is made of, and a run folder as that
     html        text, numbers and elements, escaped by construction
-    axis        scales and round ticks, clock time included; thinning of long lines
+    axis        scales and round ticks, clock time included; which points of long lines are drawn
     plot        one chart: static SVG under HTML labels
     charts      the report's charts
     lags        its charts over lags

@@ -21,21 +21,21 @@ PARTS: dict[Part, str] = {"train": "training", "validation": "validation", "test
 
 def samples(run: ReportData) -> Markup | None:
     """What the model makes up by itself: texts, sounds, paths, rolls."""
-    shown: list[Markup] = []
+    blocks: list[Markup] = []
     carried = 0
     for index, sample in enumerate(run.scores.samples, start=1):
         if isinstance(sample, SoundSample):
             carried += len(sample.wav_base64) * 3 // 4
         block = _sample(sample, run.step, f"Sample {index}", carried <= SOUND_LIMIT)
         if block is not None:
-            shown.append(block)
-    if not shown:
+            blocks.append(block)
+    if not blocks:
         return None
     said = (
         f"Drawn from {run.scores.best}, one {run.step} after the other, each fed back as the next "
         "one's past."
     )
-    return join(lead(said), el("div", *shown, class_="samples"))
+    return join(lead(said), el("div", *blocks, class_="samples"))
 
 
 def _sample(sample: Sample, step: str, title: str, room: bool) -> Markup | None:
@@ -155,10 +155,10 @@ def data(run: ReportData) -> Markup:
     terms = [el("div", el("dt", key), el("dd", value)) for key, value in facts.items() if value]
     noted = None
     if summary.notes:
-        shown = [el("li", note) for note in summary.notes[:30]]
+        listed = [el("li", note) for note in summary.notes[:30]]
         if len(summary.notes) > 30:
-            shown.append(el("li", f"and {len(summary.notes) - 30:,} more"))
-        noted = join(el("h3", "What reading found"), el("ul", *shown, class_="notes"))
+            listed.append(el("li", f"and {len(summary.notes) - 30:,} more"))
+        noted = join(el("h3", "What reading found"), el("ul", *listed, class_="notes"))
     return join(_split(run), el("dl", *terms, class_="facts"), noted)
 
 

@@ -312,16 +312,16 @@ def orders(rows: Sequence[OrderScore], criteria: Sequence[Criterion]) -> Markup 
 def paths(sample: PathsSample, step: str, title: str) -> Markup | None:
     """Sampled paths of a real series, thin lines over each other."""
     lines = [line for line in sample.values if len(line) > 1]
-    shown = [lines[i] for i in stride(len(lines), PATHS)]
-    shown = [line for line in shown if any(y is not None for y in line)]
-    if not shown:
+    drawn = [lines[i] for i in stride(len(lines), PATHS)]
+    drawn = [line for line in drawn if any(y is not None for y in line)]
+    if not drawn:
         return None
-    length = max(len(line) for line in shown)
-    label = f"{title}: {len(shown)} sampled paths of {count(length)} {step}s."
-    every = [y for line in shown for y in line]
+    length = max(len(line) for line in drawn)
+    label = f"{title}: {len(drawn)} sampled paths of {count(length)} {step}s."
+    every = [y for line in drawn for y in line]
     axis, reading = linear(1.0, float(length), 8), f"{step} {{}}"
     plot = Plot(axis, padded(every), label, f"{step}s", size="tall", reading=reading)
-    for index, line in enumerate(shown):
+    for index, line in enumerate(drawn):
         xs = [float(i + 1) for i in range(len(line))]
         style = "path bright" if index < 3 else "path"
         plot.line(xs, line, style, f"path {index + 1}" if index < 3 else None, limit=PATH_POINTS)

@@ -231,11 +231,11 @@ def _difference_cell(d: Difference | None, end: float, digits: int, reference: b
     span = "\N{NO-BREAK SPACE}"
     drawn = None
     if reference:
-        shown, drawn = el("span", "0", class_="value"), bar(Difference(value=0.0), end)
+        number, drawn = el("span", "0", class_="value"), bar(Difference(value=0.0), end)
     elif d is None:
-        shown = el("span", NONE, class_="value")
+        number = el("span", NONE, class_="value")
     else:
-        shown = el("span", fixed(d.value, digits, True), class_=f"value {d.side}")
+        number = el("span", fixed(d.value, digits, True), class_=f"value {d.side}")
         span, drawn = _ends(d.interval, digits) if d.interval else span, bar(d, end)
     between = el("span", span, class_="between")
-    return el("td", el("div", shown, between, drawn, class_="cell"), class_="diff")
+    return el("td", el("div", number, between, drawn, class_="cell"), class_="diff")

@@ -63,11 +63,11 @@ def within(record: GradientRecord, step: str) -> Markup | None:
     last = last_lag(record)
     xs = [float(lag) for lag in range(len(record.share))]
     known = {share: lag for share, lag in record.reach.items() if lag is not None}
-    told = [f"{share:.0%} within {count(lag)}" for share, lag in known.items()]
+    shares = [f"{share:.0%} within {count(lag)}" for share, lag in known.items()]
     plot = Plot(
         lag_axis(last),
         linear(0.0, 1.0, 5, True),
-        f"Share of the gradient within so many {step}s: {', '.join(told) or 'see the table'}.",
+        f"Share of the gradient within so many {step}s: {', '.join(shares) or 'see the table'}.",
         f"within so many {step}s back",
         "share of the gradient",
         size="tall",

@@ -134,8 +134,8 @@ def accuracy(run: ReportData) -> Markup | None:
     x_title = f"{run.step}s ahead"
     drawn = [charts.by_horizon(result, measure, x_title) for measure in MEASURES][:3]
     drawn.append(charts.coverage_by_horizon(result, x_title))
-    shown = [el("figure", chart) for chart in drawn if chart is not None]
-    if not shown:
+    figures = [el("figure", chart) for chart in drawn if chart is not None]
+    if not figures:
         return None
     keys = [
         ("free-running: the model is fed its own samples", "s0", ""),
@@ -148,7 +148,7 @@ def accuracy(run: ReportData) -> Markup | None:
     return join(
         lead(said),
         legend(keys),
-        el("div", *shown, class_="grid"),
+        el("div", *figures, class_="grid"),
         _side_by_side(run, result),
         _every_model(result),
         details("Every horizon", _every_horizon(result)),
@@ -159,13 +159,13 @@ def _side_by_side(run: ReportData, result: BacktestResult) -> Markup:
     rows = result.free_running
     ahead = [rows[i] for i in sorted({0, len(rows) // 2, len(rows) - 1})]
     head = ["", "One step", *(f"{row.horizon} ahead" for row in ahead)]
-    shown: list[Accuracy] = [result.one_step, *ahead]
-    body = [[m.title, *(significant(m.of(row)) for row in shown)] for m in MEASURES]
+    columns: list[Accuracy] = [result.one_step, *ahead]
+    body = [[m.title, *(significant(m.of(row)) for row in columns)] for m in MEASURES]
     for level in result.levels:
-        inside = [percent(row.coverage.get(level)) for row in shown]
+        inside = [percent(row.coverage.get(level)) for row in columns]
         body.append([f"Inside the {level:.0%} interval", *inside])
-    for level in sorted({level for row in shown for level in row.pinball}):
-        cells = [significant(row.pinball.get(level)) for row in shown]
+    for level in sorted({level for row in columns for level in row.pinball}):
+        cells = [significant(row.pinball.get(level)) for row in columns]
         body.append([f"Pinball at {level:g}", *cells])
     body = [row for row in body if any(cell != NONE for cell in row[1:])]
     return table(head, body, f"One step ahead beside free-running, in {run.step}s ahead")

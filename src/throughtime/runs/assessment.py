@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,6 +43,7 @@ from throughtime.runtime import version
 from throughtime.search.candidates import FittedCandidate
 from throughtime.search.fitting import Parts
 from throughtime.search.search import Found
+from throughtime.search.views import at_most
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
@@ -50,26 +52,60 @@ _ORIGINS = 10
 _HORIZON = 20
 _MOST_SERIES = 20
 _MOST_DISTRIBUTIONS = 20_000  # test steps beyond which backtest and calibration would take minutes
-_NO_GRADIENT, _WHOLE_GRADIENT = 30.0, 120.0  # seconds of a fit that leave no time for it; all of it
+_FORECASTS_SHARE, _TIMES_SCORING = 0.6, 5.0  # of the time left; what all of them take, in scorings
+_GRADIENT_SHARE, _GRADIENT_SECONDS = 0.3, 20.0  # of the time left; what a whole one takes
+_LEAST_GRADIENT, _LEAST_MEMORY = 0.05, 0.5  # shares below which it is left out
 _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done beside scoring: shares of what is done without a time limit.
+
+    Attributes:
+        distributions: of forecasts, calibration and memory.
+        gradient: of the examination of the gradient.
+    """
+
+    distributions: float = 1.0
+    gradient: float = 1.0
+
+    @classmethod
+    def within(cls, seconds: float, scoring: float) -> Effort:
+        """What fits in some seconds, where scoring all models took so many."""
+        left = max(0.0, seconds - scoring)
+        share = _FORECASTS_SHARE * left / max(1e-3, _TIMES_SCORING * scoring)
+        return cls(min(1.0, share), min(1.0, _GRADIENT_SHARE * left / _GRADIENT_SECONDS))
 
 
 @dataclass(frozen=True)
 class Subject:
     """What is assessed: models, their data, what was asked for, and the certificate."""
 
-    found: Found
+    search: Found
     parts: Parts
     settings: RunSettings
     certificate: Certificate | None
+    effort: Effort = Effort()
+
+    @property
+    def looked_at(self) -> Sequences:
+        """The test data of which distributions are looked at."""
+        test, share = _limited(self.parts.test), self.effort.distributions
+        return test if share >= 1.0 else at_most(test, round(share * len(test.values)))
 
     @property
     def models(self) -> tuple[FittedCandidate, ...]:
         """Everything that was fitted."""
-        return self.found.candidates
+        return self.search.candidates
 
 
-def assess(subject: Subject, data: DataSummary, on_event: Event) -> Scores:
+def assess(
+    subject: Subject,
+    data: DataSummary,
+    on_event: Event,
+    effort: Callable[[float], Effort] = lambda seconds: Effort(),
+) -> Scores:
     """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
 
     The model is selected by validation; test data choose nothing.
@@ -78,15 +114,17 @@ def assess(subject: Subject, data: DataSummary, on_event: Event) -> Scores:
         subject: the models, and what they were fitted to.
         data: what was modelled.
         on_event: is told what is evaluated.
+        effort: how much to do beside scoring, from the seconds that scoring took.
     """
-    parts, seed = subject.parts, subject.settings.seed
+    parts, seed, begun = subject.parts, subject.settings.seed, time.monotonic()
     entries = _entries(subject, on_event)
+    subject = replace(subject, effort=effort(time.monotonic() - begun))
     scores = compare(entries, parts.test, data, seed)
     best = next(one for one in subject.models if one.name == scores.best)
     certificate = _certificate(subject, best.name, on_event)
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
     backtested = _backtest(subject, best, on_event)
-    calibrated = calibration(best.fitted, _limited(parts.test), seed)
+    calibrated = calibration(best.fitted, subject.looked_at, seed)
     test = next(entry.test for entry in entries if entry.name == best.name)
     surprised = surprisal(test, parts.test, best.fitted)
     risk = next_risk(best.fitted, parts.test)
@@ -95,7 +133,7 @@ def assess(subject: Subject, data: DataSummary, on_event: Event) -> Scores:
     return scores.model_copy(
         update={
             "data": data.model_copy(update={"transforms": best.fitted.transforms.kinds}),
-            "orders": subject.found.orders,
+            "orders": subject.search.orders,
             "certificate": certificate,
             "backtest": backtested,
             "calibration": calibrated,
@@ -129,7 +167,7 @@ def _entries(subject: Subject, on_event: Event) -> list[Entry]:
     asked = "garch" in subject.settings.baselines  # then they are among the models
     if parts.test.domain.kind == "real" and version("arch") and not asked:
         on_event({"event": "evaluate", "what": "arch models"})
-        kinds = subject.found.view.transforms.kinds
+        kinds = subject.search.view.transforms.kinds
         every = [one.fitted.transforms for one in subject.models]
         alike = next(one for one in reversed(every) if one.kinds == kinds)
         entries += arch_baselines.baselines(parts.valid, parts.test, alike)
@@ -149,9 +187,10 @@ def _certificate(subject: Subject, best: str, on_event: Event) -> CertificateRec
         return None
     network = best_network(subject.models, best)
     finite_order = [one.valid for one in subject.models if one.family == "autoregressive"]
-    if network is not None and network.valid < min(finite_order, default=math.inf):
+    enough = subject.effort.distributions >= _LEAST_MEMORY
+    if network is not None and network.valid < min(finite_order, default=math.inf) and enough:
         on_event({"event": "evaluate", "what": f"memory of {network.name}"})
-        seed, test = subject.settings.seed, _limited(parts.test)
+        seed, test = subject.settings.seed, subject.looked_at
         certificate = with_network(certificate, network.fitted, parts.train, test, seed)
     return CertificateRecord.model_validate(certificate.to_json())
 
@@ -159,11 +198,11 @@ def _certificate(subject: Subject, best: str, on_event: Event) -> CertificateRec
 def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRecord | None:
     """How far back the gradient of the best network reaches; None where there is none."""
     network = best_network(subject.models, scores.best)
-    data, limit = subject.parts.fitting, subject.settings.time_limit
-    if network is None or int(data.lengths.max()) < 2 or (limit or math.inf) < _NO_GRADIENT:
+    data, share = subject.parts.fitting, subject.effort.gradient
+    if network is None or int(data.lengths.max()) < 2 or share < _LEAST_GRADIENT:
         return None
     on_event({"event": "evaluate", "what": f"gradient of {network.name}"})
-    work = gradient_reach.WORK * (1.0 if limit is None else min(1.0, limit / _WHOLE_GRADIENT))
+    work = gradient_reach.WORK * share
     learned = scores[network.name].beats_reference
     try:
         result = gradient_reach.examine(
@@ -177,18 +216,26 @@ def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRec
 
 def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> BacktestResult | None:
     """The forecasts of the best model, and beside them those of every model in short."""
-    parts, seed, season = subject.parts, subject.settings.seed, subject.found.view.season
-    test, horizon = _limited(parts.test), max(season or 0, _HORIZON)
+    parts, seed, season = subject.parts, subject.settings.seed, subject.search.view.season
+    test, horizon = subject.looked_at, max(season or 0, _HORIZON)
+    share = subject.effort.distributions
+
+    def some(count: int) -> int:
+        return max(1, round(share * count))
+
     result = backtest(
-        best.fitted, test, horizon, _ORIGINS, _PATHS, seed,
-        season=season or 1, max_series=_MOST_SERIES, train=parts.train,
+        best.fitted, test, horizon, some(_ORIGINS), _PATHS, seed,
+        season=season or 1, max_series=some(_MOST_SERIES), train=parts.train,
     )  # fmt: skip
     if result is None:
         return None
     models = {}
     for one in subject.models:
         on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
-        brief = backtest(one.fitted, test, horizon, 5, 100, seed, season=season or 1, max_series=10)
+        brief = backtest(
+            one.fitted, test, horizon, some(_ORIGINS // 2), _PATHS // 2, seed,
+            season=season or 1, max_series=some(_MOST_SERIES // 2),
+        )  # fmt: skip
         if brief is not None:
             pit = calibration(one.fitted, test, seed)
             models[one.name] = ModelAccuracy(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from throughtime.evaluation.results import DataSummary, Part
 from throughtime.history import Certificate, certificate_of
 from throughtime.predict.fitted import FittedModel
 from throughtime.runs import run as runs
-from throughtime.runs.assessment import Subject, assess
+from throughtime.runs.assessment import Effort, Subject, assess
 from throughtime.runs.request import Model, Request, check_kept, request
 from throughtime.runs.run import Run
 from throughtime.runs.store import BUDGET, CHECKPOINT, Log, making, tidy
@@ -28,8 +28,10 @@ from throughtime.search.artifacts import Artifacts
 from throughtime.search.budget import TimeBudget
 from throughtime.search.fitting import Parts
 from throughtime.search.search import search
+from throughtime.search.views import at_most
 from throughtime.training.config import DataSettings, RunSettings, validated
 from throughtime.types import Event
+from throughtime.wording import stamp
 
 
 def fit(
@@ -178,8 +180,9 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
     )  # fmt: skip
     models = [one.fitted for one in found.candidates]
     with threads(next((one.training.threads for one in models if one.training), None)):
-        subject = Subject(found, work.parts, work.settings, certificate)
-        scores = assess(subject, work.summary, on_event)
+        parts, summary = _tested(work, budget.held_out_steps)
+        subject = Subject(found, parts, work.settings, certificate)
+        scores = assess(subject, summary, on_event, _effort(budget.evaluation(), artifacts))
         best = next(one for one in models if one.name == scores.best).ending(work.whole)
     if folder is not None:
         scores.write(folder / "scores.json")
@@ -193,6 +196,29 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
             fingerprint=work.settings.data.fingerprint,
         )  # fmt: skip
     return Run(best, scores, data, folder, tuple(models), work.whole)
+
+
+def _tested(work: _Work, most: int | None) -> tuple[Parts, DataSummary]:
+    """The data with as many test steps as there is time for, which the summary says."""
+    parts, summary = work.parts, work.summary
+    test = at_most(parts.test, most)
+    if test.steps == parts.test.steps:
+        return parts, summary
+    note = f"Tested on {test.steps:,} of {parts.test.steps:,} steps, as many as the time allows."
+    noted = summary.model_copy(update={"notes": (*summary.notes, note)})
+    return replace(parts, test=test), noted
+
+
+def _effort(seconds: float | None, artifacts: Artifacts) -> Callable[[float], Effort]:
+    """What decides how much is evaluated beside scoring; decided once."""
+    if seconds is None:
+        return lambda scoring: Effort()
+    limit = seconds
+    return lambda scoring: artifacts.cached(
+        "effort.json", lambda: Effort.within(limit, scoring),
+        lambda path, effort: files.write_json(path, asdict(effort)),
+        lambda path: Effort(**files.read_json(path)),
+    )  # fmt: skip
 
 
 def _certificate(
@@ -231,7 +257,7 @@ def _summary(name: str, whole: Sequences, parts: Parts) -> DataSummary:
         if part.times is None:
             return None
         stamps = part.times[part.scored().numpy()]
-        return _stamp(stamps.min()), _stamp(stamps.max())
+        return str(stamp(stamps.min())), str(stamp(stamps.max()))
 
     spans: dict[Part, Sequences] = {
         "train": parts.train, "validation": parts.valid, "test": parts.test
@@ -246,8 +272,3 @@ def _summary(name: str, whole: Sequences, parts: Parts) -> DataSummary:
         time=None if whole.times is None else {key: span(p) for key, p in spans.items()},
         notes=tuple(dict.fromkeys((*whole.notes, *parts.train.notes))),
     )
-
-
-def _stamp(value: Any) -> str:
-    text = str(value)
-    return text.split("T")[0] if text.endswith("T00:00:00.000000") else text.split(".")[0]

@@ -100,16 +100,16 @@ def _models(model: Any) -> tuple[Model, ...]:
     if isinstance(model, str):
         return ()
     given = (model,) if isinstance(model, (SequenceModel, FittedModel)) else model
-    if not isinstance(given, Iterable) or not (found := tuple(given)):
+    if not isinstance(given, Iterable) or not (models := tuple(given)):
         raise SettingError(f"model={model!r}: a name, a model such as tt.LatentAutoregressive, or "
                            "a list of models")  # fmt: skip
-    for one in found:
+    for one in models:
         if not isinstance(one, (SequenceModel, FittedModel)):
             raise SettingError(
                 f"model= takes models (tt.LatentAutoregressive, tt.Autoregressive, any "
                 f"SequenceModel, a FittedModel), not a {type(one).__name__}"
             )
-    return found
+    return models
 
 
 def _described(model: Model) -> dict[str, Any]:
@@ -159,10 +159,10 @@ def _transforms(
 
 def _baselines(baselines: str | Iterable[str]) -> tuple[str, ...]:
     names = baselines.split(",") if isinstance(baselines, str) else baselines
-    found = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-    for name in found:
+    chosen = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+    for name in chosen:
         _choice("baselines", name, tuple(BASELINES))
-    return found
+    return chosen
 
 
 def check_kept(models: Iterable[Model], folder: Path) -> None:

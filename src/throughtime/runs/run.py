@@ -70,15 +70,17 @@ class Run:
     @cached_property
     def models(self) -> dict[str, FittedModel]:
         """Every fitted model by name; in memory, each with the end of the data to go on from."""
-        found = {one.name: one for one in self.fitted}
+        by_name = {one.name: one for one in self.fitted}
         if self.whole is not None:
-            found = {name: one.ending(self.whole) for name, one in found.items()}
-        if self.folder is not None and not found:
+            by_name = {name: one.ending(self.whole) for name, one in by_name.items()}
+        if self.folder is not None and not by_name:
             for row in self.scores.models:
                 path = Artifacts(self.folder / CHECKPOINT).within(row.name).path(RESULT)
-                if path is not None and path.exists():
-                    found[row.name] = load_fitted(path).fitted
-        return {**found, self.best.name: self.best}
+                assert path is not None
+                elsewhere = row.family == "baseline" and not path.exists()  # fitted by `arch`
+                if row.family != "blend" and not elsewhere:
+                    by_name[row.name] = load_fitted(path).fitted
+        return {**by_name, self.best.name: self.best}
 
     @property
     def verdict(self) -> str:
@@ -218,8 +220,8 @@ def load_run(folder: str | Path) -> Run:
 
 def load_model(folder: str | Path) -> FittedModel:
     """The fitted model in a folder: of a run, its best one; see `load`."""
-    found = load(folder)
-    return found.best if isinstance(found, Run) else found
+    loaded = load(folder)
+    return loaded.best if isinstance(loaded, Run) else loaded
 
 
 def load_trained(folder: str | Path) -> FittedModel:
@@ -228,12 +230,12 @@ def load_trained(folder: str | Path) -> FittedModel:
     Raises:
         RunError: where there is no run.
     """
-    found = load(folder)
-    if not isinstance(found, Run):
-        return found
-    row = found.scores.network
-    is_blend = isinstance(found.best.model, Blend) and row is not None
-    return found.models[row.name] if is_blend and row is not None else found.best
+    loaded = load(folder)
+    if not isinstance(loaded, Run):
+        return loaded
+    row = loaded.scores.network
+    is_blend = isinstance(loaded.best.model, Blend) and row is not None
+    return loaded.models[row.name] if is_blend and row is not None else loaded.best
 
 
 def update(folder: str | Path, rows: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _ELSEWHERE = "give another folder with out=, or delete it"
 _PARTIAL = re.compile(r"\.[a-z]+\.(toml|json|jsonl|safetensors|html)\.[a-z0-9_]+")
 _LOCK = ".lock"
 CHECKPOINT, BUDGET = "checkpoint", "budget.json"
-_LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors", BUDGET)
+_LEFTOVERS = ("training.safetensors", "plan.json", "chosen.safetensors", "effort.json", BUDGET)
 
 
 @contextlib.contextmanager

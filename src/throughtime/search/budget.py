@@ -10,8 +10,10 @@ from throughtime import files
 
 CERTIFICATE_SECONDS = 30.0  # worth of work of the history certificate, at most
 LEAST_SECONDS = 2.0  # the same, at least
-_CERTIFICATE, _CLOSED_FORM, _LAG_NETWORK, _EVALUATION = 1 / 8, 1 / 6, 1 / 10, 1 / 6  # of the limit
-_LEAST_EVALUATION = 1 / 12
+_CERTIFICATE, _LAG_NETWORK, _EVALUATION = 1 / 8, 1 / 10, 1 / 6  # of the limit
+_LEAST_EVALUATION, _LEAST_NETWORK = 1 / 12, 1 / 50
+# How many steps are looked at, pasts included, for each second of the limit.
+_CLOSED_FORM_STEPS, _HELD_OUT_STEPS = 200, 500
 
 
 class TimeBudget:
@@ -56,22 +58,33 @@ class TimeBudget:
         share = CERTIFICATE_SECONDS if self.limit is None else _CERTIFICATE * self.limit
         return max(LEAST_SECONDS, min(CERTIFICATE_SECONDS, share))
 
-    def closed_forms(self) -> float | None:
-        """How many seconds' worth of work views and closed forms are; None: all there is."""
-        return None if self.limit is None else _CLOSED_FORM * self.limit
+    @property
+    def closed_form_steps(self) -> int | None:
+        """How many steps views and closed forms are fitted to; None: all there are."""
+        return None if self.limit is None else round(_CLOSED_FORM_STEPS * self.limit)
+
+    @property
+    def held_out_steps(self) -> int | None:
+        """How many steps models are validated or tested on; None: all there are."""
+        return None if self.limit is None else round(_HELD_OUT_STEPS * self.limit)
 
     def lag_network(self, name: str) -> float | None:
         """Seconds for the network that sees some lags; None: as many as it takes."""
         return self._decided(name, lambda limit: min(_LAG_NETWORK * limit, self._left(limit) / 3))
 
     def network(self, name: str, weights: Sequence[float]) -> float | None:
-        """Seconds for a network; None: as many as it takes.
+        """Seconds for a network; None: as many as it takes; 0: there is too little time for it.
 
         Args:
             name: of the network.
             weights: its own, then those of the networks to come: they share the time left.
         """
-        return self._decided(name, lambda limit: self._left(limit) * weights[0] / sum(weights))
+
+        def share(limit: float) -> float:
+            seconds = self._left(limit) * weights[0] / sum(weights)
+            return seconds if seconds >= _LEAST_NETWORK * limit else 0.0
+
+        return self._decided(name, share)
 
     def evaluation(self) -> float | None:
         """Seconds for the evaluation of all models; None: as many as it takes."""
@@ -91,6 +104,6 @@ class TimeBudget:
         if self.limit is None:
             return None
         if name not in self._shares:
-            self._shares[name] = max(1.0, seconds(self.limit))
+            self._shares[name] = max(0.0, seconds(self.limit))
             self.keep()
         return self._shares[name]

@@ -36,7 +36,6 @@ from throughtime.types import Event
 
 PAST = 10_000  # steps read before those that are scored: enough for any state, bounded in time
 RESULT = "result.safetensors"
-_STEPS_PER_SECOND = 4000  # that a closed form is fitted to, of its share of a time limit
 
 
 @dataclass(frozen=True)
@@ -102,18 +101,16 @@ class Case:
     @cached_property
     def held(self) -> Sequences:
         """The validation data, with as much of their past as can matter."""
-        return self.parts.valid.limit_past(PAST)
+        return at_most(self.parts.valid.limit_past(PAST), self.budget.held_out_steps)
 
     @property
-    def closed_form_steps(self) -> int | None:
-        """How many steps a closed form is fitted to; None: all there are."""
-        return closed_form_steps(self.budget)
+    def valid(self) -> Sequences:
+        """The validation data that choose while a network is trained."""
+        return self.parts.valid if self.budget.limit is None else self.held
 
-
-def closed_form_steps(budget: TimeBudget) -> int | None:
-    """How many steps views and closed forms look at; None: all there are."""
-    share = budget.closed_forms()
-    return None if share is None else round(_STEPS_PER_SECOND * share)
+    def sample(self, data: Sequences) -> Sequences:
+        """As much of data as a closed form is fitted to; vocabularies need all of a text."""
+        return data if data.domain.integer else at_most(data, self.budget.closed_form_steps)
 
 
 def fit(case: Case, candidate: Candidate, seconds: float | None = None) -> FittedCandidate:
@@ -165,11 +162,11 @@ def finished(
 
 def _closed_form(case: Case, candidate: Candidate) -> FittedCandidate:
     """The validation figure comes from the training part alone; the final fit uses both."""
-    started, most = time.monotonic(), case.closed_form_steps
-    fitted = begun(candidate, at_most(case.parts.train, most), case.settings)
+    started = time.monotonic()
+    fitted = begun(candidate, case.sample(case.parts.train), case.settings)
     nats = fitted.step_log_prob(case.held)
     vocabulary = fitted.transforms if case.held.domain.integer else None  # which stays
-    fitted = begun(candidate, at_most(case.parts.fitting, most), case.settings, vocabulary)
+    fitted = begun(candidate, case.sample(case.parts.fitting), case.settings, vocabulary)
     return finished(case, candidate.family, fitted, nats, time.monotonic() - started)
 
 
@@ -181,8 +178,11 @@ def _network(
     store: Artifacts,
 ) -> FittedCandidate:
     """A network trained on the training part, and then, if its settings say so, on both parts."""
+    started = time.monotonic()
     fitted = begun(candidate, case.parts.train, case.settings)
-    spans = fitted.transformed(case.parts.train), fitted.transformed(case.parts.valid)
+    spans = fitted.transformed(case.parts.train), fitted.transformed(case.valid)
+    if seconds is not None:  # what came before the first update comes again before a refit
+        seconds -= 2 * (time.monotonic() - started)
     settings = _planned(case, fitted, spans, wanted, seconds, store)
     trained = _trained(case, fitted, spans, settings, store)
     nats, passes = trained.nats, trained.passes

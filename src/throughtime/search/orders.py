@@ -21,9 +21,9 @@ def compared(case: Case) -> list[OrderScore]:
     kind = natural_predictor(emission)
     if case.settings.model not in ("auto", "ar") or kind == "mlp":
         return []
-    train = views.at_most(case.parts.train, case.closed_form_steps)
+    train = case.sample(case.parts.train)
     known = views.fitted(case.view.transforms, train)
-    seen, valid = train.transform(known), case.parts.valid.transform(known)
+    seen, valid = train.transform(known), case.valid.transform(known)
     ladder = _ladder(case, emission, seen)
     if isinstance(emission, Categorical):
         return _of_symbols(seen, valid, emission, max(ladder))

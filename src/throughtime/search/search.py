@@ -13,7 +13,7 @@ from throughtime.search.artifacts import Artifacts
 from throughtime.search.budget import TimeBudget
 from throughtime.search.candidates import FittedCandidate
 from throughtime.search.defaults import Recommended
-from throughtime.search.fitting import Case, Parts, closed_form_steps
+from throughtime.search.fitting import Case, Parts
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
@@ -60,7 +60,7 @@ def search(
     Raises:
         SettingError, DataError: for settings that the data do not allow.
     """
-    view = views.natural_view(parts.train, parts.valid, settings, closed_form_steps(budget))
+    view = views.natural_view(parts.train, parts.valid, settings, budget.closed_form_steps)
     case = Case(parts, settings, view, recommended, artifacts, budget, on_event, tuple(models))
     case = replace(case, orders=tuple(orders.compared(case)))
     fitted: list[FittedCandidate] = []

@@ -47,7 +47,7 @@ def naive_baselines(case: Case, before: Sequence[FittedCandidate]) -> list[Fitte
     if view.season is not None:
         seasonal = Difference(lag=view.season)
         kinds["seasonal naive"] = views.unfitted(seasonal, "standardise")
-    sample = views.at_most(train, case.closed_form_steps)
+    sample = case.sample(train)
     distribution = emissions.StudentT(emission.columns)
     return [
         fit(case, _constant(name, transforms, distribution))
@@ -97,7 +97,9 @@ def autoregressions(case: Case, before: Sequence[FittedCandidate]) -> list[Fitte
         training = defaults.lag_network_training(case.parts.train, view.emission, settings)
         name = f"mlp({width})"
         candidate = candidates.autoregression(name, width, view, train, training=training)
-        found.append(fit(case, candidate, case.budget.lag_network(name)))
+        seconds = case.budget.lag_network(name)
+        if seconds != 0.0:
+            found.append(fit(case, candidate, seconds))
     return found
 
 
@@ -112,10 +114,15 @@ def networks(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandid
 def _each_with_its_share(case: Case, left: Sequence[Candidate]) -> list[FittedCandidate]:
     table = _SYMBOL_WEIGHTS if case.view.emission.symbols else _WEIGHTS
     weights = [table.get(candidate.name, 1.0) for candidate in left]
-    return [
-        fit(case, candidate, case.budget.network(candidate.name, weights[i:]))
-        for i, candidate in enumerate(left)
-    ]
+    found = []
+    for i, candidate in enumerate(left):
+        seconds = case.budget.network(candidate.name, weights[i:])
+        if seconds == 0.0 and case.settings.model == "auto":
+            message = "the time limit leaves too little to train it"
+            case.on_event({"event": "note", "model": candidate.name, "message": message})
+        else:
+            found.append(fit(case, candidate, seconds))
+    return found
 
 
 def given_models(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate]:
@@ -162,7 +169,7 @@ def _view_for(case: Case, emission: Emission) -> views.View:
         return replace(case.view, emission=emission)
     settings = case.settings.model_copy(update={"emission": emission.to_json()})
     train, valid = case.parts.train, case.parts.valid
-    return views.natural_view(train, valid, settings, case.closed_form_steps)
+    return views.natural_view(train, valid, settings, case.budget.closed_form_steps)
 
 
 def blend(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate]:
@@ -199,5 +206,5 @@ def blend(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate
 
 def _seen(case: Case) -> Sequences:
     """The training data as the models of the view see them."""
-    train = views.at_most(case.parts.train, case.closed_form_steps)
+    train = case.sample(case.parts.train)
     return train.transform(views.fitted(case.view.transforms, train))

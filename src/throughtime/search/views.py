@@ -160,14 +160,19 @@ def _best_view(train: Sequences, valid: Sequences, most_steps: int | None) -> Tr
 
 
 def at_most(data: Sequences, steps: int | None) -> Sequences:
-    """Raw data of about so many steps: some of many sequences, or the last steps of each."""
-    if steps is None or data.steps <= steps:
+    """Raw data of which about so many steps are read, pasts included.
+
+    Some of many sequences, or the last steps of each.
+    """
+    if steps is None or len(data.values) <= steps:
         return data
+    share = max(1, steps) / len(data.values)
     if len(data) >= _MANY:
-        return data[:: -(-data.steps // max(1, steps))]
-    kept = (data.lengths - data.starts).double() * (steps / data.steps)
-    first = torch.maximum(data.starts, data.lengths - kept.ceil().long().clamp(min=1))
-    return replace(data, starts=first)
+        return data[:: -(-len(data.values) // max(1, steps))]
+    kept = (data.lengths - data.starts).double() * share
+    scored = data.lengths - kept.ceil().long().clamp(min=1)
+    past = (data.starts.double() * share).long()
+    return replace(data, starts=torch.maximum(data.starts, scored)).limit_past(int(past.max()))
 
 
 def season(data: Sequences) -> int | None:

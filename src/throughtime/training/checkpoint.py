@@ -46,14 +46,14 @@ def unpack_optimiser(
     optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict[str, Any]
 ) -> None:
     """Puts back what `pack_optimiser` took apart."""
-    found: dict[int, dict[str, Any]] = {}
+    states: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
             _, index, key = name.split(".", 2)
-            found.setdefault(int(index), {})[key] = value
+            states.setdefault(int(index), {})[key] = value
     for name, scalar in rest.items():
         index, key = name.split(".", 1)
-        found.setdefault(int(index), {})[key] = scalar
+        states.setdefault(int(index), {})[key] = scalar
     whole = optimiser.state_dict()
-    whole["state"] = found
+    whole["state"] = states
     optimiser.load_state_dict(whole)

@@ -219,16 +219,16 @@ class Trainer:
         with torch.no_grad():
             for parameter, average in zip(self.parameters, self.averages, strict=True):
                 parameter.copy_(average)
-        found = validation_nats(self.model, self.valid, self.settings.valid_past)
-        if math.isfinite(found) and (progress.best is None or found < progress.best):
-            progress.best, progress.best_step, progress.waited = found, progress.step, 0
+        nats = validation_nats(self.model, self.valid, self.settings.valid_past)
+        if math.isfinite(nats) and (progress.best is None or nats < progress.best):
+            progress.best, progress.best_step, progress.waited = nats, progress.step, 0
             self.best = [average.clone() for average in self.averages]
         else:
             progress.waited += 1
         with torch.no_grad():
             for parameter, value in zip(self.parameters, swapped, strict=True):
                 parameter.copy_(value)
-        self.on_event(self.report(found))
+        self.on_event(self.report(nats))
         progress.loss = progress.loss_steps = 0.0
 
     def report(self, valid: float | None) -> dict[str, Any]:
@@ -257,8 +257,8 @@ class Trainer:
             return None
         if self.monitor is None:
             self.monitor = ReachMonitor(self.model, self.train, self.settings, self.method)
-        found = self.monitor.look(self.progress.step)
-        return None if found is None else round(found, 2)
+        lags = self.monitor.look(self.progress.step)
+        return None if lags is None else round(lags, 2)
 
     def elapsed(self) -> float:
         """Seconds of training so far, interruptions not counted."""
@@ -356,8 +356,8 @@ def affordable_steps(
     seconds: float,
 ) -> TrainSettings:
     """The settings with as many steps as fit into `seconds`, measured on a copy of the model."""
-    few = settings.model_copy(update={"steps": 10**9})
-    trial = Trainer(copy.deepcopy(model), train, valid, few)
+    endless = settings.model_copy(update={"steps": 10**9})
+    trial = Trainer(copy.deepcopy(model), train, valid, endless)
     torch.manual_seed(settings.seed)
     trial.epoch(0)
     begun = time.monotonic()

@@ -110,7 +110,7 @@ def files_below(folder: Path) -> list[Path]:
     Raises: DataError for a folder that cannot be listed.
     """
     try:
-        found = [
+        paths = [
             path
             for path in folder.rglob("*")
             if path.is_file()
@@ -118,7 +118,7 @@ def files_below(folder: Path) -> list[Path]:
         ]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {reason(error)}") from error
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def counts_by_suffix(paths: Iterable[Path]) -> str:

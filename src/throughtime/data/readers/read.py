@@ -222,9 +222,9 @@ def _read_folder(
     on_progress: Callable[[int, int], None] | None,
 ) -> Sequences:
     """Every file of one kind; where a folder holds several kinds, `kind` chooses."""
-    found = files_below(folder)
+    paths = files_below(folder)
     kinds = [
-        name for name, known in FOLDERS.items() if any(suffix(path) in known for path in found)
+        name for name, known in FOLDERS.items() if any(suffix(path) in known for path in paths)
     ]
     usable = " ".join(extension for known in FOLDERS.values() for extension in known)
     if kind is not None:
@@ -232,12 +232,12 @@ def _read_folder(
         kinds = [name for name in kinds if name == kind]
     if not kinds:
         raise DataError(
-            f"{folder}: no file that can be read; the folder holds {counts_by_suffix(found)}, "
+            f"{folder}: no file that can be read; the folder holds {counts_by_suffix(paths)}, "
             f"needed are {usable}"
         )
     if len(kinds) > 1:
         raise DataError(
-            f"{folder}: holds several kinds of data ({counts_by_suffix(found)}); choose one with "
+            f"{folder}: holds several kinds of data ({counts_by_suffix(paths)}); choose one with "
             f"kind=, {quoted(kinds)}"
         )
     options.check(kinds[0])

@@ -117,7 +117,7 @@ def _recording(path: Path, rate: int | None) -> Recording:
             _check_wav(path)
         with soundfile.SoundFile(path) as file:
             samples = _decode(path, file)
-            found = int(file.samplerate)
+            file_rate = int(file.samplerate)
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise DataError(
             f"{path}: not a readable {suffix(path)[1:]} file, damaged or cut short "
@@ -135,9 +135,9 @@ def _recording(path: Path, rate: int | None) -> Recording:
         raise DataError(
             f"{path}: sample {place:,} is {mono[place]:g}; sound lies between -1 and 1, scale it"
         )
-    if rate is not None and rate != found:
-        mono = _resample(path, mono, found, rate)
-    return Recording(path, mono, rate or found)
+    if rate is not None and rate != file_rate:
+        mono = _resample(path, mono, file_rate, rate)
+    return Recording(path, mono, rate or file_rate)
 
 
 def _decode(path: Path, file: soundfile.SoundFile) -> np.ndarray:
@@ -148,10 +148,10 @@ def _decode(path: Path, file: soundfile.SoundFile) -> np.ndarray:
     return samples
 
 
-def _resample(path: Path, samples: np.ndarray, found: int, rate: int) -> np.ndarray:
+def _resample(path: Path, samples: np.ndarray, file_rate: int, rate: int) -> np.ndarray:
     import soxr
 
-    result: np.ndarray = soxr.resample(samples, found, rate, quality="HQ")
+    result: np.ndarray = soxr.resample(samples, file_rate, rate, quality="HQ")
     if not len(result):
         raise DataError(f"{path}: {len(samples)} samples are too few to resample to {rate:,} Hz")
     return result

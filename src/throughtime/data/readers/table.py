@@ -233,8 +233,10 @@ def _check_rows(
     wrong = cells != width
     if wrong.any():
         row = int(np.argmax(wrong))
-        found = f"{cells[row]} cell{'' if cells[row] == 1 else 's'}" if cells[row] else "empty line"
-        raise DataError(f"{label}:{starts[row]}: {found} where the columns are {width}")
+        problem = (
+            f"{cells[row]} cell{'' if cells[row] == 1 else 's'}" if cells[row] else "empty line"
+        )
+        raise DataError(f"{label}:{starts[row]}: {problem} where the columns are {width}")
     return len(cells), starts if '"' in body else None
 
 

@@ -226,8 +226,8 @@ def _tokenizer(model: str) -> Any:
     """The tokeniser of its JSON, kept because reading it takes longer than using it."""
     # The library raises bare exceptions, so what it needs is looked at first.
     try:
-        found = json.loads(model)["model"]
-        valid = found["type"] == "BPE" and found["vocab"].keys() and "merges" in found
+        tokenizer = json.loads(model)["model"]
+        valid = tokenizer["type"] == "BPE" and tokenizer["vocab"].keys() and "merges" in tokenizer
     except (ValueError, KeyError, TypeError, AttributeError):
         valid = False
     if not valid:

@@ -1,4 +1,4 @@
-"""The optional peers: onnxruntime and a compiled JAX scan, each at its best.
+"""The optional baselines: onnxruntime and a compiled JAX scan, each at its best.
 
 Neither is needed to install or use throughtime; where one is missing the table says so.
 """
@@ -30,12 +30,12 @@ _ONNX = {
 
 
 def installed(name: str) -> bool:
-    """Whether all packages that a peer needs are here."""
+    """Whether all packages that a baseline needs are here."""
     return all(importlib.util.find_spec(package) is not None for package in PACKAGES[name])
 
 
 def listed() -> list[dict[str, str | None]]:
-    """Each peer with its version, or None and the command that installs it."""
+    """Each baseline with its version, or None and the command that installs it."""
     return [
         {
             "name": name,
