@@ -43,9 +43,9 @@ def test_shapes() -> None:
 
 def test_events_of_whole_paths() -> None:
     f = forecast()
-    found = f.probability(lambda paths: paths[:, :, 0].sum(1) > 0)
+    result = f.probability(lambda paths: paths[:, :, 0].sum(1) > 0)
     wanted = [(draws[:, :, 0].sum(1) > 0).mean() for draws in f.draws]
-    np.testing.assert_allclose(found, wanted)
+    np.testing.assert_allclose(result, wanted)
     with pytest.raises(SettingError, match=r"one truth value for each of 4 paths.*\[4, 3, 2\]"):
         f.probability(lambda paths: paths > 0)
 

@@ -65,7 +65,7 @@ class Certificate:
     step: what one step is called. seen_as: what of the values is looked at, "" if they themselves.
     finite_order: the curve of finite-order models, `lags` that of the model that won. network: the
     curve of a network trained later that beats them, if there is one (`with_network`). seconds:
-    what it took, None where that is not told.
+    what it took, None where that is not measured.
     """
 
     order_matters: OrderMatters

@@ -149,7 +149,7 @@ class SequenceModel(nn.Module, ABC):
     def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
         """Nats of every scored element as the model sees it (transformed), float64 ``[total]``.
 
-        on_steps: is told how many more steps are done, where they are not done all at once.
+        on_steps: called with how many more steps are done, where they are not done all at once.
         """
         nats = torch.zeros(len(data.values), dtype=torch.float64)
         for batch, distribution in self.distributions(data):

@@ -141,7 +141,7 @@ class FittedModel:
             data: whatever `tt.read` takes, read as the training data were.
             unknown: accept characters never seen (each has the probability of "something new",
                 spread evenly).
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
             options: of `tt.read`.
 
         Raises:
@@ -205,7 +205,7 @@ class FittedModel:
             tolerance: the standard error of a quantile, as a share of the width from the 10 % to
                 the 90 % quantile.
             seed: of the paths; a path is tied to its series and index.
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
 
         Raises:
             SettingError: for settings that make no sense, text, and covariates that are missing.
@@ -233,7 +233,7 @@ class FittedModel:
 
         Args:
             raw: of the kind it was fitted on.
-            on_progress: is told what is being read.
+            on_progress: called with what is being read.
         """
         about = raw.names[0] if len(raw) == 1 else f"{len(raw):,} series"
         on_progress(0, 1, f"reading the past of {about}")
@@ -298,7 +298,7 @@ class FittedModel:
             seed: of the random numbers.
             temperature: of symbols: above 1 evens their probabilities out, below 1 sharpens them.
             top_p: of symbols: only the likeliest, up to this mass, are drawn.
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
 
         Returns:
             ``[num_paths, length]`` code points or symbols, or values ``[num_paths, length, D]``;

@@ -55,7 +55,7 @@ def train(
         bptt: a method of `tt.bptt`, or its string form; full BPTT if not given.
         name: what the model is called; its kind if not given.
         out: a folder to keep checkpoints and the fitted model in; nothing is written without.
-        on_event: is told of every validation, as log.jsonl would hold it.
+        on_event: called at every validation, as log.jsonl would hold it.
         settings: of `throughtime.training.config.TrainSettings`: steps (updates), lanes, segment,
             learning_rate, weight_decay, clip, patience, seed, ….
 

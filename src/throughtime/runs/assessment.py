@@ -113,7 +113,7 @@ def assess(
     Args:
         subject: the models, and what they were fitted to.
         data: what was modelled.
-        on_event: is told what is evaluated.
+        on_event: called with what is evaluated.
         effort: how much to do beside scoring, from the seconds that scoring took.
     """
     parts, seed, begun = subject.parts, subject.settings.seed, time.monotonic()

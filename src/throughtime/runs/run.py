@@ -150,7 +150,7 @@ class Run:
         Args:
             max_lag: None: as `fit` examined it; else it is examined anew, as far back as that, on
                 the data that the run keeps, without those it was tested on.
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
 
         Raises:
             RunError: for a run without a network.

@@ -66,7 +66,7 @@ class Trainer:
         train: transformed training data.
         valid: transformed validation data; None: train for all the steps, keep the last averages.
         settings: see `TrainSettings`.
-        on_event: is told of every validation and of every step that had to be skipped.
+        on_event: called at every validation and every step that had to be skipped.
         folder: where checkpoints are kept; None: nowhere.
         progress: how far it is.
 
