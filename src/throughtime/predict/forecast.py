@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,10 @@ class Question:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.horizon, Integral):
-            raise SettingError(f"horizon={self.horizon}: a whole number of steps")
+        try:
+            operator.index(self.horizon)
+        except TypeError:
+            raise SettingError(f"horizon={self.horizon}: a whole number of steps") from None
         if self.horizon < 1:
             raise SettingError(f"horizon={self.horizon}: at least 1 step")
         wrong = [f"{q:g}" for q in self.quantiles if not 0 < q < 1]
