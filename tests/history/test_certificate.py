@@ -17,7 +17,7 @@ import throughtime as tt
 from throughtime.cli import main
 from throughtime.data import synthetic
 from throughtime.data.domain import Domain
-from throughtime.errors import RunError
+from throughtime.errors import RunError, SettingError
 from throughtime.history import Certificate, Lags, Point
 from throughtime.history.picture import HEIGHT, picture
 
@@ -164,6 +164,11 @@ def test_a_network_that_beats_the_rest_is_named() -> None:
     assert certificate.to_json()["network"] is None
     assert extended.to_json()["network"]["curve"][1]["gain"] == pytest.approx(0.2)
     assert Certificate.from_json(extended.to_json()).network == extended.network
+
+
+def test_a_misspelt_option_is_one_line() -> None:
+    with pytest.raises(SettingError, match="certificate has no option 'time_limt'; did you mean"):
+        tt.history.certificate(synthetic.iid(0).data, time_limt=4)
 
 
 def test_what_is_no_certificate_is_an_error() -> None:

@@ -137,7 +137,10 @@ def test_update_takes_later_rows_only_and_new_series() -> None:
     same = one.update(data)  # all of the file again: what is known is passed over
     assert same.end is not None
     assert same.end.steps.tolist() == [80, 120]
-    with pytest.raises(DataError, match="no row comes after the end of the data, which is at 2020"):
+    assert repr(same).startswith(
+        "FittedModel('ar(3)', Autoregressive, Difference, Sequences(real; 2"
+    )
+    with pytest.raises(DataError, match=r"after the end of the data, which is at 2020-\d\d-\d\d$"):
         one.update(upto(data, 50))
     new = replace(upto(data, 40)[0], names=("z",))
     joined = tt.Sequences(

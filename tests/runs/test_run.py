@@ -45,6 +45,8 @@ def test_what_a_run_is_made_of(small_runs: SmallRuns, kind: str) -> None:
     run = tt.load(folder)
     assert isinstance(run, tt.Run)
     assert run.folder == folder
+    assert "tensor(" not in repr(run)
+    assert run.verdict in repr(run)
     assert run.best.name in {row.name for row in run.scores.models}
     assert run.verdict.endswith(".")
 

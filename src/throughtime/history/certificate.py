@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from throughtime.data.loading import Spans, label_of, load, plain_options, seconds
+from throughtime.data.loading import Spans, checked_options, label_of, load, plain_options, seconds
 from throughtime.data.sequences import Sequences
 from throughtime.errors import RunError, SettingError
 from throughtime.files import finite
@@ -167,9 +167,9 @@ def certificate(
     Raises:
         DataError, SettingError: as `tt.fit` for bad data.
     """
-    limit = seconds(time_limit)
-    label = label_of(data)
-    _, spans = load(data, label, _HELD, _HELD, split, plain_options(read_options), on_event)
+    limit, label = seconds(time_limit), label_of(data)
+    options = plain_options(checked_options(read_options, certificate))
+    _, spans = load(data, label, _HELD, _HELD, split, options, on_event)
     return measured(
         spans, time_limit=_LIMIT if limit is None else limit, seed=seed, on_event=on_event
     )

@@ -27,6 +27,7 @@ from throughtime.predict.future import Future, futures
 from throughtime.predict.scoring import SequenceScores, check_known, step_log_prob
 from throughtime.training.config import TrainSettings
 from throughtime.types import Progress, silent
+from throughtime.wording import stamp
 
 SCHEMA = 2
 MODEL, WEIGHTS, END = "model.json", "model.safetensors", "context.safetensors"
@@ -61,6 +62,13 @@ class FittedModel:
     owner: str = field(default="", compare=False)
 
     # What it is
+
+    def __repr__(self) -> str:
+        steps = " → ".join(type(one).__name__ for one in self.transforms.transforms)
+        parts = [f"{self.name!r}", type(self.model).__name__, *([steps] if steps else [])]
+        return (
+            f"FittedModel({', '.join(parts)}, {'no end' if self.end is None else self.end.history})"
+        )
 
     @property
     def domain(self) -> Domain:
@@ -256,7 +264,7 @@ class FittedModel:
         kept = [i for i, n in enumerate(raw.lengths.tolist()) if n > 0]
         if not kept:
             last = end.history.times
-            until = "" if last is None else f", which is at {last.max()}"
+            until = "" if last is None else f", which is at {stamp(last.max())}"
             raise DataError(f"{label}: no row comes after the end of the data{until}")
         going = [i for i in kept if places[i] >= 0]
         fresh = [i for i in kept if places[i] < 0]

@@ -63,6 +63,10 @@ class Run:
     fitted: tuple[FittedModel, ...] = field(default=(), repr=False)
     whole: Sequences | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f", folder={str(self.folder)!r}"
+        return f"Run(best={self.best!r}, verdict={self.verdict!r}{where})"
+
     @cached_property
     def models(self) -> dict[str, FittedModel]:
         """Every fitted model by name; in memory, each with the end of the data to go on from."""
