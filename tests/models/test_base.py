@@ -423,6 +423,13 @@ def test_a_state_of_the_wrong_size_is_an_error() -> None:
         model.sample(1, context, num_paths=3)
 
 
+def test_a_path_for_each_row_of_a_context_if_nobody_says_how_many() -> None:
+    case = case_of("gru-1-normal")
+    context = case.model.condition(case.data)
+    assert len(case.model.sample(2, context)) == len(case.data)
+    assert len(case.model.sample(2, context[0])) == len(case.model.sample(2)) == 100
+
+
 def test_a_state_without_its_last_element_is_an_error() -> None:
     model = case_of("gru-1-normal").model
     with pytest.raises(SettingError, match="needs the last element of each sequence"):

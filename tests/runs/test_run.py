@@ -304,3 +304,12 @@ def test_kill_9_at_any_moment_and_again_ends_with_the_same_bits() -> None:
     assert described[0] == described[1]
     assert scores_without_timings(Path("killed")) == scores_without_timings(Path("whole"))
     assert {entry.name for entry in Path("killed").iterdir()} == FILES
+
+
+def test_every_model_of_a_kept_run_goes_on(small_runs: SmallRuns) -> None:
+    run = tt.load(small_runs("series"))
+    assert isinstance(run, tt.Run)
+    for name, model in run.models.items():
+        assert model.forecast(2, num_paths=3).model == name
+    again = type(run.scores).from_json(json.loads(json.dumps(run.scores.to_json())))
+    assert again == run.scores

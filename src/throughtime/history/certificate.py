@@ -105,7 +105,7 @@ class Certificate:
                     "beyond_default": advice.beyond_default,
                 },
                 "verdict": self.verdict,
-                "seconds": None if self.seconds is None else round(self.seconds, 3),
+                "seconds": self.seconds,
                 "notes": list(self.notes),
             }
         )
@@ -234,7 +234,7 @@ def measured(
         case = study(spans, settings or settings_of(seed), time_limit, view)
         certificate = _measured(case, time_limit, seed, networks, tick)
     notes = (*case.notes, *spans[0].notes)
-    return replace(certificate, notes=notes, seconds=time.monotonic() - begun)
+    return replace(certificate, notes=notes, seconds=round(time.monotonic() - begun, 3))
 
 
 def _measured(case: Study, limit: float, seed: int, networks: bool, tick: Tick) -> Certificate:

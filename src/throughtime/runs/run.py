@@ -69,7 +69,7 @@ class Run:
 
     @cached_property
     def models(self) -> dict[str, FittedModel]:
-        """Every fitted model by name; in memory, each with the end of the data to go on from."""
+        """Every fitted model by name, each with the end of the data to go on from."""
         by_name = {one.name: one for one in self.fitted}
         if self.whole is not None:
             by_name = {name: one.ending(self.whole) for name, one in by_name.items()}
@@ -79,7 +79,9 @@ class Run:
                 assert path is not None
                 elsewhere = row.family == "baseline" and not path.exists()  # fitted by `arch`
                 if row.family != "blend" and not elsewhere:
-                    by_name[row.name] = load_fitted(path).fitted
+                    one = load_fitted(path).fitted
+                    end = self.best.end
+                    by_name[row.name] = one if end is None else one.ending(end.history)
         return {**by_name, self.best.name: self.best}
 
     @property

@@ -69,6 +69,8 @@ def concatenated(first: Sequences, second: Sequences) -> Sequences:
         domain=first.domain,
         names=first.names + second.names,
         covariates=joined(first.covariates, second.covariates),
+        read_options=first.read_options,
+        library=first.library,
     )
 
 
