@@ -463,20 +463,12 @@ class Scores(Result):
 
     @classmethod
     def read(cls, path: Path) -> Scores:
-        """What `write` wrote.
-
-        Raises:
-            RunError: if it is missing, damaged or of another schema.
-        """
+        """What `write` wrote; raises what `from_json` does."""
         return cls.from_json(files.read_described(path, SCHEMA, ()), path)
 
     @classmethod
     def from_json(cls, values: dict[str, Any], path: Path = Path("scores.json")) -> Scores:
-        """What `to_json` gave.
-
-        Args:
-            values: a JSON object.
-            path: what errors call it.
+        """What `to_json` gave; `path` is what errors call it.
 
         Raises:
             RunError: if it is damaged or of another schema.
