@@ -64,17 +64,17 @@ def problem(seed: int) -> tuple[Any, Tensor, Any, list[Tensor], dict[str, Any]]:
 
 def gradient(parameters: list[Tensor]) -> Tensor:
     """Takes the gradients that have come together."""
-    found = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
+    flat = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
     for p in parameters:
         p.grad = None
-    return found
+    return flat
 
 
 def checks(seed: int, every: int) -> tuple[dict[str, Any], list[tuple[int, int, float]]]:
     """What was drawn, and (pass, K, relative bias) through one training."""
     loss, batch, state, parameters, said = problem(seed)
     optimiser = torch.optim.Adam(parameters, 1e-2)
-    method, estimate, found = bptt.Adaptive(said["bias"], every=every), None, []
+    method, estimate, checked = bptt.Adaptive(said["bias"], every=every), None, []
     for number in range(PASSES):
         at = Position.start(state, estimate)
         while at.target < len(batch):
@@ -85,12 +85,12 @@ def checks(seed: int, every: int) -> tuple[dict[str, Any], list[tuple[int, int, 
             given = gradient(parameters)
             bptt.Full().backward(loss, batch, state)
             exact = gradient(parameters)
-            found.append((number, estimate.lag, float((given - exact).norm() / exact.norm())))
+            checked.append((number, estimate.lag, float((given - exact).norm() / exact.norm())))
             for p, g in zip(parameters, given.split([p.numel() for p in parameters]), strict=True):
                 p.grad = g.view_as(p)
         optimiser.step()
         optimiser.zero_grad()
-    return said, found
+    return said, checked
 
 
 def main() -> None:
@@ -103,8 +103,8 @@ def main() -> None:
     torch.set_num_threads(1)
     groups: dict[tuple[str, Any], list[tuple[float, int]]] = defaultdict(list)
     for seed in range(args.seed, args.seed + args.draws):
-        said, found = checks(seed, args.every)
-        for number, lag, bias in found:
+        said, checked = checks(seed, args.every)
+        for number, lag, bias in checked:
             for key in (("all", ""), *said.items(), ("pass", number)):
                 groups[key].append((bias / said["bias"], lag))
     rows = []

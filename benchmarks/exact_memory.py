@@ -121,15 +121,15 @@ def gate(case: tuple[str, int, int, int], slots: int) -> float:
 
 def seconds(problem: Problem, methods: list[bptt.GradientMethod], rounds: int) -> list[Any]:
     """(clock, CPU) of each method in each round, the first round left out."""
-    found: list[Any] = []
+    rows: list[Any] = []
     for _ in range(rounds + 1):
         row = []
         for method in methods:
             begun = time.perf_counter(), time.process_time()
             problem.gradient(method)
             row.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
-        found.append(row)
-    return found[1:]
+        rows.append(row)
+    return rows[1:]
 
 
 def row(case: tuple[str, int, int, int], rounds: int) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def long() -> None:
     begun = time.monotonic()
     plan = method.plan(problem.loss, problem.data, None)
     problem.gradient(method)
-    found = {
+    measured = {
         "layer": "GRU(64)",
         "rows": 1,
         "steps": LONG,
@@ -187,7 +187,7 @@ def long() -> None:
         "peak above the data, MB": round(memory("VmHWM") - before, 1),
         "seconds": round(time.monotonic() - begun, 1),
     }
-    print(json.dumps(found))
+    print(json.dumps(measured))
 
 
 def main() -> None:

@@ -179,7 +179,7 @@ def named(plant: str, seed: int) -> str:
     torch.manual_seed(seed)
     network, batch, k2 = PLANTS[plant](bool(seed % 2))
     network.double().eval()  # what grows may leave float32
-    found = examine(
+    examination = examine(
         network.loss,
         Pairs(batch.x.double(), batch.y.double()),
         states.apply(Tensor.double, network.start(ROWS)),
@@ -187,7 +187,7 @@ def named(plant: str, seed: int) -> str:
         MAX_LAG,
         k2=k2,
     )
-    return found.verdict.name
+    return examination.verdict.name
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
 """The history certificate on processes whose memory is known: does it find what is there?
 
 Per family of `throughtime.data.synthetic`: in how many seeds the lags needed are within 20 % of the
-truth, order is judged rightly, and the decision for or against a latent state is right; and what it
-took.
+truth, and the decisions on order and on a latent state are right; and what it took.
 With --copy: a network on an echo beyond the default truncation, trained as usual and as advised.
 """
 
@@ -24,8 +23,8 @@ from throughtime.training.trainer import Trainer
 ECHO = 120  # steps between a symbol and its echo
 
 
-def tolerated(found: int, truth: int | None) -> bool:
-    return truth is None or abs(found - truth) <= 0.2 * truth
+def tolerated(lags: int, truth: int | None) -> bool:
+    return truth is None or abs(lags - truth) <= 0.2 * truth
 
 
 def measured(sample: Sample, limit: float, seed: int) -> dict[str, Any]:
@@ -47,12 +46,12 @@ def measured(sample: Sample, limit: float, seed: int) -> dict[str, Any]:
 
 def row(family: str, seeds: range, limit: float) -> dict[str, Any]:
     """One family over all seeds."""
-    found = []
+    certificates = []
     sample = None
     for seed in seeds:
         sample = FAMILIES[family](seed)
         one = measured(sample, limit, seed)
-        found.append(one)
+        certificates.append(one)
         wrong = [key for key in ("lags", "order", "latent") if not one[key]]
         print(
             f"  {family} {seed} ({sample.about}): {one['said']}, {one['wall']:.0f} s"
@@ -62,14 +61,14 @@ def row(family: str, seeds: range, limit: float) -> dict[str, Any]:
     assert sample is not None
 
     def share(key: str) -> str:
-        return f"{sum(one[key] for one in found)}/{len(found)}"
+        return f"{sum(one[key] for one in certificates)}/{len(certificates)}"
 
     return {
         "family": family,
         "lags within 20 %": share("lags") if sample.lags is not None else "",
         "order right": share("order"),
         "latent right": share("latent") if sample.latent is not None else "",
-        "CPU seconds, median": float(np.median([one["cpu"] for one in found])),
+        "CPU seconds, median": float(np.median([one["cpu"] for one in certificates])),
     }
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from throughtime import bptt
 
-UNITS, POSITIVE, SHOWN = 23, 10, (1000, 2000, 5000, 10_000, 20_000)
+UNITS, POSITIVE, REPORTED = 23, 10, (1000, 2000, 5000, 10_000, 20_000)
 
 
 def curve(method: bptt.GradientMethod, rate: float, seed: int) -> dict[int, float]:
-    """The loss that the parameter would have for ever, after the steps SHOWN, one pass of SGD."""
+    """The loss that the parameter would have for ever, after the REPORTED steps: a pass of SGD."""
     torch.manual_seed(seed)
     matrix = (torch.eye(UNITS) + torch.diag(torch.ones(UNITS - 1), 1)).double() / 2
     sign = torch.ones(UNITS, dtype=torch.float64)
@@ -41,13 +41,13 @@ def curve(method: bptt.GradientMethod, rate: float, seed: int) -> dict[int, floa
             theta.sub_(rate * theta.grad)
         theta.grad = None
 
-    found, passed = {}, 0
-    for steps in SHOWN:
+    loss_after, passed = {}, 0
+    for steps in REPORTED:
         _, state = method.backward(loss, torch.zeros(steps - passed), state, update)
         passed = steps
         output = 2 * float(sign.sum()) * float(theta.detach())  # the first unit's fixed point
-        found[steps] = 0.5 * (output - 1) ** 2
-    return found
+        loss_after[steps] = 0.5 * (output - 1) ** 2
+    return loss_after
 
 
 def main() -> None:
@@ -64,10 +64,10 @@ def main() -> None:
         {"steps": 0} | {f"Truncated({k})": 8.0 for k in fixed} | {"Randomized(16), median": 8.0}
     ]
     rows[0]["worst seed"] = 8.0  # 0.5 (2 * -3 * 0.5 - 1)^2, where all begin
-    for steps in SHOWN:
+    for steps in REPORTED:
         row: dict[str, Any] = {"steps": steps}
-        row |= {f"Truncated({k})": f"{found[steps]:.3g}" for k, found in fixed.items()}
-        losses = [found[steps] for found in free]
+        row |= {f"Truncated({k})": f"{loss_after[steps]:.3g}" for k, loss_after in fixed.items()}
+        losses = [loss_after[steps] for loss_after in free]
         row["Randomized(16), median"] = f"{statistics.median(losses):.3g}"
         row["worst seed"] = f"{max(losses):.3g}"
         rows.append(row)

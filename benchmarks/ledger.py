@@ -56,10 +56,10 @@ def gate(kind: str, hidden: int, steps: int, rows: int) -> None:
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         few = min(steps, 60)
         loss, batch, state, params = problem(kind, hidden, few, rows, dtype)
-        found = ledger(loss, batch, state, params, tensors=True)
+        result = ledger(loss, batch, state, params, tensors=True)
         value, _ = loss(batch, state)
         for name, g in zip(params, torch.autograd.grad(value, list(params.values())), strict=True):
-            off = float((found.gradient(name).sum(0) - g).norm() / g.norm())
+            off = float((result.gradient(name).sum(0) - g).norm() / g.norm())
             if off > tolerance:
                 raise SystemExit(f"{kind} {dtype}: the lags of {name} miss the gradient by {off}")
 
@@ -77,10 +77,10 @@ def row(shape: tuple[str, int, int, int], lag: int, rounds: int) -> dict[str, An
     wanted = list(params.values())
     times: list[list[float]] = [[], [], []]
     for turn in range(rounds + 1):
-        found: list[Tensor] = []
+        losses: list[Tensor] = []
         spent = (
-            cost(lambda into=found: into.append(loss(batch, state)[0])),  # type: ignore[misc]
-            cost(lambda into=found: torch.autograd.grad(into[0], wanted)),  # type: ignore[misc]
+            cost(lambda into=losses: into.append(loss(batch, state)[0])),  # type: ignore[misc]
+            cost(lambda into=losses: torch.autograd.grad(into[0], wanted)),  # type: ignore[misc]
             cost(lambda: ledger(loss, batch, state, params, lag)),
         )
         for one, seconds in zip(times, spent, strict=True):

@@ -20,7 +20,7 @@ from throughtime.gradflow.lyapunov import Lyapunov, lyapunov
 
 KNOWN = 0.9056
 DT = 0.05
-WINDOW, RATE = 24, 1e-2  # of training
+SEGMENT, RATE = 24, 1e-2  # of training
 ROWS, STEPS = 64, 2000  # of the closed loop that is measured
 
 
@@ -49,12 +49,12 @@ def paths(count: int, steps: int, seed: int) -> Tensor:
     source = torch.Generator().manual_seed(seed)
     s = torch.randn(count, 3, generator=source, dtype=torch.float64) * 5
     s = s + torch.tensor([0.0, 0.0, 25.0], dtype=torch.float64)
-    found = []
+    visited = []
     for i in range(steps + 200):
         s = follow(s)
         if i >= 200:
-            found.append(s)
-    return torch.stack(found)
+            visited.append(s)
+    return torch.stack(visited)
 
 
 class Network(nn.Module):
@@ -91,7 +91,7 @@ def pairs(path: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train(path: Tensor, hidden: int, updates: int, seed: int) -> Network:
-    """Adam on windows of 24 steps, one-step prediction."""
+    """Adam on segments of 24 steps, one-step prediction."""
     torch.manual_seed(seed)
     network = Network(hidden)
     optimiser = torch.optim.Adam(network.parameters(), RATE)
@@ -100,12 +100,12 @@ def train(path: Tensor, hidden: int, updates: int, seed: int) -> Network:
     scale = (path[1:] - path[:-1]).std((0, 1)).float() / path.std((0, 1)).float()
     source = torch.Generator().manual_seed(seed)
     for _ in range(updates):
-        begin = int(torch.randint(len(path) - WINDOW, (), generator=source))
+        begin = int(torch.randint(len(path) - SEGMENT, (), generator=source))
         rows = torch.randint(path.shape[1], (128,), generator=source)
-        window = slice(begin, begin + WINDOW)
-        predicted, _ = network(given[window, rows], None)
+        segment = slice(begin, begin + SEGMENT)
+        predicted, _ = network(given[segment, rows], None)
         optimiser.zero_grad()
-        ((predicted - wanted[window, rows]) / scale).square().mean().backward()
+        ((predicted - wanted[segment, rows]) / scale).square().mean().backward()
         optimiser.step()
         schedule.step()
     network.eval()
@@ -133,12 +133,12 @@ def of_network(network: Network, data: Tensor) -> Lyapunov:
     return lyapunov(network.running, batch, (h, value[-1:]), num=3, dt=DT)
 
 
-def row(name: str, found: Lyapunov, seconds: float, error: float | None = None) -> dict[str, Any]:
+def row(name: str, result: Lyapunov, seconds: float, error: float | None = None) -> dict[str, Any]:
     return {
         "system": name,
-        "exponents": ", ".join(f"{e:.4f}" for e in found.exponents.tolist()),
-        "standard error": float(found.error[0]),
-        "off by": f"{100 * (found.largest / KNOWN - 1):+.2f} %",
+        "exponents": ", ".join(f"{e:.4f}" for e in result.exponents.tolist()),
+        "standard error": float(result.error[0]),
+        "off by": f"{100 * (result.largest / KNOWN - 1):+.2f} %",
         "one-step error": error,
         "seconds": seconds,
     }
@@ -163,8 +163,8 @@ def main() -> None:
         with torch.no_grad():
             predicted, _ = network(test.float()[:-1], None)
         error = float((predicted - test[1:])[20:].square().mean().sqrt())
-        found = of_network(network, test)
-        rows.append(row(f"GRU, seed {seed}", found, time.monotonic() - begun, error))
+        result = of_network(network, test)
+        rows.append(row(f"GRU, seed {seed}", result, time.monotonic() - begun, error))
         print(rows[-1], flush=True)
     finish(args, f"Lyapunov exponents of the Lorenz system (known: {KNOWN}, 0, -14.572)", rows)
 

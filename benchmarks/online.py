@@ -1,9 +1,9 @@
 """Online (exact RTRL for an element-wise cell): memory, exactness, and what it learns in time.
 
 First: the bytes that autograd holds before an update and the difference from Full's gradient, as
-the sequence grows. Then a value that is marked must be told again 20 steps later, in one endless
+the sequence grows. Then a value that is marked must be repeated 20 steps later, in one endless
 stream with an update at every step: for the same wall-clock time, Online(1) learns against the
-immediate derivative, Truncated(1, 1), and against a window that just reaches, Truncated(1, 21).
+immediate derivative, Truncated(1, 1), and against a truncation that just reaches, Truncated(1, 21).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def memory(args: Any) -> list[dict[str, Any]]:
         net = Net(3, 16, torch.float64)
         source = torch.Generator().manual_seed(args.seed)
         batch = recall(steps, source, torch.float64, rows=1)
-        found: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         for name, method, state in (
             ("Full", bptt.Full(), torch.zeros(1, 1, 16, dtype=torch.float64)),
             ("Online(10)", bptt.Online(10), net.layer.traced()),
@@ -68,10 +68,11 @@ def memory(args: Any) -> list[dict[str, Any]]:
             net.zero_grad()
             held, seconds = kept(net, method, batch, state)
             grad = torch.cat([p.grad.flatten() for p in net.parameters()])
-            found[name] = held, grad.clone(), seconds
-        error = (found["Online(10)"][1] - found["Full"][1]).norm() / found["Full"][1].norm()
+            measured[name] = held, grad.clone(), seconds
+        exact = measured["Full"][1]
+        error = (measured["Online(10)"][1] - exact).norm() / exact.norm()
         row: dict[str, Any] = {"steps": steps}
-        for name, (held, _, seconds) in found.items():
+        for name, (held, _, seconds) in measured.items():
             row |= {f"{name}, kB": held / 1000, f"{name}, s": seconds}
         rows.append(row | {"relative difference": f"{float(error):.1e}"})
     return rows
@@ -157,7 +158,7 @@ def main() -> None:
         rate={"type": float, "default": 3e-3},
     )
     finish(args, "What is kept before an update, and the gradient (float64)", memory(args))
-    finish(args, f"A value to be told after {DELAY} steps: mean squared error", learning(args))
+    finish(args, f"A value to be repeated after {DELAY} steps: mean squared error", learning(args))
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ def main() -> None:
         returns = 100 * np.diff(np.log(price))
         data = returns if args.column == "returns" else price[1:]
         run, seconds = Timed(args, index.split()[0].lower()).fit(data, valid=0.1, test=0.2)
-        found = rows_of(run)
+        by_name = rows_of(run)
         # A price's density is its return's times 100 / price: back to nats per day of returns.
         test_days = run.scores.data.steps["test"]
         offset = 0.0 if args.column == "returns" else -np.log(price[-test_days:] / 100).mean()
-        for name, row in found.items():
+        for name, row in by_name.items():
             rows.append(
                 {
                     "index": index,

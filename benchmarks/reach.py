@@ -52,7 +52,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "text, bfloat16": (
         "symbols", {"hidden_size": 128, "embedding_size": 64}, TEXT | {"precision": "bfloat16"}, 400
     ),
-    "short windows": ("symbols", {"hidden_size": 16}, SMALL, 1500),
+    "short segments": ("symbols", {"hidden_size": 16}, SMALL, 1500),
 }  # fmt: skip
 
 
@@ -91,13 +91,13 @@ def measured(cell: str, case: str) -> dict[str, Any]:
     def timed() -> float | None:
         nonlocal spent
         begun = time.perf_counter()
-        found = plain()
+        lags = plain()
         took = time.perf_counter() - begun
         spent += took  # the first call lays out the data, and may not look
-        if found is not None:
+        if lags is not None:
             looks.append(took)
-            reaches.append(found)
-        return found
+            reaches.append(lags)
+        return lags
 
     one.reach = timed  # type: ignore[method-assign]
     begun = time.perf_counter()

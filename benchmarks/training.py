@@ -103,8 +103,8 @@ def series_case(args: Any) -> tuple[Trainer, TorchLoop, int]:
     trainer = Trainer(model, data, None, TrainSettings(steps=10**6, lanes=64, bptt="100"))
     whole = series[:960].view(15, 64, 500, 1).transpose(1, 2).reshape(-1, 64, 1).contiguous()
     before = torch.cat([torch.zeros(1, 64, 1), whole[:-1]])
-    shown = torch.cat([before, (before.abs() + 0.05).log(), before.clamp(max=0)], -1)
-    inputs = torch.cat([shown, torch.zeros_like(shown[..., :2])], -1).contiguous()
+    features = torch.cat([before, (before.abs() + 0.05).log(), before.clamp(max=0)], -1)
+    inputs = torch.cat([features, torch.zeros_like(features[..., :2])], -1).contiguous()
     return trainer, TorchLoop(Plain(None, 5, 64, 3), whole, inputs, 100, student_t_nats), 64 * 100
 
 

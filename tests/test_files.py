@@ -128,8 +128,8 @@ def test_a_half_written_temporary_file_of_a_killed_process_is_never_read(tmp_pat
     path = tmp_path / "training.safetensors"
     sha = files.write_tensors(path, {"a": torch.ones(3)}, 1)
     (tmp_path / ".training.safetensors.x7").write_bytes(path.read_bytes()[:20])
-    found, value = files.read_tensors(path, sha)
-    assert torch.equal(found["a"], torch.ones(3))
+    result, value = files.read_tensors(path, sha)
+    assert torch.equal(result["a"], torch.ones(3))
     assert value == 1
 
 
@@ -143,9 +143,9 @@ def test_tensors_and_values_come_back(given_tensors: dict[str, Tensor], value: A
         path = Path(folder) / "x.safetensors"
         sha = files.write_tensors(path, given_tensors, value)
         assert sha == hashlib.sha256(path.read_bytes()).hexdigest()
-        found, back = files.read_tensors(path, sha)
+        result, back = files.read_tensors(path, sha)
     assert back == value
-    assert {name: bits(t) for name, t in found.items()} == {
+    assert {name: bits(t) for name, t in result.items()} == {
         name: bits(t) for name, t in given_tensors.items()
     }
 
@@ -209,10 +209,10 @@ def test_a_written_tensor_is_a_copy(tmp_path: Path) -> None:
     """Tensors that share memory (a state and its slice, tied weights) are written one by one."""
     whole = torch.arange(6.0, requires_grad=True)
     files.write_tensors(tmp_path / "x", {"whole": whole, "same": whole, "part": whole[2:]})
-    found, value = files.read_tensors(tmp_path / "x")
+    result, value = files.read_tensors(tmp_path / "x")
     assert value is None
-    assert found["whole"].tolist() == found["same"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert found["part"].tolist() == [2, 3, 4, 5]
+    assert result["whole"].tolist() == result["same"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert result["part"].tolist() == [2, 3, 4, 5]
 
 
 def test_what_is_read_lies_in_aligned_memory(tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_what_is_read_lies_in_aligned_memory(tmp_path: Path) -> None:
     for size in range(1, 9):
         given_tensors = {f"{i}": torch.ones(size + i) for i in range(5)}
         files.write_tensors(path, given_tensors)
-        found, _ = files.read_tensors(path)
-        assert {tensor.data_ptr() % 64 for tensor in found.values()} == {0}
+        result, _ = files.read_tensors(path)
+        assert {tensor.data_ptr() % 64 for tensor in result.values()} == {0}
 
 
 # Damage
@@ -264,9 +264,9 @@ def test_another_file_than_the_run_was_saved_with(saved: tuple[Path, str]) -> No
 def test_a_truncated_file(saved: tuple[Path, str], kept: int) -> None:
     path, sha = saved
     path.write_bytes(path.read_bytes()[:kept])
-    found = message(files.read_tensors, path)
-    assert found.startswith(f"{path} is damaged (")
-    assert found.endswith("); fit the model again")
+    result = message(files.read_tensors, path)
+    assert result.startswith(f"{path} is damaged (")
+    assert result.endswith("); fit the model again")
     assert "SHA-256 differs" in message(files.read_tensors, path, sha)
 
 
@@ -284,8 +284,8 @@ def test_damaged_json(tmp_path: Path) -> None:
         "line 1 column 15 (char 14)); fit the model again"
     )
     path.write_bytes(b'{"name": "\xff"}')
-    found = message(files.read_json, path)
-    assert found.startswith(f"{path} is damaged ('utf-8' codec can't decode byte 0xff")
+    result = message(files.read_json, path)
+    assert result.startswith(f"{path} is damaged ('utf-8' codec can't decode byte 0xff")
 
 
 def test_damaged_values_beside_the_tensors(tmp_path: Path) -> None:

@@ -31,14 +31,14 @@ def example(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 def public() -> set[str]:
     """Every public name, those of the packages with a dot."""
-    found = set(tt.__all__)
+    result = set(tt.__all__)
     for package in (bptt, emissions, gradflow, history, kernels):
         own = [
             n for n, v in vars(package).items() if getattr(v, "__module__", "") == package.__name__
         ]
         names = getattr(package, "__all__", [n for n in own if not n.startswith("_")])
-        found |= {f"{package.__name__.removeprefix('throughtime.')}.{name}" for name in names}
-    return found
+        result |= {f"{package.__name__.removeprefix('throughtime.')}.{name}" for name in names}
+    return result
 
 
 def test_every_public_name_has_an_example() -> None:
@@ -77,10 +77,10 @@ def test_one_recurrence_on_several_backends() -> None:
     assert tt.kernels.backends()["reference"]
     assert kernels.check("reference") == kernels.choose("gru", "reference") == "reference"
     layer, x = tt.GRU(2, 3), torch.randn(5, 4, 2)
-    found, _ = kernels.run(
+    result, _ = kernels.run(
         kernels.Spec("gru", 1, True, False), x, torch.zeros(1, 4, 3), list(layer.parameters())
     )
-    torch.testing.assert_close(found, layer(x)[0])
+    torch.testing.assert_close(result, layer(x)[0])
 
 
 # --------------------------------------------------------------------------------------- data
@@ -260,12 +260,12 @@ def test_online_gradients_of_an_elementwise_layer_are_exact() -> None:
         return (y**2).sum(), state
 
     start = torch.zeros(1, 4, 3, dtype=torch.float64)
-    found = []
+    result = []
     for method, state in ((bptt.Full(), start), (bptt.Online(), layer.traced(start))):
         layer.zero_grad()
         method.backward(loss, batch, state)
-        found.append(layer.weight_ih_l0.grad.clone())
-    torch.testing.assert_close(*found)
+        result.append(layer.weight_ih_l0.grad.clone())
+    torch.testing.assert_close(*result)
 
 
 @example("bptt.parse")
@@ -309,15 +309,15 @@ def test_numbers_of_a_gradient_have_a_verdict(problem: Problem) -> None:
 
 @example("gradflow.examine", "gradflow.Examination", "gradflow.NormsByLag")
 def test_everything_about_a_gradient_at_once(problem: Problem) -> None:
-    found = gradflow.examine(problem.loss, problem.batch, problem.state, problem.params, max_lag=4)
-    assert isinstance(found, gradflow.Examination)
-    assert isinstance(found.jacobian_norm, gradflow.NormsByLag)
+    result = gradflow.examine(problem.loss, problem.batch, problem.state, problem.params, max_lag=4)
+    assert isinstance(result, gradflow.Examination)
+    assert isinstance(result.jacobian_norm, gradflow.NormsByLag)
 
 
 @example("gradflow.adjoints")
 def test_the_derivative_of_the_loss_by_each_state(problem: Problem) -> None:
-    (found,) = gradflow.adjoints(problem.loss, problem.batch, problem.state)  # one leaf
-    assert found.shape == (9, 1, 4, 3)  # S_0 … S_8
+    (result,) = gradflow.adjoints(problem.loss, problem.batch, problem.state)  # one leaf
+    assert result.shape == (9, 1, 4, 3)  # S_0 … S_8
 
 
 @example("gradflow.along_time")
@@ -331,9 +331,9 @@ def test_a_batch_is_any_pytree_cut_along_time() -> None:
 @example("gradflow.jacobian_norms", "gradflow.JacobianNorms", "gradflow.step_radius",
          "gradflow.spectral_radius")  # fmt: skip
 def test_how_states_depend_on_earlier_ones(problem: Problem) -> None:
-    found = gradflow.jacobian_norms(problem.loss, problem.batch, problem.state, lags=[1, 4])
-    assert isinstance(found, gradflow.JacobianNorms)
-    one, four = found.by_lag.mean
+    result = gradflow.jacobian_norms(problem.loss, problem.batch, problem.state, lags=[1, 4])
+    assert isinstance(result, gradflow.JacobianNorms)
+    one, four = result.by_lag.mean
     assert one > four  # it is forgotten
     assert gradflow.step_radius(problem.loss, problem.batch, problem.state) < 1
     assert all(radius > 0 for radius in gradflow.spectral_radius(problem.params).values())
@@ -341,9 +341,9 @@ def test_how_states_depend_on_earlier_ones(problem: Problem) -> None:
 
 @example("gradflow.lyapunov", "gradflow.Lyapunov")
 def test_nearby_states_come_together(problem: Problem) -> None:
-    found = gradflow.lyapunov(problem.loss, problem.batch, problem.state, num=1)
-    assert isinstance(found, gradflow.Lyapunov)
-    assert found.largest < 0
+    result = gradflow.lyapunov(problem.loss, problem.batch, problem.state, num=1)
+    assert isinstance(result, gradflow.Lyapunov)
+    assert result.largest < 0
 
 
 @example("gradflow.saturation")
@@ -367,19 +367,19 @@ def test_whether_there_is_something_to_learn(problem: Problem) -> None:
          "history.with_network")  # fmt: skip
 def test_a_certificate_of_independent_steps() -> None:
     data = tt.Sequences.of([torch.randn(200, generator=torch.Generator().manual_seed(0))])
-    found = tt.history.certificate(data, time_limit="4s")
-    assert isinstance(found, history.Certificate)
-    assert isinstance(found.order_matters, history.OrderMatters)
-    assert not found.order_matters
-    assert isinstance(found.lags, history.Lags)
-    assert all(isinstance(point, history.Point) for point in found.lags.curve)
-    assert isinstance(found.latent_gain, history.LatentGain)
-    assert isinstance(found.recommendation, history.Recommendation)
-    assert isinstance(found.steps, history.Steps)
+    result = tt.history.certificate(data, time_limit="4s")
+    assert isinstance(result, history.Certificate)
+    assert isinstance(result.order_matters, history.OrderMatters)
+    assert not result.order_matters
+    assert isinstance(result.lags, history.Lags)
+    assert all(isinstance(point, history.Point) for point in result.lags.curve)
+    assert isinstance(result.latent_gain, history.LatentGain)
+    assert isinstance(result.recommendation, history.Recommendation)
+    assert isinstance(result.steps, history.Steps)
 
     network = tt.LatentAutoregressive("gru", 2, emission=tt.emissions.Normal())
     train, _, test = data.split(valid=0.1, test=0.4)
-    more = history.with_network(found, tt.train(network, train, steps=2), train, test, seed=0)
+    more = history.with_network(result, tt.train(network, train, steps=2), train, test, seed=0)
     assert isinstance(more.network, history.Lags)  # how far back that network remembers
 
 
@@ -387,5 +387,5 @@ def test_a_certificate_of_independent_steps() -> None:
 def test_a_certificate_of_parts_that_are_there_already(data: tt.Sequences) -> None:
     train, valid, _ = data.split(valid=0.4, test=0.0)
     parts = SimpleNamespace(train=train, valid=valid)
-    found = history.certificate_of(parts, time_limit=4, networks=False)
-    assert found.steps.test == valid.steps
+    result = history.certificate_of(parts, time_limit=4, networks=False)
+    assert result.steps.test == valid.steps

@@ -23,7 +23,7 @@ def programs(path):
 
 def test_the_python_in_each_document_runs_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ran = shown = 0
+    ran = with_output = 0
     for document in DOCUMENTS:
         names = {}
         for block, printed in programs(document):
@@ -33,19 +33,19 @@ def test_the_python_in_each_document_runs_in_order(tmp_path, monkeypatch):
             ran += 1
             if printed:
                 assert said.getvalue() == printed, document.name
-                shown += 1
+                with_output += 1
     assert ran >= 2
-    assert shown >= 3
+    assert with_output >= 3
 
 
 def commands():
-    found = []
+    result = []
     for document in DOCUMENTS:
         for block in blocks(document, "(?:sh)?"):
             lines = [line.split("#")[0].strip() for line in str(block).splitlines()]
             for line in lines:
-                found += [part.strip() for part in line.split("&&") if part.strip()]
-    return [c for c in found if c.startswith("throughtime ")]
+                result += [part.strip() for part in line.split("&&") if part.strip()]
+    return [c for c in result if c.startswith("throughtime ")]
 
 
 @pytest.mark.parametrize("command", commands())

@@ -113,31 +113,31 @@ def group(module: str) -> str:
 
 def only_for_types(tree: ast.Module) -> set[ast.AST]:
     """Everything under ``if TYPE_CHECKING:``."""
-    found: set[ast.AST] = set()
+    result: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            found.update(inner for part in node.body for inner in ast.walk(part))
-    return found
+            result.update(inner for part in node.body for inner in ast.walk(part))
+    return result
 
 
 def imports(name: str, types: bool = True) -> set[str]:
     """The dotted names that a module imports, in functions too; submodules are resolved."""
-    tree, found = TREES[name], set()
+    tree, result = TREES[name], set()
     skipped = set() if types else only_for_types(tree)
     package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            result.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package.split(".")[: len(package.split(".")) - node.level + 1]
             origin = ".".join([*base, node.module] if node.module else base)
             origin = origin if node.level else str(node.module)
             for alias in node.names:
                 inner = f"{origin}.{alias.name}"
-                found.add(inner if inner in MODULES else origin)
-    return found
+                result.add(inner if inner in MODULES else origin)
+    return result
 
 
 def own(names: set[str]) -> set[str]:
@@ -174,17 +174,17 @@ def test_imports_point_one_way(name: str) -> None:
     allowed = {"", name} | ONLY.get(name, set(ORDER[: ORDER.index(name)]))
     for module in MODULES:
         if group(module) == name:
-            found = own(imports(module))
-            assert found <= set(MODULES), f"{module} imports what is not there"
-            upward = {other for other in found if not {group(other), other[12:]} & allowed}
+            result = own(imports(module))
+            assert result <= set(MODULES), f"{module} imports what is not there"
+            upward = {other for other in result if not {group(other), other[12:]} & allowed}
             assert not upward, f"{module} imports {sorted(upward)}"
 
 
 def test_kernels_know_those_before_them_only() -> None:
     for place, name in enumerate(KERNELS):
-        found = own(imports(f"throughtime.kernels.{name}", types=False))
-        found = {other for other in found if group(other) == "kernels"}
-        assert found <= {f"throughtime.kernels.{other}" for other in KERNELS[:place]}, name
+        result = own(imports(f"throughtime.kernels.{name}", types=False))
+        result = {other for other in result if group(other) == "kernels"}
+        assert result <= {f"throughtime.kernels.{other}" for other in KERNELS[:place]}, name
     known = own(imports("throughtime.kernels", types=False))
     assert {f"throughtime.kernels.{name}" for name in KERNELS} - known == {
         "throughtime.kernels.stack",  # only the backends build on it
@@ -239,11 +239,11 @@ for arguments in (["--help"], *([name, "--help"] for name in commands), ["--vers
         assert not end.code, end
 print("numpy", "numpy" in sys.modules, "torch", "torch" in sys.modules)
 """
-    found = run_python(code)
-    assert "throughtime fit" in found
-    assert "--time-limit" in found
-    assert throughtime.__version__ in found
-    assert found.splitlines()[-1].endswith("torch False")
+    result = run_python(code)
+    assert "throughtime fit" in result
+    assert "--time-limit" in result
+    assert throughtime.__version__ in result
+    assert result.splitlines()[-1].endswith("torch False")
 
 
 def test_the_public_names_are_pinned() -> None:
@@ -274,25 +274,25 @@ UNSAFE_ATTRIBUTES = {("torch", "load"), ("torch", "save")}
 
 def unsafe(tree: ast.Module) -> list[str]:
     """Every place of a module that could run what a file holds."""
-    found = []
+    result = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [a.name for a in node.names if a.name.split(".")[0] in UNSAFE_MODULES]
+            result += [a.name for a in node.names if a.name.split(".")[0] in UNSAFE_MODULES]
         elif isinstance(node, ast.ImportFrom):
             names = {(str(node.module), alias.name) for alias in node.names}
             bad = str(node.module).split(".")[0] in UNSAFE_MODULES or names & UNSAFE_ATTRIBUTES
-            found += [ast.unparse(node)] if bad else []
+            result += [ast.unparse(node)] if bad else []
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            found += [node.func.id] if node.func.id in UNSAFE_BUILTINS else []
+            result += [node.func.id] if node.func.id in UNSAFE_BUILTINS else []
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             pair = (node.value.id, node.attr)
-            found += [".".join(pair)] if pair in UNSAFE_ATTRIBUTES else []
+            result += [".".join(pair)] if pair in UNSAFE_ATTRIBUTES else []
         elif isinstance(node, ast.keyword) and ast.unparse(node) == "allow_pickle=True":
-            found.append("allow_pickle")
+            result.append("allow_pickle")
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
             said = {ast.unparse(keyword) for keyword in node.keywords}
-            found += [] if "allow_pickle=False" in said else ["np.load"]
-    return found
+            result += [] if "allow_pickle=False" in said else ["np.load"]
+    return result
 
 
 def test_nothing_executable_is_ever_loaded() -> None:

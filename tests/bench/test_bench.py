@@ -58,16 +58,16 @@ def test_every_field_of_json_is_documented(capsys: Capture) -> None:
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1
     assert printed.err == ""
-    found = json.loads(printed.out)
-    assert fields(found) == documented("bench")
-    tasks = [(row["task"], row["cell"]) for row in found["rows"]]
+    result = json.loads(printed.out)
+    assert fields(result) == documented("bench")
+    tasks = [(row["task"], row["cell"]) for row in result["rows"]]
     assert tasks == [
         *((task, cell) for cell in CELLS for _ in range(2) for task in ("training", "forward")),
         *(("step", cell) for cell in CELLS),
         ("sample", "gru"), ("sample", "lstm"), ("forecast", "gru"),
     ]  # fmt: skip
-    assert found["rounds"] == 2
-    for row in found["rows"]:
+    assert result["rounds"] == 2
+    for row in result["rows"]:
         assert [baseline["name"] for baseline in row["baselines"]] == ["torch"]
         (baseline,) = row["baselines"]
         assert row["seconds"] > 0 < baseline["low"] <= baseline["ratio"] <= baseline["high"]
@@ -76,9 +76,9 @@ def test_every_field_of_json_is_documented(capsys: Capture) -> None:
         limited = row["task"] in ("training", "forward")
         assert (row["limit"] is None, row["gflops"] is None) == (not limited, not limited)
         assert not limited or 0 < row["limit"] < 10
-    assert [one["version"] for one in found["installed"]] == [None, None]
-    assert found["machine"]["instructions"] == native.instructions()
-    assert found["machine"]["threads"] == torch.get_num_threads() == 1
+    assert [one["version"] for one in result["installed"]] == [None, None]
+    assert result["machine"]["instructions"] == native.instructions()
+    assert result["machine"]["threads"] == torch.get_num_threads() == 1
 
 
 @pytest.mark.usefixtures("small")
@@ -127,13 +127,13 @@ def test_a_missing_library_is_said_with_the_way_to_get_it(fails: Fails, monkeypa
     assert said.startswith("backend 'cpu' was not built: install a C++ compiler")
 
 
-def test_progress_is_told(alone: None) -> None:
-    told: list[tuple[float, float, str]] = []
-    tiny(only=["gru"], rounds=2, on_progress=lambda *now: told.append(now))
-    assert [now for now in told if now[2] == "checking the numbers"] == [
+def test_progress_is_reported(alone: None) -> None:
+    events: list[tuple[float, float, str]] = []
+    tiny(only=["gru"], rounds=2, on_progress=lambda *now: events.append(now))
+    assert [now for now in events if now[2] == "checking the numbers"] == [
         (0, 2, "checking the numbers"), (1, 2, "checking the numbers")
     ]  # fmt: skip
-    measuring = [done / whole for done, whole, about in told if about == "measuring"]
+    measuring = [done / whole for done, whole, about in events if about == "measuring"]
     assert len(measuring) == 2 * 4
     assert measuring == sorted(measuring)
     assert measuring[0] == 0
@@ -273,14 +273,14 @@ def test_a_baseline_that_computes_something_else_is_not_timed(
 ) -> None:
     monkeypatch.setattr(baselines, "installed", lambda name: name == "onnxruntime")
     monkeypatch.setattr(baselines, "onnx_forward", lambda case: _baseline(case, off))
-    found = tiny(only=["gru"], rounds=1, shapes=[Shape(2, 5, 3, 4)])
-    forward = found["rows"][1]
+    result = tiny(only=["gru"], rounds=1, shapes=[Shape(2, 5, 3, 4)])
+    forward = result["rows"][1]
     timed = [baseline["name"] for baseline in forward["baselines"]]
     assert timed == (["torch"] if off else ["torch", "onnxruntime"])
     said = (
         "onnxruntime computes other numbers for GRU at 2, 5, 3, 4 (forward) and is not timed there"
     )
-    assert found["notes"] == ([said] if off else [])
+    assert result["notes"] == ([said] if off else [])
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -364,10 +364,10 @@ def test_operations_are_counted_and_compared_with_the_limit() -> None:
     race = timing.Race([timing.Contender(n, print) for n in ("ours", "torch", "limit")], 0.01)
     race.seconds = {"ours": [2.0], "torch": [3.0], "limit": [1.0]}
     row = bench.Row("forward", "gru", shape, race, work=machine.LIMIT_WORK)
-    found = row.result()
-    assert found["limit"] == 0.5  # the work of the product in twice its time
-    assert found["gflops"] == pytest.approx(machine.LIMIT_WORK / 2 / 1e9)
-    assert [(baseline["name"], baseline["ratio"]) for baseline in found["baselines"]] == [
+    measured = row.result()
+    assert measured["limit"] == 0.5  # the work of the product in twice its time
+    assert measured["gflops"] == pytest.approx(machine.LIMIT_WORK / 2 / 1e9)
+    assert [(baseline["name"], baseline["ratio"]) for baseline in measured["baselines"]] == [
         ("torch", 1.5)
     ]
 
@@ -393,7 +393,7 @@ def test_cases_that_lose_are_not_hidden() -> None:
         "forward and backward; no baseline is faster anywhere."
     )
     assert "in 4 cases, most of all in" in words.sentence([rows[0]] * 4)
-    found = {
+    result = {
         "machine": dict.fromkeys(
             ("cpu", "instructions", "threads", "cores", "throughtime", "torch", "python"), "1"
         ),
@@ -401,16 +401,16 @@ def test_cases_that_lose_are_not_hidden() -> None:
         "limit_gflops": 310.2, "rounds": 5, "rows": rows, "notes": ["a note"], "sentence": said,
     }  # fmt: skip
     console = Console(record=True, width=80, force_terminal=True, color_system="standard")
-    console.print(table.page(found), soft_wrap=True)
-    shown = console.export_text(styles=True).splitlines()
-    losing = [line for line in shown if "0.99 ±10 %" in line]
+    console.print(table.page(result), soft_wrap=True)
+    printed_lines = console.export_text(styles=True).splitlines()
+    losing = [line for line in printed_lines if "0.99 ±10 %" in line]
     assert len(losing) == 1
     assert "\x1b[1;31m 0.99 ±10 %" in losing[0]
-    assert "\x1b[1;31m" not in "".join(line for line in shown if line not in losing)
+    assert "\x1b[1;31m" not in "".join(line for line in printed_lines if line not in losing)
     assert "262 ms" in losing[0]
     assert "7.1 %" in losing[0]
-    assert "a note" in shown
-    assert shown[-1] == said
+    assert "a note" in printed_lines
+    assert printed_lines[-1] == said
 
 
 def test_threads_are_put_back_after_a_failure() -> None:

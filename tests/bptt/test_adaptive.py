@@ -51,8 +51,8 @@ def test_the_bias_stays_within_what_was_asked_through_training(kind, bias):
             if update % 5 == 0:
                 method = bptt.Adaptive(bias)
                 lag = method.estimate(loss, batch, bptt.Position.start(state)).lag
-                found = gradient(method, loss, batch, state, layer)
-                within += bool((found - exact).norm() <= bias * exact.norm())
+                result = gradient(method, loss, batch, state, layer)
+                within += bool((result - exact).norm() <= bias * exact.norm())
                 reached.add(lag)
             optimiser.step()
     assert within == 12
@@ -75,19 +75,19 @@ def test_a_gradient_of_known_decay_gives_the_lag_by_hand():
     batch = torch.ones(900, 1, 1, dtype=torch.float64)
     state = torch.full((1, 1, 1), 5.0, dtype=torch.float64)
     for bias in (0.3, 0.03, 0.001):
-        found = bptt.Adaptive(bias).estimate(loss, batch, bptt.Position.start(state))
+        result = bptt.Adaptive(bias).estimate(loss, batch, bptt.Position.start(state))
         whole = ledger(loss, batch[:256], state, {"w": w}, 100)
         needed = next(k for k in range(100) if decay ** (k + 1) <= bias)
-        assert needed <= found.lag <= needed + 2
+        assert needed <= result.lag <= needed + 2
         beyond, rate = sufficient_lag(dataclasses.replace(whole, **cut(whole, 8)), 1e-4, 900)
         assert math.isclose(rate, decay, rel_tol=1e-3)
         exact = next(k for k in range(100) if decay ** (k + 1) <= 1e-4)
         assert exact <= beyond <= exact + 6  # the tail is bounded, not fitted
 
 
-def cut(found, lags):
+def cut(result, lags):
     """The same ledger as if fewer lags had been measured."""
-    block = found.joint
+    block = result.joint
     kept = {n: getattr(block, n)[: lags + 1] for n in ("norms", "bias", "cosine")}
     return {"max_lag": lags, "joint": dataclasses.replace(block, **kept)}
 
@@ -100,17 +100,17 @@ def test_what_does_not_decay_takes_the_whole_batch():
         return path.sum(), path[-1]
 
     batch, state = torch.ones(90, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    found = bptt.Adaptive(0.01, max_lag=10).estimate(loss, batch, bptt.Position.start(state))
-    assert found.lag == 89
-    assert truncation(found) == bptt.Truncated(89, 178)
+    result = bptt.Adaptive(0.01, max_lag=10).estimate(loss, batch, bptt.Position.start(state))
+    assert result.lag == 89
+    assert truncation(result) == bptt.Truncated(89, 178)
 
 
 def test_no_gradient_reaches_no_lag():
     loss, batch, state, _ = problem()
     nothing = lambda b, s: (0.0 * loss(b, s)[0], loss(b, s)[1])  # noqa: E731
-    found = bptt.Adaptive().estimate(nothing, batch, bptt.Position.start(state))
-    assert found == Estimate(0, 0.0)
-    assert truncation(found) == bptt.Truncated(16, 16)
+    result = bptt.Adaptive().estimate(nothing, batch, bptt.Position.start(state))
+    assert result == Estimate(0, 0.0)
+    assert truncation(result) == bptt.Truncated(16, 16)
 
 
 def test_estimates_are_carried_renewed_and_leave_random_numbers_alone(monkeypatch):
@@ -151,8 +151,8 @@ def test_what_is_not_finite_leaves_the_estimate():
 
 def test_parameters_are_found_in_the_graph():
     loss, batch, state, layer = problem("lstm")
-    found = parameters(loss, batch[:3], state)
-    assert {id(p) for p in found.values()} == {id(p) for p in layer.parameters()}
+    result = parameters(loss, batch[:3], state)
+    assert {id(p) for p in result.values()} == {id(p) for p in layer.parameters()}
     frozen = nn.Linear(INPUTS, 1).double().requires_grad_(False)
     with pytest.raises(SettingError, match="depends on no parameter"):
         parameters(lambda b, s: (frozen(b).sum(), s), batch[:3], None)
@@ -172,8 +172,8 @@ def test_dropout_is_off_while_a_module_is_measured():
             return self.drop(y).square().sum(), state
 
     model, (_, batch, state, _) = Model(), problem()
-    found = bptt.Adaptive().estimate(model.loss, batch, bptt.Position.start(state))
-    assert found.lag > 0
+    result = bptt.Adaptive().estimate(model.loss, batch, bptt.Position.start(state))
+    assert result.lag > 0
     assert model.modes == {False}
     assert model.training
     assert model.drop.training
@@ -208,5 +208,5 @@ def test_losses_that_come_late_are_looked_for():
         return (y.square().sum(-1) * batch[..., 2]).sum(), state
 
     start = torch.zeros(1, 2, 5, dtype=torch.float64)
-    found = bptt.Adaptive(bias=0.01).estimate(loss, x, bptt.Position.start(start))
-    assert found.lag > 100
+    result = bptt.Adaptive(bias=0.01).estimate(loss, x, bptt.Position.start(start))
+    assert result.lag > 100

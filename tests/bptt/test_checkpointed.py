@@ -47,10 +47,10 @@ class Case:
         return self.head(y).square().sum(), state
 
     def gradients(self):
-        found = [p.grad for p in self.parameters]
+        result = [p.grad for p in self.parameters]
         for p in self.parameters:
             p.grad = None
-        return found
+        return result
 
     def kept_whole(self, block):
         """Loss, last state and gradients of the graph over the same blocks, cut nowhere."""
@@ -193,8 +193,8 @@ def test_a_users_module_with_whole_numbers_and_nothing_in_its_state(slots):
     total, end = module.loss(batch, first)
     expected = torch.autograd.grad(total, list(module.parameters()))
     loss, state = bptt.Checkpointed(slots=slots).backward(module.loss, batch, first)
-    found = [p.grad for p in module.parameters()]
-    torch.testing.assert_close(found, list(expected), rtol=1e-12, atol=0)
+    actual = [p.grad for p in module.parameters()]
+    torch.testing.assert_close(actual, list(expected), rtol=1e-12, atol=0)
     torch.testing.assert_close(loss, total.detach(), rtol=1e-12, atol=0)
     assert int(state[1]) == 17
     assert state[0][1] is None
@@ -207,13 +207,13 @@ def test_ragged_lanes_and_a_model_of_ours():
     lanes = Lanes(data, 2, dtype=DOUBLE)
     model = tt.LatentAutoregressive("lstm", 5, emission=tt.emissions.Normal()).to(DOUBLE)
     parameters = list(model.parameters())
-    found = {}
+    result = {}
     for method in (bptt.Full(), bptt.Checkpointed(slots=4), bptt.Checkpointed(memory="30kB")):
         loss, _ = method.backward(model.loss, lanes, model.initial_state(2))
-        found[method] = [loss, *(p.grad for p in parameters if p.grad is not None)]
+        result[method] = [loss, *(p.grad for p in parameters if p.grad is not None)]
         for p in parameters:
             p.grad = None
-    full, *others = found.values()
+    full, *others = result.values()
     for other in others:
         torch.testing.assert_close(other, full, rtol=1e-11, atol=1e-13)
 
@@ -240,21 +240,21 @@ def test_weights_rounded_by_autocast_keep_their_gradients():
         y, state = net(batch, state)
         return head(y).float().square().sum(), state
 
-    found = []
+    result = []
     for method in (bptt.Full(), bptt.Checkpointed(slots=3)):
         with torch.autocast("cpu", torch.bfloat16):
             method.backward(loss, batch, None)
-        found.append([p.grad for p in (*net.parameters(), *head.parameters())])
+        result.append([p.grad for p in (*net.parameters(), *head.parameters())])
         net.zero_grad()
         head.zero_grad()
-    for full, ours in zip(*found, strict=True):
+    for full, ours in zip(*result, strict=True):
         assert float((full - ours).norm()) <= 0.02 * float(full.norm())
 
 
 def alive(shape):
     """How many tensors of a shape there are that do not share their memory."""
-    found = [t for t in gc.get_objects() if type(t) is torch.Tensor and t.shape == shape]
-    return len({t.untyped_storage().data_ptr() for t in found})
+    result = [t for t in gc.get_objects() if type(t) is torch.Tensor and t.shape == shape]
+    return len({t.untyped_storage().data_ptr() for t in result})
 
 
 @pytest.mark.parametrize("slots", [2, 4])
@@ -400,9 +400,9 @@ def test_fit_trains_inside_a_budget(here, capsys):
     assert 'bptt = "memory=2MB"' in (run.folder / "config.toml").read_text()
     words = "fit prices.csv --bptt memory=2MB --steps 3 --hidden 4 --model gru -o two --json"
     main(words.split(" "))
-    found = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
     ours = {row.name: row.nats_per_step for row in run.scores.models}
-    assert {row["name"]: row["nats_per_step"] for row in found["models"]} == ours
+    assert {row["name"]: row["nats_per_step"] for row in result["models"]} == ours
 
 
 def test_fit_says_what_budget_would_do(here):

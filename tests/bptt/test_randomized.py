@@ -39,20 +39,20 @@ class Problem:
 
     def gradient(self, method: Any) -> Tensor:
         method.backward(self.loss, self.batch, self.state)
-        found = torch.cat([p.grad.flatten() for p in self.parameters])
+        result = torch.cat([p.grad.flatten() for p in self.parameters])
         for p in self.parameters:
             p.grad = None
-        return found
+        return result
 
 
 def distribution(mean_lag: float, every: int, alpha: float, most: int) -> list[float]:
     """P(length = every * l), l = 1 … most, from the paper's chances of a cut."""
-    left, found = 1.0, []
+    left, result = 1.0, []
     for candidate in range(1, most + 1):
         chance = alpha / ((alpha - 1) * mean_lag / every + candidate)
-        found.append(left * chance)
+        result.append(left * chance)
         left *= 1 - chance
-    return found
+    return result
 
 
 @pytest.mark.parametrize("alpha", [4.0, 6.0, 9.5])
@@ -145,11 +145,11 @@ def test_the_mean_of_ten_thousand_draws_is_the_exact_gradient(monkeypatch):
 
 def test_values_are_bit_identical_and_gradients_multiplied():
     state = (torch.randn(3, requires_grad=True), (torch.randn(2), None))
-    found = randomized.amplified(state, 1.7)
-    assert torch.equal(found[0], state[0])
-    assert torch.equal(found[1][0], state[1][0])
-    assert found[1][1] is None
-    found[0].square().sum().backward()
+    actual = randomized.amplified(state, 1.7)
+    assert torch.equal(actual[0], state[0])
+    assert torch.equal(actual[1][0], state[1][0])
+    assert actual[1][1] is None
+    actual[0].square().sum().backward()
     torch.testing.assert_close(state[0].grad, 2 * 1.7 * state[0].detach())
     problem = Problem(30)
     loss, last = bptt.Randomized(5).backward(problem.loss, problem.batch, problem.state)
@@ -185,8 +185,8 @@ def test_a_pass_taken_up_again_with_its_generator_is_the_same_pass():
         torch.rand(7)
         torch.set_rng_state(saved)
         _, at = method.advance(problem.loss, problem.batch, at)
-    found = torch.cat([p.grad.flatten() for p in problem.parameters])
-    assert torch.equal(found, whole)
+    result = torch.cat([p.grad.flatten() for p in problem.parameters])
+    assert torch.equal(result, whole)
 
 
 def test_training_resumes_with_the_same_bits(tmp_path):

@@ -38,15 +38,15 @@ def by_search(blocks, slots):
             return cost
         if known[kept, at, end] < cost:
             continue
-        found = [(0, (kept, other, end)) for other in kept]
-        found += [(0, (kept - {other}, at, end)) for other in kept]
+        result = [(0, (kept, other, end)) for other in kept]
+        result += [(0, (kept - {other}, at, end)) for other in kept]
         if at < end - 1:
-            found.append((1, (kept, at + 1, end)))
+            result.append((1, (kept, at + 1, end)))
         if len(kept) < slots:
-            found.append((0, (kept | {at}, at, end)))
+            result.append((0, (kept | {at}, at, end)))
         if at == end - 1:
-            found.append((0, (kept, blocks, end - 1)))  # at the end, so of no more use
-        for more, situation in found:
+            result.append((0, (kept, blocks, end - 1)))  # at the end, so of no more use
+        for more, situation in result:
             if cost + more < known.get(situation, 10**9):
                 known[situation] = cost + more
                 heapq.heappush(queue, (cost + more, order, situation))

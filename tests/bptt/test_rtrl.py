@@ -55,9 +55,9 @@ class Problem(nn.Module):
         return self.head(y).tanh().square().sum() + y[:, :, 0].sum(), state
 
     def gradients(self) -> list[Tensor]:
-        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters()]
+        result = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters()]
         self.zero_grad()
-        return [grad.clone() for grad in found]
+        return [grad.clone() for grad in result]
 
     def of(self, method: Any, state: Any, loss: Any = None) -> tuple[Tensor, Any, list[Tensor]]:
         value, state = method.backward(loss or self.loss, self.batch, state)
@@ -97,12 +97,12 @@ def test_the_traces_are_the_derivatives_of_the_state():
     def last(weight: Tensor, bias: Tensor, start: Tensor) -> Tensor:
         named = {"weight_ih_l0": weight, "bias_ih_l0": bias}
         arguments = (problem.batch.x, problem.first, problem.batch.reset, start)
-        found: Tensor = torch.func.functional_call(layer, named, arguments)[1][0]
-        return found
+        result: Tensor = torch.func.functional_call(layer, named, arguments)[1][0]
+        return result
 
     inputs = (layer.weight_ih_l0.detach(), layer.bias_ih_l0.detach(), problem.start.detach())
     by_weight, by_bias, by_start = torch.autograd.functional.jacobian(last, inputs)
-    _, _, found = problem.loss(problem.batch, layer.traced(problem.first))[1]
+    _, _, result = problem.loss(problem.batch, layer.traced(problem.first))[1]
     state = problem.loss(problem.batch, layer.traced(problem.first))[1]
     for b in range(rows):
         for j in range(size):
@@ -112,10 +112,10 @@ def test_the_traces_are_the_derivatives_of_the_state():
                 torch.testing.assert_close(state[1][gate, b, j, 3], by_bias[b, j, row], **EXACT)
             others = [i for i in range(2 * size) if i % size != j]
             assert not by_weight[b, j, others].any()  # nothing is left out of the traces
-            torch.testing.assert_close(found[0, b, j], by_start[b, j, 0, 0, j], **EXACT)
+            torch.testing.assert_close(result[0, b, j], by_start[b, j, 0, 0, j], **EXACT)
 
 
-def test_a_loss_that_goes_step_by_step_inside_a_window():
+def test_a_loss_that_goes_step_by_step_inside_a_segment():
     problem = Problem(restarts=0.0)
 
     def loss(batch: Cut, state: Any) -> tuple[Tensor, Any]:
@@ -125,9 +125,9 @@ def test_a_loss_that_goes_step_by_step_inside_a_window():
             total = total + problem.head(y).tanh().square().sum() + y[:, 0].sum()
         return total, state
 
-    found = problem.of(bptt.Online(4), problem.layer.traced(problem.first), loss)
+    actual = problem.of(bptt.Online(4), problem.layer.traced(problem.first), loss)
     expected = problem.of(bptt.Full(), problem.first)
-    torch.testing.assert_close((found[0], found[1][0], found[2]), expected, **EXACT)
+    torch.testing.assert_close((actual[0], actual[1][0], actual[2]), expected, **EXACT)
 
 
 def test_updates_on_the_way_are_those_of_rtrl_written_out():
@@ -165,8 +165,8 @@ def test_updates_on_the_way_are_those_of_rtrl_written_out():
                 p.grad = None
 
     bptt.Online().backward(loss, x, layer.traced(), update)
-    found = nn.utils.parameters_to_vector(layer.parameters())
-    torch.testing.assert_close(found.detach(), theta, **EXACT)
+    result = nn.utils.parameters_to_vector(layer.parameters())
+    torch.testing.assert_close(result.detach(), theta, **EXACT)
 
 
 @pytest.mark.parametrize("k1", [1, 4])
@@ -179,15 +179,15 @@ def test_a_whole_model_on_ragged_sequences(k1):
         lanes = Lanes(sequences_of(emission, missing=False), 2, cut=False, dtype=torch.float64)
         assert int(lanes[:].reset.sum()) > 3
         assert bool((lanes[:].weight == 0).any())
-        found = []
+        result = []
         for method in (bptt.Full(), bptt.Online(k1)):
             state = model.initial_state(2)
             if isinstance(method, bptt.Online):
                 state = model.recurrent.traced(state)
             model.zero_grad()
             loss, _ = method.backward(model.loss, lanes, state)
-            found.append([loss, *(p.grad.clone() for p in model.parameters())])
-        torch.testing.assert_close(found[0], found[1], **EXACT)
+            result.append([loss, *(p.grad.clone() for p in model.parameters())])
+        torch.testing.assert_close(result[0], result[1], **EXACT)
 
 
 def test_products_in_bfloat16_leave_the_traces_in_full_precision():
@@ -196,9 +196,9 @@ def test_products_in_bfloat16_leave_the_traces_in_full_precision():
         y, state = layer(x, layer.traced(batch_size=2))
         (layer(x, state)[0].sum() + y.sum()).backward()
     _, exact = layer(x, layer.traced(batch_size=2))
-    for found, expected in zip(state, exact, strict=True):
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05)
+    for actual, expected in zip(state, exact, strict=True):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual, expected, rtol=0.1, atol=0.05)
     assert layer.weight_ih_l0.grad.dtype == torch.float32
 
 

@@ -1,4 +1,4 @@
-"""Gradient methods against graphs that are built by hand, window by window."""
+"""Gradient methods against graphs that are built by hand, segment by segment."""
 
 import pytest
 import torch
@@ -42,16 +42,16 @@ class Problem:
         return total, state
 
     def take_gradients(self):
-        found = [p.grad.clone() for p in self.parameters]
+        result = [p.grad.clone() for p in self.parameters]
         for p in self.parameters:
             p.grad = None
-        return found
+        return result
 
 
 def oracle(problem, k1, k2, rate=0.0):
-    """TBPTT(k1, k2) from the definition: every window's graph is built from scratch.
+    """TBPTT(k1, k2) from the definition: every segment's graph is built from scratch.
 
-    `rate` changes the parameters after each window, as training does; the state that a window
+    `rate` changes the parameters after each segment, as training does; the state that a segment
     starts from is the one found when that step was last passed.
     """
     length = len(problem.batch)
@@ -98,12 +98,12 @@ def test_full_equals_autograd_of_the_unrolled_graph(pair):
     rate=st.sampled_from([0.0, 0.02]),
     seed=st.integers(0, 1000),
 )
-def test_truncated_equals_windows_built_by_hand(k1, extra, steps, pair, rate, seed):
+def test_truncated_equals_segments_built_by_hand(k1, extra, steps, pair, rate, seed):
     ours, theirs = Problem(seed, steps, pair), Problem(seed, steps, pair)
-    found = [torch.zeros_like(p) for p in ours.parameters]
+    actual = [torch.zeros_like(p) for p in ours.parameters]
 
     def on_update(loss):
-        for total, p in zip(found, ours.parameters, strict=True):
+        for total, p in zip(actual, ours.parameters, strict=True):
             total += p.grad
             with torch.no_grad():
                 p -= rate * p.grad
@@ -112,7 +112,7 @@ def test_truncated_equals_windows_built_by_hand(k1, extra, steps, pair, rate, se
     method = bptt.Truncated(k1, k1 + extra)
     _, state = method.backward(ours.loss, ours.batch, ours.state, on_update)
     expected, expected_state = oracle(theirs, k1, k1 + extra, rate)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(
         list(states.leaves(state)), list(states.leaves(expected_state)), rtol=1e-10, atol=1e-12
     )
@@ -135,12 +135,12 @@ def test_truncation_at_one_step_loses_gradient():
 
 
 @pytest.mark.parametrize("method", [bptt.Full(), bptt.Truncated(4), bptt.Truncated(3, 7)])
-def test_updates_are_called_once_per_window_and_sum_to_the_loss(method):
+def test_updates_are_called_once_per_segment_and_sum_to_the_loss(method):
     problem, parts = Problem(), []
     loss, _ = method.backward(problem.loss, problem.batch, problem.state, parts.append)
     torch.testing.assert_close(sum(parts), loss)
-    windows = 1 if isinstance(method, bptt.Full) else -(-STEPS // method.k1)
-    assert len(parts) == windows
+    segments = 1 if isinstance(method, bptt.Full) else -(-STEPS // method.k1)
+    assert len(parts) == segments
 
 
 def test_positions_resume_where_they_stopped():

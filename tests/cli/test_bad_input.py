@@ -239,11 +239,11 @@ WRONG_SETTINGS = {
 
 @pytest.mark.parametrize("given", WRONG_SETTINGS)
 def test_settings_that_make_no_sense(fails: Fails, given: tuple[str, str]) -> None:
-    found = fails("fit", prices(), *given, code=2)
+    result = fails("fit", prices(), *given, code=2)
     if given[0] in ("--model", "--seed", "--colour"):  # the parser's own words; a hint may follow
-        assert found.startswith(WRONG_SETTINGS[given])
+        assert result.startswith(WRONG_SETTINGS[given])
     else:
-        assert found == WRONG_SETTINGS[given]
+        assert result == WRONG_SETTINGS[given]
 
 
 def test_settings_that_do_not_suit_the_data(fails: Fails) -> None:
@@ -273,8 +273,8 @@ def test_a_loss_that_stays_infinite(
     loss = SequenceModel.loss
 
     def broken(self: SequenceModel, batch: Any, state: Any) -> Any:
-        found, state = loss(self, batch, state)
-        return found * torch.nan, state
+        result, state = loss(self, batch, state)
+        return result * torch.nan, state
 
     prices()
     monkeypatch.setattr(SequenceModel, "loss", broken)

@@ -38,8 +38,8 @@ def ask(capsys: Capture) -> Any:
         main([*map(str, arguments), "--json"])
         printed = capsys.readouterr().out
         assert printed.count("\n") == 1
-        found: dict[str, Any] = json.loads(printed)
-        return found
+        result: dict[str, Any] = json.loads(printed)
+        return result
 
     return run
 
@@ -62,8 +62,8 @@ def test_fit_prints_a_table_that_fits_80_columns(small_runs: SmallRuns, capsys: 
     heads = " ".join(" ".join(lines[:2]).split())
     assert heads == "against random walk model nats per day [95 % interval] time"
     names = [row.name for row in tt.load(run).scores.models]
-    shown = [re.sub(r"^[▸ ]+", "", line).split("  ")[0] for line in lines[2 : 2 + len(names)]]
-    assert sorted(shown) == sorted(names)
+    printed = [re.sub(r"^[▸ ]+", "", line).split("  ")[0] for line in lines[2 : 2 + len(names)]]
+    assert sorted(printed) == sorted(names)
     assert sum(line.startswith("▸") for line in lines) == 1
     row = r"  \S.* +\d+\.\d{4}  ([+-]\d\.\d{3} \[[+-]\d+\.\d{3}, [+-]\d+\.\d{3}\])?( +\d\.\d s)?"
     rows = [line for line in lines[2 : 2 + len(names)] if re.fullmatch(row, line)]
@@ -114,14 +114,14 @@ def test_text_and_sound_are_in_bits_too(
 def test_fit_json(ask: Any, small_runs: SmallRuns) -> None:
     run = small_runs("series")
     source = small_runs.folder / "prices.csv"
-    found = ask("fit", source, "--value", "price", "--steps", 4, "--hidden", 4, "-o", run)
-    assert fields(found) == documented("fit")
+    result = ask("fit", source, "--value", "price", "--steps", 4, "--hidden", 4, "-o", run)
+    assert fields(result) == documented("fit")
     scores = tt.load(run).scores
-    assert found["run"] == str(run)
-    assert found["best"] == scores.best
-    assert [m["name"] for m in found["models"]] == [m.name for m in scores.models]
-    assert {m["family"] for m in found["models"]} >= {"reference", "autoregressive", "latent"}
-    compared = [m for m in found["models"] if m["interval"]]
+    assert result["run"] == str(run)
+    assert result["best"] == scores.best
+    assert [m["name"] for m in result["models"]] == [m.name for m in scores.models]
+    assert {m["family"] for m in result["models"]} >= {"reference", "autoregressive", "latent"}
+    compared = [m for m in result["models"] if m["interval"]]
     assert all(m["interval"][0] <= m["difference"] <= m["interval"][1] for m in compared)
 
 
@@ -137,13 +137,13 @@ def test_the_name_of_the_data(ask: Any) -> None:
 
 def test_score(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     run, source = small_runs("text"), small_runs.folder / "story.txt"
-    found = ask("score", run, source)
-    assert fields(found) == documented("score") - {"bits_per_sample", "steps_file"}
-    assert found["nats_per_step"] == pytest.approx(-found["total_nats"] / found["steps"])
+    result = ask("score", run, source)
+    assert fields(result) == documented("score") - {"bits_per_sample", "steps_file"}
+    assert result["nats_per_step"] == pytest.approx(-result["total_nats"] / result["steps"])
     assert said(capsys, "score", run, source) == [
-        f"{found['nats_per_step']:.4f} nats per character over {found['steps']} steps; "
-        f"{found['bits_per_character']:.4f} bits per character; "
-        f"{found['bits_per_byte']:.4f} bits per byte"
+        f"{result['nats_per_step']:.4f} nats per character over {result['steps']} steps; "
+        f"{result['bits_per_character']:.4f} bits per character; "
+        f"{result['bits_per_byte']:.4f} bits per byte"
     ]
 
 
@@ -155,30 +155,30 @@ def test_score_of_several_and_each_step(ask: Any, small_runs: SmallRuns, capsys:
     assert lines[4] == "each step: steps.csv"
     table = pl.read_csv("steps.csv")
     assert table.columns == ["unique_id", "ds", "step", "sold", "surprisal"]
-    found = ask("score", run, source, "--steps", "steps.parquet")
-    assert found["steps_file"] == "steps.parquet"
+    result = ask("score", run, source, "--steps", "steps.parquet")
+    assert result["steps_file"] == "steps.parquet"
     same = pl.read_parquet("steps.parquet")
-    assert same["surprisal"].sum() == pytest.approx(-found["total_nats"])
+    assert same["surprisal"].sum() == pytest.approx(-result["total_nats"])
     assert same["surprisal"].to_list() == pytest.approx(table["surprisal"].to_list())
 
 
-def test_many_sequences_are_not_all_shown(small_runs: SmallRuns, capsys: Capture) -> None:
+def test_many_sequences_are_not_all_printed(small_runs: SmallRuns, capsys: Capture) -> None:
     lines = said(capsys, "score", small_runs("lines"), small_runs.folder / "names.txt")
     assert lines[-1] == "… and 76 more (all with --json)"
     assert len(lines) == 1 + 2 + 20 + 1
 
 
 def test_sound_is_scored_in_bits_per_sample(ask: Any, small_runs: SmallRuns) -> None:
-    found = ask("score", small_runs("sound"), small_runs.folder / "recordings")
-    assert found["bits_per_sample"] == pytest.approx(found["nats_per_step"] / 0.6931471805599453)
-    assert found["steps"] == 1600
+    result = ask("score", small_runs("sound"), small_runs.folder / "recordings")
+    assert result["bits_per_sample"] == pytest.approx(result["nats_per_step"] / 0.6931471805599453)
+    assert result["steps"] == 1600
 
 
 def test_unknown_characters_on_request(ask: Any, small_runs: SmallRuns) -> None:
     Path("more.txt").write_text("the ☃ fox")
-    found = ask("score", small_runs("text"), "more.txt", "--unknown")
-    assert found["steps"] == 9
-    assert found["bits_per_byte"] < found["bits_per_character"]
+    result = ask("score", small_runs("text"), "more.txt", "--unknown")
+    assert result["steps"] == 9
+    assert result["bits_per_byte"] < result["bits_per_character"]
 
 
 # --------------------------------------------------------------------------------------- forecast
@@ -186,9 +186,9 @@ def test_unknown_characters_on_request(ask: Any, small_runs: SmallRuns) -> None:
 
 def test_forecast(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     run = small_runs("series")
-    found = ask("forecast", run, "--horizon", 3, "--quantiles", "0.1,0.5,0.9", "--paths", 400)
-    assert fields(found) == documented("forecast")
-    (series,) = found["series"]
+    result = ask("forecast", run, "--horizon", 3, "--quantiles", "0.1,0.5,0.9", "--paths", 400)
+    assert fields(result) == documented("forecast")
+    (series,) = result["series"]
     assert series["times"] == ["2020-05-30", "2020-05-31", "2020-06-01"]
     (column,) = series["columns"]
     lines = said(
@@ -215,20 +215,20 @@ def test_forecast(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
 def test_forecast_of_other_data(ask: Any, small_runs: SmallRuns) -> None:
     run = small_runs("series")
     write_series(Path("other.csv"), walk(90, seed=4))
-    found = ask("forecast", run, "other.csv", "--horizon", 2, "--paths", 50)
-    (series,) = found["series"]
+    result = ask("forecast", run, "other.csv", "--horizon", 2, "--paths", 50)
+    (series,) = result["series"]
     assert series["name"] == "other"
     assert series["times"] == ["2020-03-31", "2020-04-01"]
     again = tt.load(run).forecast(2, data="other.csv", num_paths=50, quantiles=CLI_QUANTILES)
-    assert again.to_json() == found
+    assert again.to_json() == result
 
 
 def test_update_moves_the_end_on(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     shutil.copytree(small_runs("series"), "run")
     write_series(Path("prices.csv"), walk(153))  # three days more than the run has seen
-    found = ask("update", "run", "prices.csv")
-    assert fields(found) == documented("update")
-    assert found == {
+    actual = ask("update", "run", "prices.csv")
+    assert fields(actual) == documented("update")
+    assert actual == {
         "run": "run", "series": 1, "rows": 3, "passed_over": 150, "end": "2020-06-01"
     }  # fmt: skip
     moved = ask("forecast", "run", "--horizon", 2, "--paths", 50)
@@ -258,8 +258,8 @@ def test_forecast_with_covariates(ask: Any, small_runs: SmallRuns) -> None:
         rows += [f"{shop},{day},{i % 2}" for i, day in enumerate(days(6, "2020-03-20"))]
     Path("next.csv").write_text("\n".join(rows) + "\n")
     run = small_runs("sales")
-    found = ask("forecast", run, "--covariates", "next.csv", "--horizon", 4, "--series", "south")
-    (series,) = found["series"]
+    result = ask("forecast", run, "--covariates", "next.csv", "--horizon", 4, "--series", "south")
+    (series,) = result["series"]
     assert series["times"] == ["2020-03-21", "2020-03-22", "2020-03-23", "2020-03-24"]
     medians = series["columns"][0]["quantiles"]["0.5"]
     assert medians == pytest.approx([70, 50, 70, 50], abs=3)  # a promotion sells 20 more
@@ -275,14 +275,14 @@ def test_a_long_forecast_is_cut_and_says_so(small_runs: SmallRuns, capsys: Captu
 
 def test_sample_of_text(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     run = small_runs("text")
-    found = ask("sample", run, "--length", 40, "--paths", 2, "--prompt", "the ")
-    assert fields(found) == documented("sample") - {"files", "seconds", "rate"}
-    assert [len(text) for text in found["texts"]] == [44, 44]
-    assert all(text.startswith("the ") for text in found["texts"])
-    assert found["texts"][0] != found["texts"][1]
+    result = ask("sample", run, "--length", 40, "--paths", 2, "--prompt", "the ")
+    assert fields(result) == documented("sample") - {"files", "seconds", "rate"}
+    assert [len(text) for text in result["texts"]] == [44, 44]
+    assert all(text.startswith("the ") for text in result["texts"])
+    assert result["texts"][0] != result["texts"][1]
     capsys.readouterr()
     main(["sample", str(run), "--length", "40", "--paths", "2", "--prompt", "the "])
-    assert capsys.readouterr().out == f"\n{'─' * 20}\n".join(found["texts"]) + "\n"
+    assert capsys.readouterr().out == f"\n{'─' * 20}\n".join(result["texts"]) + "\n"
     assert (
         ask("sample", run, "--length", 40, "--seed", 1)["texts"]
         != (ask("sample", run, "--length", 40)["texts"])
@@ -294,9 +294,9 @@ def test_sample_of_text(ask: Any, small_runs: SmallRuns, capsys: Capture) -> Non
 
 
 def test_sample_of_sound(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
-    found = ask("sample", small_runs("sound"), "--paths", 2, "--length", 500, "-o", "new.wav")
-    assert fields(found) == documented("sample") - {"texts"}
-    assert found["files"] == ["new-1.wav", "new-2.wav"]
+    result = ask("sample", small_runs("sound"), "--paths", 2, "--length", 500, "-o", "new.wav")
+    assert fields(result) == documented("sample") - {"texts"}
+    assert result["files"] == ["new-1.wav", "new-2.wav"]
     samples, rate = soundfile.read("new-2.wav")
     assert (len(samples), rate) == (500, 2000)
     lines = said(capsys, "sample", small_runs("sound"), "--length", 300)
@@ -304,8 +304,8 @@ def test_sample_of_sound(ask: Any, small_runs: SmallRuns, capsys: Capture) -> No
 
 
 def test_sample_of_series(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
-    found = ask("sample", small_runs("series"), "--paths", 3, "--length", 5, "-o", "s.csv")
-    assert found == {"kind": "paths", "files": ["s.csv"], "paths": 3, "steps": 5}
+    result = ask("sample", small_runs("series"), "--paths", 3, "--length", 5, "-o", "s.csv")
+    assert result == {"kind": "paths", "files": ["s.csv"], "paths": 3, "steps": 5}
     table = pl.read_csv("s.csv")
     assert table.columns == ["path", "step", "price"]
     assert table["path"].to_list() == [1] * 5 + [2] * 5 + [3] * 5
@@ -319,24 +319,24 @@ def test_sample_of_series(ask: Any, small_runs: SmallRuns, capsys: Capture) -> N
 
 def test_gradients(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     run = small_runs("series")
-    found = ask("gradients", run)
+    result = ask("gradients", run)
     named = ("spectral_radius.", "saturation.", "verdict.evidence.")
-    shown = {field for field in fields(found) if not field.startswith(named)}
-    assert shown == documented("gradients")
-    assert found["run"] == str(run)
-    assert found["k2"] == tt.load(run).scores.gradients.k2
+    printed = {field for field in fields(result) if not field.startswith(named)}
+    assert printed == documented("gradients")
+    assert result["run"] == str(run)
+    assert result["k2"] == tt.load(run).scores.gradients.k2
     lines = said(capsys, "gradients", run)
     assert max(map(len, lines)) <= 80
-    assert lines[0].startswith(f"{found['model']}: its gradient over {found['steps']} days")
+    assert lines[0].startswith(f"{result['model']}: its gradient over {result['steps']} days")
     assert any("truncated at" in line for line in lines)
     assert any(line.startswith("reach, in days: 50 % within") for line in lines)
-    assert any(line.startswith(f"{found['verdict']['name']}: ") for line in lines)
+    assert any(line.startswith(f"{result['verdict']['name']}: ") for line in lines)
     short = ask("gradients", run, "--max-lag", 5)
     assert short["lags"] == [0, 1, 2, 3, 4, 5]
-    assert short["steps"] == found["steps"]
+    assert short["steps"] == result["steps"]
 
 
-def test_gradients_that_cannot_be_shown(fails: Fails, small_runs: SmallRuns) -> None:
+def test_gradients_that_cannot_be_measured(fails: Fails, small_runs: SmallRuns) -> None:
     closed, run = small_runs("sales"), small_runs("text")
     assert fails("gradients", closed).startswith(f"{closed} has no recurrent network; its ")
     longest = tt.load(run).scores.data.steps
@@ -349,10 +349,10 @@ def test_gradients_that_cannot_be_shown(fails: Fails, small_runs: SmallRuns) -> 
 
 
 def test_gradients_of_text(ask: Any, small_runs: SmallRuns) -> None:
-    found = ask("gradients", small_runs("text"), "--max-lag", 12)
-    assert found["step"] == "character"
-    assert len(found["norms"]) == len(found["state_norm"]["median"]) == 13
-    assert found["share"] == sorted(found["share"])
+    result = ask("gradients", small_runs("text"), "--max-lag", 12)
+    assert result["step"] == "character"
+    assert len(result["norms"]) == len(result["state_norm"]["median"]) == 13
+    assert result["share"] == sorted(result["share"])
 
 
 # --------------------------------------------------------------------------------------- the rest
@@ -361,17 +361,17 @@ def test_gradients_of_text(ask: Any, small_runs: SmallRuns) -> None:
 def test_report_and_doctor(ask: Any, small_runs: SmallRuns, capsys: Capture) -> None:
     run = small_runs("text")
     (run / "report.html").unlink()
-    found = ask("report", run)
-    assert fields(found) == documented("report")
-    assert Path(found["report"]).exists()
+    result = ask("report", run)
+    assert fields(result) == documented("report")
+    assert Path(result["report"]).exists()
     assert said(capsys, "report", run) == [str(run / "report.html")]
-    found = ask("doctor")
-    assert fields(found) - {f"backends.{name}" for name in found["backends"]} == (
+    result = ask("doctor")
+    assert fields(result) - {f"backends.{name}" for name in result["backends"]} == (
         documented("doctor")
     )
     lines = said(capsys, "doctor")
     assert lines[0] == f"throughtime  {tt.__version__}"
-    assert len(lines) == 8 + len(found["extras"])
+    assert len(lines) == 8 + len(result["extras"])
 
 
 @pytest.mark.parametrize("command", EXAMPLES)
@@ -437,9 +437,9 @@ def test_live_views_of_fitting_and_working(monkeypatch: pytest.MonkeyPatch) -> N
              "valid": 1.5, "best": 1.25})  # fmt: skip
     now[0] = 5.0
     console.print(fitting._view())
-    shown = console.export_text()
-    assert re.search(r"gru +1\.2500 .* 10\.0 +25 s", shown)
-    assert "fitting gru … 5.0 s so far" in shown
+    printed = console.export_text()
+    assert re.search(r"gru +1\.2500 .* 10\.0 +25 s", printed)
+    assert "fitting gru … 5.0 s so far" in printed
     working = display.Working(console, "loading")
     working(0, 10, "scoring")
     now[0] = 10.0

@@ -43,9 +43,9 @@ def test_chrono_gates_keep_memories_of_one_step_to_the_whole_lag():
 @pytest.mark.slow
 def test_the_command_shows_who_learns_and_why(quick, tmp_path, capsys):
     main(["demo", "gradients", "-o", str(tmp_path / "page.html"), "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert documented("demo") == fields(found)
-    plain, gated, cut = found["networks"]
+    result = json.loads(capsys.readouterr().out)
+    assert documented("demo") == fields(result)
+    plain, gated, cut = result["networks"]
     assert not plain["learned"]
     assert gated["learned"]
     assert not cut["learned"]
@@ -55,11 +55,11 @@ def test_the_command_shows_who_learns_and_why(quick, tmp_path, capsys):
     assert cut["by_lag"][: demo.SHORT] == gated["by_lag"][: demo.SHORT]
     assert not any(cut["by_lag"][demo.SHORT :])
     assert abs(sum(gated["by_lag"]) - 1) < 1e-9
-    assert "vanishes" in found["verdict"]
-    assert "These see that far, and learn: GRU, chrono start." in found["verdict"]
+    assert "vanishes" in result["verdict"]
+    assert "These see that far, and learn: GRU, chrono start." in result["verdict"]
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert found["verdict"] in page
-    for row in found["networks"]:
+    assert result["verdict"] in page
+    for row in result["networks"]:
         assert row["name"] in page
 
     from rich.console import Console
@@ -67,11 +67,11 @@ def test_the_command_shows_who_learns_and_why(quick, tmp_path, capsys):
     from throughtime.report.picture import cures
 
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(cures(found))
-    told = console.export_text()
-    assert all(len(line) <= 80 for line in told.splitlines())
-    assert "█" in told
-    assert "GRU, chrono start" in told
+    console.print(cures(result))
+    text = console.export_text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "█" in text
+    assert "GRU, chrono start" in text
 
 
 def test_what_is_asked_for_exists(capsys):
@@ -86,8 +86,8 @@ def test_the_truncated_network_is_trained_on_the_lags_that_are_shown():
     model = Recaller("gru", "chrono").double()
     batch, state = recall(0, 0).double(), model.initial_state(demo.ROWS)
     params = dict(model.layer.named_parameters())
-    found = gradflow.ledger(model.loss, batch, state, params, demo.SHORT, tensors=True)
+    result = gradflow.ledger(model.loss, batch, state, params, demo.SHORT, tensors=True)
     bptt.Truncated(demo.SHORT).backward(model.loss, batch, state)
     for name, parameter in params.items():
-        kept = found.gradient(name)[: demo.SHORT].sum(0)
+        kept = result.gradient(name)[: demo.SHORT].sum(0)
         torch.testing.assert_close(parameter.grad, kept, rtol=1e-9, atol=1e-12)

@@ -24,7 +24,7 @@ struct Problem {
     return all[kind];
   }
   bool ended(idx t, idx b) const { return !lengths.empty() && t >= lengths[size_t(b)]; }
-  // Whether row b starts afresh before its step at t: in reverse, a flag counts after its own step.
+  // Whether row b restarts before its step at t: in reverse, a flag counts after its own step.
   bool fresh(idx t, idx b) const {
     const idx at = reverse ? t + 1 : t;
     return !reset.empty() && at < T && reset[size_t(at * B + b)];

@@ -321,12 +321,12 @@ def test_samples_follow_the_distribution(name: str) -> None:
     for column in range(1 if x.dim() == 1 else x.shape[1]):
         values = x if x.dim() == 1 else x[:, column]
         if not CASES[name].emission.discrete:
-            found = distribution.cdf(x)[:, column]
+            result = distribution.cdf(x)[:, column]
         else:  # randomised, so that it is uniform
             high, low = distribution.cdf(x), distribution.cdf(x - 1)
             high, low = (high, low) if x.dim() == 1 else (high[:, column], low[:, column])
-            found = low + uniforms(4000, seed=5) * (high - low)
-        assert st.kstest(found.numpy(), "uniform").pvalue > 1e-3
+            result = low + uniforms(4000, seed=5) * (high - low)
+        assert st.kstest(result.numpy(), "uniform").pvalue > 1e-3
         assert values.unique().numel() > 1
 
 
@@ -472,8 +472,8 @@ def test_crps_matches_the_integral(name: str, mixed: bool) -> None:
         if name == "bernoulli" and x > 1:
             continue
         at = torch.tensor(x, dtype=torch.float64)
-        found = distribution.crps(at if CASES[name].emission.symbols else at[None])
-        assert float(found) == pytest.approx(
+        result = distribution.crps(at if CASES[name].emission.symbols else at[None])
+        assert float(result) == pytest.approx(
             brute_crps(distribution, x, discrete), rel=rel, abs=1e-7
         )
 
@@ -532,8 +532,8 @@ def test_scores_of_missing_values_are_missing(name: str, mixed: bool) -> None:
     distribution = ensemble(CASES[name])[1] if mixed else CASES[name].distribution()
     x = draws(distribution, seed=3)
     x[2, 0] = torch.nan
-    for found in (distribution.cdf(x), distribution.crps(x)):
-        assert torch.equal(found.isnan(), x.isnan())
+    for result in (distribution.cdf(x), distribution.crps(x)):
+        assert torch.equal(result.isnan(), x.isnan())
 
 
 # Starting values
@@ -599,8 +599,8 @@ def test_initial_factors_reproduce_the_covariance(emission: Any) -> None:
     values = st.multivariate_t(np.arange(4), scatter, df).rvs(4000, random_state=rng)
     distribution: Any = start(emission, values)
     wide = distribution.scale[:, None] * distribution.loadings
-    found = wide @ wide.mT + torch.diag(distribution.scale**2)
-    np.testing.assert_allclose(found, scatter, rtol=0.12, atol=0.15)
+    result = wide @ wide.mT + torch.diag(distribution.scale**2)
+    np.testing.assert_allclose(result, scatter, rtol=0.12, atol=0.15)
     np.testing.assert_allclose(distribution.location, np.arange(4), atol=0.15)
     if emission.kind == "student_t":
         assert float(distribution.df) == pytest.approx(5, rel=0.2)
@@ -762,8 +762,8 @@ def test_mixture_of_samples_follow_it(name: str) -> None:
     one = mixed[3]
     x = draws(one, 4000)
     high, low = one.cdf(x), one.cdf(x - 1) if one.discrete else one.cdf(x)
-    found = low + uniforms(*x.shape, seed=5) * (high - low)
-    for column in found.reshape(4000, -1).T:
+    result = low + uniforms(*x.shape, seed=5) * (high - low)
+    for column in result.reshape(4000, -1).T:
         assert st.kstest(column.numpy(), "uniform").pvalue > 1e-3
 
 
@@ -798,8 +798,8 @@ def test_weighted_mixture_matches_by_hand(name: str) -> None:
     one = mixed[3]
     x = draws(one, 4000)
     high, low = one.cdf(x), one.cdf(x - 1) if one.discrete else one.cdf(x)
-    found = low + uniforms(*x.shape, seed=5) * (high - low)
-    for column in found.reshape(4000, -1).T:
+    actual = low + uniforms(*x.shape, seed=5) * (high - low)
+    for column in actual.reshape(4000, -1).T:
         assert st.kstest(column.numpy(), "uniform").pvalue > 1e-3
 
 
@@ -841,8 +841,8 @@ def test_symbols_outside_the_levels_are_refused() -> None:
 
 def test_symbol_cdf_outside_the_levels() -> None:
     distribution = Categorical(3).distribution(torch.zeros(3).double())
-    found = distribution.cdf(torch.tensor([-1.0, 0, 0.5, 2, 9]))
-    torch.testing.assert_close(found, torch.tensor([0, 1 / 3, 1 / 3, 1, 1]).double())
+    result = distribution.cdf(torch.tensor([-1.0, 0, 0.5, 2, 9]))
+    torch.testing.assert_close(result, torch.tensor([0, 1 / 3, 1 / 3, 1, 1]).double())
 
 
 # Values
@@ -929,5 +929,7 @@ def test_indexing_takes_batch_entries(name: str) -> None:
 
 def test_import_is_light() -> None:
     code = "import sys, throughtime.emissions; print([m for m in sys.modules if m == 'scipy'])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

@@ -42,14 +42,14 @@ def test_published_figures(shared_data: Path, index: str) -> None:
     values = torch.from_numpy(100 * np.diff(np.log(prices)))
     _, valid, test = Sequences.of([values]).split(valid=0.1, test=0.2)
     assert test.steps == 1006
-    found = {one.name: one for one in arch_baselines.baselines(valid, test, Transforms())}
-    assert list(found) == [*PUBLISHED[index], "egarch(1,1)-skew-t"]
+    result = {one.name: one for one in arch_baselines.baselines(valid, test, Transforms())}
+    assert list(result) == [*PUBLISHED[index], "egarch(1,1)-skew-t"]
     # EGARCH sees the sign as GJR does, and comes close to it.
-    assert found["egarch(1,1)-skew-t"].test.nats_per_step < PUBLISHED[index]["garch(1,1)-t"]
+    assert result["egarch(1,1)-skew-t"].test.nats_per_step < PUBLISHED[index]["garch(1,1)-t"]
     for name, nats in PUBLISHED[index].items():
-        assert found[name].test.nats_per_step == pytest.approx(nats, abs=0.0015)
-        assert found[name].family == "baseline"
-        assert found[name].validation > 0.8
+        assert result[name].test.nats_per_step == pytest.approx(nats, abs=0.0015)
+        assert result[name].family == "baseline"
+        assert result[name].validation > 0.8
 
 
 def test_prices_through_transforms_have_the_likelihood_of_their_returns() -> None:
@@ -64,28 +64,28 @@ def test_prices_through_transforms_have_the_likelihood_of_their_returns() -> Non
     for start, stop in zip(starts, (starts[1], len(prices)), strict=True):
         cut = plain._window(torch.tensor([0]), torch.tensor([start - 1]), torch.tensor([stop - 1]))
         by_hand.append(cut)
-    found = arch_baselines.baselines(valid, test, chain, ("garch(1,1)-t",))[0]
+    actual = arch_baselines.baselines(valid, test, chain, ("garch(1,1)-t",))[0]
     other = arch_baselines.baselines(by_hand[0], by_hand[1], Transforms(), ("garch(1,1)-t",))[0]
-    mine = found.test.log_prob[test.scored()]
+    mine = actual.test.log_prob[test.scored()]
     theirs = other.test.log_prob[by_hand[1].scored()]
     # d log(p) / d p = 1 / p
     assert mine.shape == theirs.shape == (120,)
     change = (mine - theirs).numpy() + np.log(prices[-120:])
     assert np.abs(change).max() < 0.02
-    assert found.test.log_prob.shape == test.values[:, 0].shape
-    assert not found.test.log_prob[~test.scored()].any()
+    assert actual.test.log_prob.shape == test.values[:, 0].shape
+    assert not actual.test.log_prob[~test.scored()].any()
 
 
 def test_the_test_span_changes_nothing_that_was_fitted() -> None:
     values = 100 * returns()
     changed = values.copy()
     changed[-1] = 50.0
-    found = []
+    result = []
     for path in (values, changed):
         _, valid, test = Sequences.of([torch.from_numpy(path)]).split()
-        found.append(arch_baselines.baselines(valid, test, Transforms(), ("arch(5)-t",))[0])
-    assert torch.equal(found[0].test.log_prob[:-1], found[1].test.log_prob[:-1])
-    assert found[0].validation == found[1].validation
+        result.append(arch_baselines.baselines(valid, test, Transforms(), ("arch(5)-t",))[0])
+    assert torch.equal(result[0].test.log_prob[:-1], result[1].test.log_prob[:-1])
+    assert result[0].validation == result[1].validation
 
 
 def test_data_that_baselines_do_not_suit_have_none() -> None:

@@ -76,9 +76,9 @@ def test_measures_leave_missing_truths_out() -> None:
     truth = np.array([[0.3], [np.nan]])
     wanted = metrics.needed_levels([0.8])
     quantiles = dict(zip(wanted, np.quantile(ensemble, wanted, axis=0), strict=True))
-    found = metrics.measures(ensemble, quantiles, truth, np.array([2.0]), [0.8], True)
-    first = {key: value[:1] for key, value in found.items()}
-    row = Accuracy(**metrics.averages(found, [0.8]))
+    result = metrics.measures(ensemble, quantiles, truth, np.array([2.0]), [0.8], True)
+    first = {key: value[:1] for key, value in result.items()}
+    row = Accuracy(**metrics.averages(result, [0.8]))
     assert row == Accuracy(**metrics.averages(first, [0.8]))
     median = float(np.median(ensemble[:, 0]))
     assert row.mase == pytest.approx(abs(0.3 - median) / 2)
@@ -91,12 +91,12 @@ def test_measures_leave_missing_truths_out() -> None:
 
 def test_forecasts_of_a_known_distribution_are_its_closed_form() -> None:
     raw = series(8000)
-    found = backtest(fitted(KnownAR(PHI, 1.0)), raw, 6, origins=400, num_paths=200)
-    assert found is not None
-    assert (found.horizon, found.origins, found.paths) == (6, 400, 200)
+    result = backtest(fitted(KnownAR(PHI, 1.0)), raw, 6, origins=400, num_paths=200)
+    assert result is not None
+    assert (result.horizon, result.origins, result.paths) == (6, 400, 200)
     past = raw.values[: int(raw.starts[0]), 0].numpy()
     scale = np.abs(np.diff(past)).mean()
-    for row in found.free_running:
+    for row in result.free_running:
         spread = math.sqrt(sum(PHI ** (2 * k) for k in range(row.horizon)))
         assert row.crps == pytest.approx(normal_crps(spread), rel=0.12)
         assert row.rmse == pytest.approx(spread, rel=0.12)
@@ -105,21 +105,21 @@ def test_forecasts_of_a_known_distribution_are_its_closed_form() -> None:
         assert row.coverage[0.95] == pytest.approx(0.95, abs=0.04)
         density = stats.norm.pdf(stats.norm.ppf(0.9))
         assert row.pinball[0.9] == pytest.approx(spread * density, rel=0.15)
-    one = found.one_step
+    one = result.one_step
     assert one.count == 1000
     assert one.crps == pytest.approx(normal_crps(1.0), rel=0.05)
     assert one.rmse == pytest.approx(1.0, rel=0.05)
     assert one.coverage[0.95] == pytest.approx(0.95, abs=0.02)
-    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert BacktestResult.model_validate(plain) == found
+    plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert BacktestResult.model_validate(plain) == result
 
 
 def test_one_step_measures_are_those_of_the_exact_distribution() -> None:
     raw = series(1500)
     chain = Transforms.fit(["standardise"], raw)
     (std,) = chain.transforms[0].std[0]  # type: ignore[attr-defined]
-    found = backtest(fitted(KnownAR(PHI, 1.0 / std), chain), raw, 2, origins=2, num_paths=10)
-    assert found is not None
+    result = backtest(fitted(KnownAR(PHI, 1.0 / std), chain), raw, 2, origins=2, num_paths=10)
+    assert result is not None
     values = raw.values[:, 0].numpy()
     start = int(raw.starts[0])
     mean = values.mean()
@@ -128,7 +128,7 @@ def test_one_step_measures_are_those_of_the_exact_distribution() -> None:
     z = distribution.cdf(truth)
     error = truth - distribution.mean()
     crps = error * (2 * z - 1) + 2 * distribution.pdf(truth) - 1 / math.sqrt(math.pi)
-    one = found.one_step
+    one = result.one_step
     assert one.count == 750
     assert one.crps == pytest.approx(crps.mean(), rel=0.01)
     assert one.rmse == pytest.approx(math.sqrt((error**2).mean()), rel=1e-4)
@@ -141,14 +141,14 @@ def test_prices_are_forecast_through_their_transforms() -> None:
     prices = np.exp(4 + np.cumsum(0.01 * np.random.default_rng(0).normal(size=1200)))
     raw = Sequences.of([torch.from_numpy(prices)]).split(test=0.3)[2]
     chain = Transforms.fit(["log", "difference", "standardise"], raw)
-    found = backtest(fitted(KnownAR(0.0, 1.0), chain), raw, 9, origins=60, num_paths=300)
-    assert found is not None
-    last = found.free_running[8]
+    result = backtest(fitted(KnownAR(0.0, 1.0), chain), raw, 9, origins=60, num_paths=300)
+    assert result is not None
+    last = result.free_running[8]
     assert last.coverage[0.8] == pytest.approx(0.8, abs=0.15)
     origin = len(prices) - 9
-    spread = 3 * 0.01 * found.fans[0].past.values[-1]
-    assert found.fans[0].past.values[-1] == prices[origin - 1]
-    top = found.fans[0].quantiles[0.9][8] - found.fans[0].quantiles[0.5][8]
+    spread = 3 * 0.01 * result.fans[0].past.values[-1]
+    assert result.fans[0].past.values[-1] == prices[origin - 1]
+    top = result.fans[0].quantiles[0.9][8] - result.fans[0].quantiles[0.5][8]
     assert top == pytest.approx(1.28 * spread, rel=0.25)
 
 
@@ -160,9 +160,9 @@ def test_fans_hold_past_truth_and_times() -> None:
     raw = Sequences(values, offsets, starts, domain, ("x",), times)
     model = Autoregressive(1, emission=Normal(2))
     model.begin(raw)
-    found = backtest(fitted(model), raw, 5, origins=3, num_paths=20)
-    assert found is not None
-    first, second = found.fans
+    result = backtest(fitted(model), raw, 5, origins=3, num_paths=20)
+    assert result is not None
+    first, second = result.fans
     assert (first.series, first.column, second.column) == ("x", "a", "b")
     assert first.past.values == tuple(values[75:95, 0].tolist())
     assert first.truth == tuple(values[95:, 0].tolist())
@@ -207,10 +207,10 @@ def test_covariates_of_the_future_and_series_identities_are_used() -> None:
     )
     model = Autoregressive(1, emission=Normal(1), covariates=1)
     model.begin(raw)
-    found = backtest(fitted(model), raw, 4, origins=10, num_paths=50)
-    assert found is not None
-    assert all(row.rmse < 0.2 for row in found.free_running)
-    assert found.one_step.rmse < 0.2
+    result = backtest(fitted(model), raw, 4, origins=10, num_paths=50)
+    assert result is not None
+    assert all(row.rmse < 0.2 for row in result.free_running)
+    assert result.one_step.rmse < 0.2
     known = LatentAutoregressive("gru", 4, emission=Normal(1), covariates=1, identities=("x", "z"))
     assert backtest(fitted(known), raw, 4, origins=2, num_paths=5) is not None
 
@@ -220,14 +220,14 @@ def test_many_series_are_subsampled_and_short_ones_left_out() -> None:
     raw = Sequences.of(parts)
     train = Sequences.of([torch.from_numpy(ar_path(500, PHI, 9))])
     model = KnownAR(PHI, 1.0)
-    found = backtest(fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train)
-    assert found is not None
-    assert [fan.series for fan in found.fans] == ["1", "3", "5"]
+    result = backtest(fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train)
+    assert result is not None
+    assert [fan.series for fan in result.fans] == ["1", "3", "5"]
     scale = np.abs(np.diff(train.values[:, 0].numpy())).mean()
-    one = found.one_step
+    one = result.one_step
     assert one.mase == pytest.approx(math.sqrt(2 / math.pi) / scale, rel=0.2)
     again = backtest(fitted(model), raw, 5, origins=3, num_paths=20, max_series=3, train=train)
-    assert again == found
+    assert again == result
 
 
 def test_sound_is_forecast_in_amplitudes() -> None:
@@ -239,18 +239,18 @@ def test_sound_is_forecast_in_amplitudes() -> None:
     for emission in (Categorical(256), DiscretisedLogistic(256, 3)):
         model = LatentAutoregressive("gru", 8, emission=emission)
         model.begin(seen)
-        found = backtest(fitted(model, chain), raw, 3, origins=2, num_paths=20)
-        assert found is not None
-        assert 0 < found.one_step.rmse < 1
-        assert found.fans[0].times is None
+        result = backtest(fitted(model, chain), raw, 3, origins=2, num_paths=20)
+        assert result is not None
+        assert 0 < result.one_step.rmse < 1
+        assert result.fans[0].times is None
         assert calibration(fitted(model, chain), raw) is not None
 
 
 def test_long_horizons_are_cut_and_what_has_no_room_is_none() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(20, PHI, 0))]).split(test=0.2)[2]
-    found = backtest(fitted(KnownAR(PHI, 1.0)), raw, 50, origins=3, num_paths=5)
-    assert found is not None
-    assert found.horizon == 4
+    result = backtest(fitted(KnownAR(PHI, 1.0)), raw, 50, origins=3, num_paths=5)
+    assert result is not None
+    assert result.horizon == 4
     single = Sequences.of([torch.zeros(1)])
     assert backtest(fitted(KnownAR(PHI, 1.0)), single, 2) is None
     assert backtest(fitted(KnownAR(PHI, 1.0)), Sequences.of(["text"]), 2) is None
@@ -263,10 +263,10 @@ def test_missing_values_do_not_reach_the_measures() -> None:
     values[[120, 150, 189]] = torch.nan
     raw = Sequences.of([values]).split(test=0.5)[2]
     model = LatentAutoregressive("gru", 4, emission=Normal(1))
-    found = backtest(fitted(model), raw, 3, origins=98, num_paths=5)
-    assert found is not None
-    assert all(row.crps is not None for row in found.free_running)
-    assert found.one_step.count == 97
+    result = backtest(fitted(model), raw, 3, origins=98, num_paths=5)
+    assert result is not None
+    assert all(row.crps is not None for row in result.free_running)
+    assert result.one_step.count == 97
 
 
 # Paths and risk
@@ -298,14 +298,14 @@ def test_paths_are_drawn_until_the_quantiles_are_certain() -> None:
 def test_risk_is_the_low_quantile_of_tomorrow() -> None:
     raw = series(400)
     last = float(raw.values[-1, 0])
-    found = next_risk(fitted(KnownAR(PHI, 1.0)), raw)
-    assert found is not None
-    assert found.value == pytest.approx(PHI * last + stats.norm.ppf(0.01))
-    assert (found.level, found.last) == (0.01, last)
+    result = next_risk(fitted(KnownAR(PHI, 1.0)), raw)
+    assert result is not None
+    assert result.value == pytest.approx(PHI * last + stats.norm.ppf(0.01))
+    assert (result.level, result.last) == (0.01, last)
     prices = Sequences.of([raw.values.exp()])
     chain = Transforms.fit(["log"], prices)
-    found = next_risk(fitted(KnownAR(PHI, 1.0), chain), prices)
-    assert found is not None
-    assert found.value == pytest.approx(math.exp(PHI * last + stats.norm.ppf(0.01)))
+    result = next_risk(fitted(KnownAR(PHI, 1.0), chain), prices)
+    assert result is not None
+    assert result.value == pytest.approx(math.exp(PHI * last + stats.norm.ppf(0.01)))
     two = Sequences.of([torch.zeros(4), torch.zeros(4)])
     assert next_risk(fitted(KnownAR(PHI, 1.0)), two) is None

@@ -124,9 +124,9 @@ def test_too_few_or_infinite_values_have_no_interval() -> None:
 
 def test_paired_is_negative_where_the_first_is_better_and_repeats_itself() -> None:
     base = np.random.default_rng(1).normal(1.0, 1.0, 500)
-    found = paired(scores(base - 0.5), scores(base))
-    assert found.value == pytest.approx(-0.5)
-    assert found.interval == pytest.approx((-0.5, -0.5))
+    result = paired(scores(base - 0.5), scores(base))
+    assert result.value == pytest.approx(-0.5)
+    assert result.interval == pytest.approx((-0.5, -0.5))
     noisy = scores(base + np.random.default_rng(2).normal(0, 1, 500))
     assert paired(noisy, scores(base), seed=3) == paired(noisy, scores(base), seed=3)
     assert paired(noisy, scores(base), seed=3) != paired(noisy, scores(base), seed=4)
@@ -158,21 +158,21 @@ def test_nats_of_every_tokenisation_are_placed_on_characters(kind: str) -> None:
     seen = test.transform(chain)
     nats = -torch.rand(len(seen.values), dtype=torch.float64)
     nats = torch.where(seen.scored(), nats, 0.0)
-    found = StepScores.aligned(nats, seen, test)
-    assert found.log_prob.shape == test.values.shape
-    assert torch.equal(found.scored, test.scored())
+    actual = StepScores.aligned(nats, seen, test)
+    assert actual.log_prob.shape == test.values.shape
+    assert torch.equal(actual.scored, test.scored())
     for i in range(2):
-        mine = found.log_prob[test.offsets[i] : test.offsets[i + 1]].sum()
+        mine = actual.log_prob[test.offsets[i] : test.offsets[i + 1]].sum()
         theirs = nats[seen.offsets[i] : seen.offsets[i + 1]].sum()
         assert mine == pytest.approx(theirs)
-    assert not found.log_prob[~test.scored()].any()
+    assert not actual.log_prob[~test.scored()].any()
 
 
 def test_bytes_of_one_character_are_added_up() -> None:
     raw = Sequences.of(["aé日"])
     seen = raw.transform(Transforms.fit(["bytes"], raw))
-    found = StepScores.aligned(-torch.arange(1.0, 7.0, dtype=torch.float64), seen, raw)
-    assert found.log_prob.tolist() == [-1.0, -5.0, -15.0]
+    result = StepScores.aligned(-torch.arange(1.0, 7.0, dtype=torch.float64), seen, raw)
+    assert result.log_prob.tolist() == [-1.0, -5.0, -15.0]
     with pytest.raises(SettingError, match="not those of this text"):
         StepScores.aligned(torch.zeros(5), seen, raw)
 
@@ -182,21 +182,21 @@ def test_scores_of_a_model_are_those_of_its_likelihood() -> None:
     raw = Sequences.of([torch.from_numpy(path)]).split()[2]
     chain = Transforms.fit(["log", "standardise"], raw)
     model = KnownAR(0.8, 0.5)
-    found = StepScores.of(fitted(model, chain), raw)
+    result = StepScores.of(fitted(model, chain), raw)
     z = raw.transform(chain).values[:, 0].numpy()
     std = chain.transforms[1].std[0][0]  # type: ignore[attr-defined]
     density = stats.norm(0.8 * z[-21:-1], 0.5).logpdf(z[-20:]) - np.log(path[-20:]) - math.log(std)
-    assert found.steps == 20
-    assert found.log_prob[-20:].numpy() == pytest.approx(density, abs=1e-9)
-    assert found.nats_per_step == pytest.approx(-density.mean())
+    assert result.steps == 20
+    assert result.log_prob[-20:].numpy() == pytest.approx(density, abs=1e-9)
+    assert result.nats_per_step == pytest.approx(-density.mean())
 
 
 def test_table_of_text_by_hand() -> None:
     raw = Sequences.of(["aébc"])
     nats = [1.0, 2.0, 3.0, 4.0]
-    found = table([entry("unigram", "reference", nats, 2.4, peak_memory_mb=7.0)], raw)
-    assert found.unit == "nats per character"
-    (row,) = found.models
+    result = table([entry("unigram", "reference", nats, 2.4, peak_memory_mb=7.0)], raw)
+    assert result.unit == "nats per character"
+    (row,) = result.models
     assert row.nats_per_step == 2.5
     assert row.bits_per_step == row.bits_per_character == pytest.approx(2.5 / math.log(2))
     assert row.bits_per_byte == pytest.approx(10 / math.log(2) / 5)
@@ -204,9 +204,9 @@ def test_table_of_text_by_hand() -> None:
     assert (row.validation_nats_per_step, row.seconds, row.peak_memory_mb) == (2.4, 1.5, 7.0)
     assert row.selected is True
     assert row.difference is None
-    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert plain.pop("schema") == 2
-    assert Scores.model_validate(plain) == found
+    assert Scores.model_validate(plain) == result
 
 
 def test_validation_chooses_and_the_reference_is_the_best_simple_one() -> None:
@@ -220,16 +220,16 @@ def test_validation_chooses_and_the_reference_is_the_best_simple_one() -> None:
         entry("lstm", "latent", base - 0.9, 0.85),
         entry("garch", "baseline", base - 2.0, 0.1),
     ]
-    found = table(entries, raw)
-    assert (found.reference, found.best) == ("random walk", "gru")
-    assert [row.name for row in found.models if row.selected] == ["gru"]
-    assert found["random walk"].difference is None
-    assert found["gru"].difference.value == pytest.approx(-0.6)
-    assert found["gru"].perplexity is found["gru"].bits_per_character is None
-    past, latent = found.comparisons.past, found.comparisons.latent
+    result = table(entries, raw)
+    assert (result.reference, result.best) == ("random walk", "gru")
+    assert [row.name for row in result.models if row.selected] == ["gru"]
+    assert result["random walk"].difference is None
+    assert result["gru"].difference.value == pytest.approx(-0.6)
+    assert result["gru"].perplexity is result["gru"].bits_per_character is None
+    past, latent = result.comparisons.past, result.comparisons.latent
     assert (past.model, past.against) == ("gru", "random walk")
     assert (latent.model, latent.against) == ("gru", "ar(1)")
-    assert found.comparisons.baseline.against == "gru"
+    assert result.comparisons.baseline.against == "gru"
     assert table(entries, raw, best="lstm").best == "lstm"
 
 
@@ -249,9 +249,9 @@ def test_an_impossible_step_is_not_a_number_in_json() -> None:
     impossible = np.ones(30)
     impossible[4] = np.inf
     entries = [entry("a", "reference", np.ones(30), 1.0), entry("b", "latent", impossible, 1.0)]
-    found = table(entries, raw)
-    json.dumps(found.to_json(), allow_nan=False)
-    assert found.models[1].difference == Difference(value=None)
+    result = table(entries, raw)
+    json.dumps(result.to_json(), allow_nan=False)
+    assert result.models[1].difference == Difference(value=None)
 
 
 def test_wrong_families_and_empty_tables_are_refused() -> None:
@@ -282,12 +282,12 @@ def test_quantiles_of_nested_mixtures_are_those_of_bisection() -> None:
     distribution = mixture()
     levels = [0.01, 0.025, 0.1, 0.37, 0.5, 0.9, 0.975, 0.99]
     p = torch.tensor(levels, dtype=torch.float64).reshape(-1, 1, 1)
-    found = quantiles_of(distribution, levels)
-    assert found.shape == (8, 7, 2)
-    assert (distribution.cdf(found) - p).abs().max() < 2e-3
+    result = quantiles_of(distribution, levels)
+    assert result.shape == (8, 7, 2)
+    assert (distribution.cdf(result) - p).abs().max() < 2e-3
     width = distribution.icdf(0.9) - distribution.icdf(0.1)
     exact = distribution.icdf(p)
-    assert ((found - exact).abs() / width)[1:-1].max() < 5e-3
+    assert ((result - exact).abs() / width)[1:-1].max() < 5e-3
 
 
 def test_unwinding_undoes_every_transform_step_by_step() -> None:
@@ -311,23 +311,23 @@ def test_unwinding_undoes_every_transform_step_by_step() -> None:
 
 def test_pit_of_the_true_model_is_uniform() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(8000, 0.7, 3))])
-    found = calibration(fitted(KnownAR(0.7, 1.0)), raw)
-    assert found is not None
-    assert found.count == 8000
-    assert sum(found.pit) == pytest.approx(1.0)
-    counts = 8000 * np.array(found.pit)
+    result = calibration(fitted(KnownAR(0.7, 1.0)), raw)
+    assert result is not None
+    assert result.count == 8000
+    assert sum(result.pit) == pytest.approx(1.0)
+    counts = 8000 * np.array(result.pit)
     assert stats.chisquare(counts).pvalue > 0.001
-    for level, share in found.coverage.items():
+    for level, share in result.coverage.items():
         assert share == pytest.approx(level, abs=0.02)
 
 
 def test_pit_shows_a_model_that_is_too_sure() -> None:
     raw = Sequences.of([torch.from_numpy(ar_path(4000, 0.7, 3))])
-    found = calibration(fitted(KnownAR(0.7, 0.4)), raw)
-    assert found is not None
-    assert found.pit[0] > 0.15
-    assert found.pit[-1] > 0.15
-    assert found.coverage[0.9] < 0.6
+    result = calibration(fitted(KnownAR(0.7, 0.4)), raw)
+    assert result is not None
+    assert result.pit[0] > 0.15
+    assert result.pit[-1] > 0.15
+    assert result.coverage[0.9] < 0.6
 
 
 def test_randomised_pit_of_counts_is_uniform_and_repeats_itself() -> None:
@@ -339,10 +339,10 @@ def test_randomised_pit_of_counts_is_uniform_and_repeats_itself() -> None:
         counts = model.sample(1, num_paths=5000, seed=4)[:, 0].double()
     raw = Sequences.of([counts])
     chain = Transforms.fit(["counts"], raw)
-    found = calibration(fitted(model, chain), raw)
-    assert found is not None
-    assert stats.chisquare(5000 * np.array(found.pit)).pvalue > 0.001
-    assert found == calibration(fitted(model, chain), raw)
+    result = calibration(fitted(model, chain), raw)
+    assert result is not None
+    assert stats.chisquare(5000 * np.array(result.pit)).pvalue > 0.001
+    assert result == calibration(fitted(model, chain), raw)
 
 
 def test_what_is_no_amount_has_no_calibration() -> None:
@@ -360,26 +360,26 @@ def test_surprisal_of_text_quotes_the_place() -> None:
     nats = np.full(len(text), 1.0)
     nats[text.index("king")] = 9.0
     nats[1] = 5.0
-    found = surprisal(scores(nats), raw)
-    assert found.top[0] == Place(
+    result = surprisal(scores(nats), raw)
+    assert result.top[0] == Place(
         where="character 31",
         nats=9.0,
         quote="…nce upon a time↵there lived a ⟦k⟧ing who had three sons and a g…",
     )
-    assert found.top[1].quote.startswith("o⟦n⟧ce upon")
-    assert found.position == tuple(range(len(text)))
-    assert found.times is None
+    assert result.top[1].quote.startswith("o⟦n⟧ce upon")
+    assert result.position == tuple(range(len(text)))
+    assert result.times is None
 
 
 def test_thinning_keeps_every_peak() -> None:
     nats = np.random.default_rng(0).random(123_457)
     nats[[5, 70_000, 123_456]] = [7.0, 8.0, 9.0]
     raw = Sequences.of([torch.zeros(len(nats))])
-    found = surprisal(scores(nats), raw)
-    assert len(found.nats) == 2000
-    assert {7.0, 8.0, 9.0} <= set(found.nats)
-    assert {5, 70_000, 123_456} <= set(found.position)
-    assert list(found.position) == sorted(found.position)
+    result = surprisal(scores(nats), raw)
+    assert len(result.nats) == 2000
+    assert {7.0, 8.0, 9.0} <= set(result.nats)
+    assert {5, 70_000, 123_456} <= set(result.position)
+    assert list(result.position) == sorted(result.position)
 
 
 def test_surprisal_of_a_dated_series_says_what_was_expected() -> None:
@@ -390,10 +390,10 @@ def test_surprisal_of_a_dated_series_says_what_was_expected() -> None:
     domain = Domain("real", columns=("price",), step="day")
     raw = Sequences(one, torch.tensor([0, 300]), torch.tensor([200]), domain, ("x",), times)
     model, chain = KnownAR(0.5, 1.0), Transforms.fit(["standardise"], raw)
-    found = surprisal(StepScores.of(fitted(model, chain), raw), raw, fitted(model, chain))
-    assert found.position[0] == 200
-    assert found.times[50] == "2001-09-08"
-    top = found.top[0]
+    actual = surprisal(StepScores.of(fitted(model, chain), raw), raw, fitted(model, chain))
+    assert actual.position[0] == 200
+    assert actual.times[50] == "2001-09-08"
+    top = actual.top[0]
     assert top.where == "2001-09-08"
     mean, std = path.mean(), path.std()
     centre = mean + 0.5 * (path[249] - mean)
@@ -430,8 +430,8 @@ def test_verdict_reads_the_table() -> None:
     base = np.random.default_rng(0).normal(2, 1, 300)
     gain = np.random.default_rng(1).normal(0.2, 0.1, 300)
     entries = [entry("constant", "reference", base, 2), entry("gru", "latent", base - gain, 1)]
-    found = table(entries, Sequences.of([torch.zeros(300)]))
-    said = verdict(found.best, found.step, found.comparisons)
+    result = table(entries, Sequences.of([torch.zeros(300)]))
+    said = verdict(result.best, result.step, result.comparisons)
     assert said.startswith("The past matters: gru gains 0.190")
 
 
@@ -439,8 +439,8 @@ def test_student_t_distribution_have_direct_quantiles() -> None:
     distribution: Any = StudentT(1).distribution(
         torch.tensor([[0.5, 0.2, 1.0]], dtype=torch.float64)
     )
-    found = quantiles_of(distribution, [0.975, 0.025])
+    result = quantiles_of(distribution, [0.975, 0.025])
     exact = stats.t(
         float(distribution.df), float(distribution.location), float(distribution.scale)
     ).ppf([0.025, 0.975])
-    assert found.flatten().numpy() == pytest.approx(exact)
+    assert result.flatten().numpy() == pytest.approx(exact)

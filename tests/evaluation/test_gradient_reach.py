@@ -1,4 +1,4 @@
-"""The gradient of a run's network: examined by fit, shown by a command, the same anew."""
+"""The gradient of a run's network: examined by fit, reported by a command, the same anew."""
 
 from __future__ import annotations
 
@@ -81,22 +81,22 @@ def test_the_norms_are_those_of_the_ledger_and_k2_is_what_training_uses() -> Non
     model, data = small_model(num_layers=2), toy((300,))
     one = network(model, TrainSettings(bptt="8,20", segment=12))
     reach = gradient_reach.examine(one, data, False)
-    found = reach.to_json()
-    assert found["k2"] == 12
-    assert found["max_lag"] == 100
-    assert found["model"] == "gru"
+    result = reach.to_json()
+    assert result["k2"] == 12
+    assert result["max_lag"] == 100
+    assert result["model"] == "gru"
     batch, state = gradient_reach.segment(model, data, 300)
     params = dict(model.recurrent.named_parameters())
     book = tt.gradflow.ledger(model.loss, batch, state, params, 100)
-    assert found["norms"] == pytest.approx(book.norms.tolist(), rel=1e-5)
-    assert found["beyond"] == pytest.approx(1 - float(book.share[11]), abs=1e-6)
-    assert found["reach"]["0.9"] == book.reach(0.9)
+    assert result["norms"] == pytest.approx(book.norms.tolist(), rel=1e-5)
+    assert result["beyond"] == pytest.approx(1 - float(book.share[11]), abs=1e-6)
+    assert result["reach"]["0.9"] == book.reach(0.9)
     assert reach.reach(0.9) == book.reach(0.9)
-    text = json.loads(json.dumps(found, allow_nan=False))
-    assert gradient_reach.GradientReach.from_json(text).to_json() == found
+    text = json.loads(json.dumps(result, allow_nan=False))
+    assert gradient_reach.GradientReach.from_json(text).to_json() == result
 
 
-LAWS: dict[str, dict[str, Any]] = {
+DISTRIBUTIONS: dict[str, dict[str, Any]] = {
     "normal": {"columns": 2},
     "student_t": {"columns": 1},
     "laplace": {"columns": 1},
@@ -109,12 +109,12 @@ LAWS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_every_distribution_can_be_examined(kind: str, cell: str) -> None:
-    distribution = tt.emissions.from_json({"kind": kind, **LAWS[kind]})
+    distribution = tt.emissions.from_json({"kind": kind, **DISTRIBUTIONS[kind]})
     torch.manual_seed(0)
-    columns = LAWS[kind].get("columns")
+    columns = DISTRIBUTIONS[kind].get("columns")
     whole = torch.randint(0, 2 if kind == "bernoulli" else 9, (60, columns or 1))
     values = whole[:, 0] if columns is None else whole.double()
     model = small_model(
@@ -126,10 +126,10 @@ def test_every_distribution_can_be_examined(kind: str, cell: str) -> None:
         emission=distribution,
     )
     one = network(model, TrainSettings(bptt="5"))
-    found = gradient_reach.examine(one, Sequences.of([values]), True).to_json()
-    assert all(norm is not None and norm > 0 for norm in found["norms"][:3])
-    assert found["jacobian_norm"]["mean"][0] > 0
-    assert found["verdict"]["sentence"]
+    result = gradient_reach.examine(one, Sequences.of([values]), True).to_json()
+    assert all(norm is not None and norm > 0 for norm in result["norms"][:3])
+    assert result["jacobian_norm"]["mean"][0] > 0
+    assert result["verdict"]["sentence"]
 
 
 def test_what_has_been_learned_is_not_called_nothing() -> None:
@@ -140,9 +140,9 @@ def test_what_has_been_learned_is_not_called_nothing() -> None:
         one.model.head_weight.zero_()  # type: ignore[operator]
         one.model.head_weight.normal_(std=1e-3)  # type: ignore[operator]
     for learned in (False, True):
-        found = gradient_reach.examine(one, noise, learned)
-        assert (found.verdict.name == "nothing to learn") != learned
-        assert found.examination.sign_flip_p is not None
+        result = gradient_reach.examine(one, noise, learned)
+        assert (result.verdict.name == "nothing to learn") != learned
+        assert result.examination.sign_flip_p is not None
 
 
 def test_the_network_is_the_chosen_one_or_the_best() -> None:
@@ -211,37 +211,39 @@ def test_a_run_whose_network_is_gone_says_so(small_runs: SmallRuns, tmp_path: Pa
 # ---------------------------------------------------------------------------------- the picture
 
 
-def drawn(found: GradientRecord) -> list[str]:
+def drawn(result: GradientRecord) -> list[str]:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(gradient(found))
+    console.print(gradient(result))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 def examination(decay: float = 0.95, cut: int | None = 80, **more: Any) -> GradientRecord:
-    found = report_runs.gradients(decay, cut, 200)
-    return found.model_copy(update={"step": "business day"} | more)
+    result = report_runs.gradients(decay, cut, 200)
+    return result.model_copy(update={"step": "business day"} | more)
 
 
 def test_the_picture_fits_80_columns_and_adds_up() -> None:
-    found = examination()
-    lines = drawn(found)
+    result = examination()
+    lines = drawn(result)
     assert max(map(len, lines)) <= 80
     rows = [re.search(r"^ +([\d–]+) .* ([\d.]+) % +([\d.]+) %$", line) for line in lines]
     known = [row.groups() for row in rows if row]
     assert [row[0] for row in known][-3:] == ["64–79", "80–127", "128–200"]
-    assert sum(float(row[1]) for row in known) == pytest.approx(100 * found.share[-1], abs=0.6)
+    assert sum(float(row[1]) for row in known) == pytest.approx(100 * result.share[-1], abs=0.6)
     cut = next(i for i, line in enumerate(lines) if "truncated at 80 business days" in line)
     assert lines[cut - 1].split()[0] == "64–79"
     assert lines[cut + 1].split()[0] == "80–127"
-    assert f"{100 * found.beyond:.1f} % of the gradient lies beyond" in lines[cut]
-    reach = found.reach
+    assert f"{100 * result.beyond:.1f} % of the gradient lies beyond" in lines[cut]
+    reach = result.reach
     assert f"50 % within {reach[0.5]}, 90 % within {reach[0.9]}" in " ".join(lines)
     assert lines[-2].startswith("healthy: The gradient reaches")
 
 
 def test_bars_are_logarithmic() -> None:
-    found = examination(norms=[10.0 ** -(k // 64) for k in range(201)], share=[1.0] * 201, cut=None)
-    lines = drawn(found)
+    result = examination(
+        norms=[10.0 ** -(k // 64) for k in range(201)], share=[1.0] * 201, cut=None
+    )
+    lines = drawn(result)
     lengths = {line.split()[0]: line.count("█") for line in lines if "█" in line}
     full = lengths["0"]
     scale = next(line for line in lines if "logarithmic" in line)

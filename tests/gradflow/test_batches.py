@@ -126,8 +126,8 @@ def test_every_tool_takes_every_kind(kind: str) -> None:
         "plan": lambda a, p: tt.bptt.Checkpointed(slots=4).plan(*a),
     }
     for name, tool in tools.items():
-        found, expected = tool(args, params), tool(known, same)
-        numbers, words = leaves_of(found)
+        actual, expected = tool(args, params), tool(known, same)
+        numbers, words = leaves_of(actual)
         known_numbers, known_words = leaves_of(expected)
         assert words == known_words, name
         assert len(numbers) > 0 or name in ("adaptive", "plan")

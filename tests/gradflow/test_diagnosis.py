@@ -67,41 +67,41 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "given"), CASES)
 def test_names(name, given):
-    found = diagnose(given)
-    assert found.name == name
-    assert str(found) == f"{name}: {found.sentence}. {found.remedy}."
-    assert all(isinstance(value, float) for value in found.evidence.values())
+    result = diagnose(given)
+    assert result.name == name
+    assert str(result) == f"{name}: {result.sentence}. {result.remedy}."
+    assert all(isinstance(value, float) for value in result.evidence.values())
 
 
 def test_the_words_hold_their_numbers():
-    found = diagnose(evidence(falling(0.8, 70)))
-    assert found.name == "vanishing"
-    assert str(found) == (
+    result = diagnose(evidence(falling(0.8, 70)))
+    assert result.name == "vanishing"
+    assert str(result) == (
         "vanishing: the gradient falls by half every 3.1 steps; 95 % of it lies within lag "
         "13; less than a thousandth of it gets further than 35 steps. If the data remember "
         "longer: a GRU or LSTM with chrono initialisation for 70 steps, or orthogonal recurrent "
         "weights."
     )
-    assert found.evidence["half_life"] == pytest.approx(math.log(2) / -math.log(0.8))
-    assert found.evidence["reach"] == 13
-    found = diagnose(evidence(falling(0.9), k2=5))
+    assert result.evidence["half_life"] == pytest.approx(math.log(2) / -math.log(0.8))
+    assert result.evidence["reach"] == 13
+    result = diagnose(evidence(falling(0.9), k2=5))
     share = sum(falling(0.9)[5:]) / sum(falling(0.9))
-    assert found.evidence == {"k2": 5.0, "beyond": pytest.approx(share), "reach": 26.0}
-    assert "after 5 steps, 58 % of it comes from beyond" in str(found)
-    assert "k2 = k1 + 26" in found.remedy
-    found = diagnose(evidence(lyapunov=0.2, state_growth=0.0))
-    assert "twice as far every 3.5 steps (Lyapunov exponent +0.2 per step)" in found.sentence
-    assert "beyond 35 steps" in found.sentence
-    assert "after about 5 steps" in found.remedy
-    found = diagnose(evidence(falling(2.0)))
+    assert result.evidence == {"k2": 5.0, "beyond": pytest.approx(share), "reach": 26.0}
+    assert "after 5 steps, 58 % of it comes from beyond" in str(result)
+    assert "k2 = k1 + 26" in result.remedy
+    result = diagnose(evidence(lyapunov=0.2, state_growth=0.0))
+    assert "twice as far every 3.5 steps (Lyapunov exponent +0.2 per step)" in result.sentence
+    assert "beyond 35 steps" in result.sentence
+    assert "after about 5 steps" in result.remedy
+    result = diagnose(evidence(falling(2.0)))
     assert (
         "doubles every step on its way back: after 40 steps it is 1.1e+12 times as large"
-        in found.sentence
+        in result.sentence
     )
-    assert found.evidence["growth_per_step"] == pytest.approx(2.0)
-    found = diagnose(evidence(saturation={"rnn.l0.n": 0.8}))
-    assert "80 % of the activations 'rnn.l0.n'" in found.sentence
-    assert found.evidence == {"rnn.l0.n": 0.8}
+    assert result.evidence["growth_per_step"] == pytest.approx(2.0)
+    result = diagnose(evidence(saturation={"rnn.l0.n": 0.8}))
+    assert "80 % of the activations 'rnn.l0.n'" in result.sentence
+    assert result.evidence == {"rnn.l0.n": 0.8}
     assert "p = 0.4" in diagnose(evidence(sign_flip_p=0.4)).sentence
 
 

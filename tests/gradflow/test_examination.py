@@ -56,11 +56,11 @@ LAYERS = {
 def test_the_parts_are_those_of_their_own_functions(name):
     loss, batch, state, params = problem(LAYERS[name])
     parts = []
-    found = examine(loss, batch, state, params, LAG, k2=4, on_progress=lambda *a: parts.append(a))
+    result = examine(loss, batch, state, params, LAG, k2=4, on_progress=lambda *a: parts.append(a))
     assert [done for _, done in parts] == sorted(done for _, done in parts)
     assert parts[0] == ("ledger", 0.0)
     assert parts[-1] == ("verdict", 1.0)
-    plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
     book = ledger(loss, batch, state, params, LAG, k2=4)
     assert plain["lags"] == list(range(LAG + 1))
     assert plain["norms"] == pytest.approx(book.norms.tolist())
@@ -79,12 +79,12 @@ def test_the_parts_are_those_of_their_own_functions(name):
     assert plain["saturation"] == saturation(loss, batch, state, params)
     radii = spectral_radius(params) | {"mean step": step_radius(loss, batch, state, 8)}
     assert plain["spectral_radius"] == pytest.approx(radii)
-    assert plain["lyapunov"] == found.lyapunov < 0
-    assert plain["verdict"]["name"] == found.verdict.name == diagnose(found.evidence).name
-    assert plain["verdict"]["sentence"] in str(found.verdict)
+    assert plain["lyapunov"] == result.lyapunov < 0
+    assert plain["verdict"]["name"] == result.verdict.name == diagnose(result.evidence).name
+    assert plain["verdict"]["sentence"] in str(result.verdict)
     assert Examination.from_json(plain).to_json() == plain
     again = examine(loss, batch, state, params, LAG, k2=4)
-    assert again.to_json() == found.to_json()
+    assert again.to_json() == result.to_json()
 
 
 def test_a_network_that_grows_and_one_that_forgets():
@@ -111,7 +111,10 @@ def test_a_network_that_grows_and_one_that_forgets():
 
 def test_a_first_state_that_the_loss_makes():
     loss, batch, state, params = problem(LAYERS["gru"])
-    found, given = examine(loss, batch, None, params, LAG), examine(loss, batch, state, params, LAG)
-    assert found.evidence.norms == pytest.approx(given.evidence.norms)
-    assert found.saturation == given.saturation
-    assert found.lyapunov == pytest.approx(given.lyapunov, rel=0.05)
+    result, given = (
+        examine(loss, batch, None, params, LAG),
+        examine(loss, batch, state, params, LAG),
+    )
+    assert result.evidence.norms == pytest.approx(given.evidence.norms)
+    assert result.saturation == given.saturation
+    assert result.lyapunov == pytest.approx(given.lyapunov, rel=0.05)

@@ -48,30 +48,30 @@ def like(vectors, state):
 
 def dense(loss, piece, state):
     """∂S_t/∂S_{t-k} of each row, ``[B, n, n]``, by autograd of one row after the other."""
-    found = []
+    result = []
     for row in range(vector(state).shape[0]):
         one = states.index(state, slice(row, row + 1))
 
         def after(v, one=one, row=row):
             return vector(loss(piece[:, row : row + 1], like(v[None], one))[1])[0]
 
-        found.append(torch.autograd.functional.jacobian(after, vector(one)[0]))
-    return torch.stack(found)
+        result.append(torch.autograd.functional.jacobian(after, vector(one)[0]))
+    return torch.stack(result)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_norms_are_those_of_the_explicit_product(name):
     loss, x, state, _ = problem(name)
-    found = jacobian_norms(loss, x, state, lags=[1, 3, 8], times=[9, 17])
-    assert found.lags == (1, 3, 8)
-    assert found.values.shape == (3, 2, ROWS)
-    for j, t in enumerate(found.times):
-        for i, lag in enumerate(found.lags):
+    actual = jacobian_norms(loss, x, state, lags=[1, 3, 8], times=[9, 17])
+    assert actual.lags == (1, 3, 8)
+    assert actual.values.shape == (3, 2, ROWS)
+    for j, t in enumerate(actual.times):
+        for i, lag in enumerate(actual.lags):
             before = states.detach(loss(x[: t - lag], state)[1])
             expected = torch.linalg.matrix_norm(dense(loss, x[t - lag : t], before), ord=2)
-            torch.testing.assert_close(found.values[i, j], expected, rtol=1e-6, atol=0)
-    short, flat = found.by_lag, found.values.flatten(1)
-    assert short.lags == found.lags
+            torch.testing.assert_close(actual.values[i, j], expected, rtol=1e-6, atol=0)
+    short, flat = actual.by_lag, actual.values.flatten(1)
+    assert short.lags == actual.lags
     assert short.mean == pytest.approx(flat.mean(1).tolist())
     for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9)):
         assert getattr(short, name) == pytest.approx(flat.quantile(share, dim=1).tolist())
@@ -107,12 +107,12 @@ def test_the_linear_recurrence_has_the_norms_of_its_powers():
         return y.sum(), state
 
     x = torch.randn(300, ROWS, INPUTS, dtype=torch.float64)
-    found = jacobian_norms(loss, x, torch.zeros(1, ROWS, 6, dtype=torch.float64), times=3)
-    assert found.lags == (1, 2, 4, 8, 16, 32, 64, 128)
-    for i, lag in enumerate(found.lags):
+    actual = jacobian_norms(loss, x, torch.zeros(1, ROWS, 6, dtype=torch.float64), times=3)
+    assert actual.lags == (1, 2, 4, 8, 16, 32, 64, 128)
+    for i, lag in enumerate(actual.lags):
         power = torch.linalg.matrix_power(layer.weight_hh_l0.detach(), lag)
         expected = torch.linalg.matrix_norm(power, ord=2).expand(3, ROWS)
-        torch.testing.assert_close(found.values[i], expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(actual.values[i], expected, rtol=1e-6, atol=0)
     radius = float(torch.linalg.eigvals(layer.weight_hh_l0.detach()).abs().max())
     state = torch.zeros(1, ROWS, 6, dtype=torch.float64)
     assert step_radius(loss, x, state) == pytest.approx(radius, rel=1e-6)
@@ -130,8 +130,8 @@ def test_norms_far_below_the_square_root_of_the_smallest_number():
         return state.sum(), state
 
     x = torch.zeros(80, 1, 1, 2, dtype=torch.float64)
-    found = jacobian_norms(loss, x, torch.ones(1, 1, 2, dtype=torch.float64), lags=[80])
-    assert float(found.values) == pytest.approx(1e-240, rel=1e-6)
+    result = jacobian_norms(loss, x, torch.ones(1, 1, 2, dtype=torch.float64), lags=[80])
+    assert float(result.values) == pytest.approx(1e-240, rel=1e-6)
 
 
 def test_a_state_of_any_shape():
@@ -145,7 +145,7 @@ def test_a_state_of_any_shape():
 
     x = torch.randn(9, 3, dtype=torch.float64)
     state = (torch.zeros(3, dtype=torch.float64), torch.zeros((), dtype=torch.int64))
-    found = jacobian_norms(loss, x, state, lags=[1, 4], times=[4, 9])
+    actual = jacobian_norms(loss, x, state, lags=[1, 4], times=[4, 9])
     for j, t in enumerate((4, 9)):
         for i, lag in enumerate((1, 4)):
             before = loss(x[: t - lag], state)[1]
@@ -153,7 +153,7 @@ def test_a_state_of_any_shape():
                 lambda h, t=t, lag=lag: loss(x[t - lag : t], (h, state[1]))[1][0], before[0]
             )
             expected = float(torch.linalg.matrix_norm(jacobian, ord=2))
-            assert float(found.values[i, j, 0]) == pytest.approx(expected, rel=1e-6)
+            assert float(actual.values[i, j, 0]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_loss_made_for_its_number_of_rows():
@@ -164,9 +164,9 @@ def test_a_loss_made_for_its_number_of_rows():
             raise ValueError("not so many rows")
         return loss(batch, state)
 
-    found = jacobian_norms(fixed, x, state, lags=[1, 4], times=[7, 9])
+    actual = jacobian_norms(fixed, x, state, lags=[1, 4], times=[7, 9])
     expected = jacobian_norms(loss, x, state, lags=[1, 4], times=[7, 9])
-    torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=0)
+    torch.testing.assert_close(actual.values, expected.values, rtol=1e-6, atol=0)
 
 
 def test_a_restart_lets_nothing_through():
@@ -200,14 +200,14 @@ def test_krylov_methods_against_dense_ones(size):
     matrices[0] = torch.linalg.qr(matrices[0])[0]  # all singular values are one
     matrices[1] = 0
     start = torch.randn(5, size, generator=source, dtype=torch.float64)
-    found, left = largest_singular(
+    actual, left = largest_singular(
         lambda v: torch.einsum("rij,rj->ri", matrices, v),
         lambda u: torch.einsum("rij,ri->rj", matrices, u),
         start,
         1e-6,
     )
     expected = torch.linalg.matrix_norm(matrices, ord=2)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
     back = torch.einsum("rij,ri->rj", matrices, left).norm(dim=1)
     torch.testing.assert_close(back, expected, rtol=1e-4, atol=0)
     for matrix, v in zip(matrices, start, strict=True):
@@ -220,10 +220,10 @@ def test_krylov_methods_against_dense_ones(size):
 def test_radii_of_gates_by_name():
     layer = tt.GRU(2, 3).double()
     module = torch.nn.ModuleDict({"inner": layer})
-    found = spectral_radius(dict(module.named_parameters()))
-    assert list(found) == [f"inner.weight_hh_l0.{gate}" for gate in "rzn"]
+    result = spectral_radius(dict(module.named_parameters()))
+    assert list(result) == [f"inner.weight_hh_l0.{gate}" for gate in "rzn"]
     block = layer.weight_hh_l0[3:6].detach()
-    assert found["inner.weight_hh_l0.z"] == pytest.approx(
+    assert result["inner.weight_hh_l0.z"] == pytest.approx(
         float(torch.linalg.eigvals(block).abs().max())
     )
 

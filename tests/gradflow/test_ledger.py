@@ -1,4 +1,4 @@
-"""The lag ledger: against autograd of the whole, sliding windows, and the linear RNN by hand."""
+"""The lag ledger: against autograd of the whole, truncated gradients, the linear RNN by hand."""
 
 import dataclasses
 import json
@@ -22,8 +22,8 @@ def random(*shape):
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def close(found, expected, tolerance=1e-10):
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+def close(actual, expected, tolerance=1e-10):
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,30 +122,30 @@ def gradient_of(method, loss, batch, state, params):
     return value, {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in params.items()}
 
 
-def test_the_lags_sum_to_the_gradient_and_partial_sums_are_sliding_windows(case):
+def test_the_lags_sum_to_the_gradient_and_partial_sums_are_truncated_gradients(case):
     loss, batch, state, params = case
     length = len(batch)
-    found = ledger(loss, batch, state, params, max_lag=length + 1, tensors=True)
+    result = ledger(loss, batch, state, params, max_lag=length + 1, tensors=True)
     value, full = gradient_of(bptt.Full(), *case)
-    close(found.loss, float(value))
+    close(result.loss, float(value))
     for name in params:
-        parts = found.gradient(name)
+        parts = result.gradient(name)
         assert parts.shape == (length + 2, *params[name].shape)
         close(parts.sum(0), full[name])
         assert not parts[length:].any()
-        close(found.total(name), float(full[name].norm()))
-        close(found.norm(name), parts.flatten(1).norm(dim=1))
+        close(result.total(name), float(full[name].norm()))
+        close(result.norm(name), parts.flatten(1).norm(dim=1))
     for lag in (0, 1, 4, length - 2, length - 1):
         _, cut = gradient_of(bptt.Truncated(1, lag + 1), *case)
         for name in params:
-            close(found.gradient(name)[: lag + 1].sum(0), cut[name])
+            close(result.gradient(name)[: lag + 1].sum(0), cut[name])
         lost = {n: full[n] - cut[n] for n in params}
         whole, kept = flat(full), flat(cut)
-        close(found.bias(lag), float(flat(lost).norm() / whole.norm()))
-        close(found.cosine(lag), float(torch.cosine_similarity(whole, kept, dim=0)))
+        close(result.bias(lag), float(flat(lost).norm() / whole.norm()))
+        close(result.cosine(lag), float(torch.cosine_similarity(whole, kept, dim=0)))
         one = max(params, key=lambda n: float(full[n].norm()))
-        close(found.bias(lag, one), float(lost[one].norm() / full[one].norm()))
-        close(found.cosine(lag, one), float(torch.cosine_similarity(
+        close(result.bias(lag, one), float(lost[one].norm() / full[one].norm()))
+        close(result.cosine(lag, one), float(torch.cosine_similarity(
             full[one].flatten(), cut[one].flatten(), dim=0)))  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def flat(gradients):
 def test_state_norms_are_those_of_the_gradients_of_single_losses(case):
     loss, batch, state, params = case
     length = len(batch)
-    found = ledger(loss, batch, state, params, max_lag=length + 1)
+    result = ledger(loss, batch, state, params, max_lag=length + 1)
     chain, values, before = [], [], states.detach(state)
     for t in range(length):
         before = states.apply(fresh, before)
@@ -180,10 +180,10 @@ def test_state_norms_are_those_of_the_gradients_of_single_losses(case):
             seen.append(sum(s.sum((0, 2)) if rows else s.sum()[None] for s in squares).sqrt())
         if chain[0]:
             values_at = torch.cat(seen)
-            close(found.state_norm[lag], values_at.mean())
+            close(result.state_norm[lag], values_at.mean())
             at = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-            close(found.state_quantiles[:, lag], values_at.quantile(at))
-    assert math.isnan(found.state_norm[length + 1])
+            close(result.state_quantiles[:, lag], values_at.quantile(at))
+    assert math.isnan(result.state_norm[length + 1])
 
 
 @pytest.mark.parametrize("size", [1, 200, 700])
@@ -206,8 +206,8 @@ def test_blocks_of_time_change_nothing(case, size, monkeypatch):
 def test_adjoints_are_the_gradient_at_every_state(case):
     """The loss moved by a small push of one state, t by t: no autograd on this side."""
     loss, batch, state, _ = case
-    found = adjoints(loss, batch, state)
-    assert all(len(leaf) == len(batch) + 1 for leaf in found)
+    actual = adjoints(loss, batch, state)
+    assert all(len(leaf) == len(batch) + 1 for leaf in actual)
     kept = [states.detach(state)]
     with torch.no_grad():
         for t in range(len(batch)):
@@ -227,7 +227,7 @@ def test_adjoints_are_the_gradient_at_every_state(case):
                 )
                 ends.append(float(loss(batch[t:], moved)[0]))
             slope = (ends[0] - ends[1]) / 2e-6
-            later = [leaf[t] for leaf in found]
+            later = [leaf[t] for leaf in actual]
             own = own_part(loss, batch, kept, t)
             expected = sum(float((a * p).sum()) for a, p in zip(later, pushes, strict=True))
             expected -= sum(float((a * p).sum()) for a, p in zip(own, pushes, strict=True))
@@ -272,7 +272,7 @@ def test_the_linear_rnn_is_its_closed_form():
         return (y * c).sum(), state
 
     params = dict(layer.named_parameters())
-    found = ledger(loss, x[:, None], first[None, None], params, STEPS - 1, tensors=True)
+    actual = ledger(loss, x[:, None], first[None, None], params, STEPS - 1, tensors=True)
     path = [first]
     for x_t in x:
         path.append(w @ path[-1] + u @ x_t)
@@ -281,25 +281,25 @@ def test_the_linear_rnn_is_its_closed_form():
         back = torch.matrix_power(w, lag).T @ c
         recurrent = sum(torch.outer(back, path[t - lag - 1]) for t in range(lag + 1, STEPS + 1))
         given = sum(torch.outer(back, x[t - lag - 1]) for t in range(lag + 1, STEPS + 1))
-        close(found.gradient("weight_hh_l0")[lag], recurrent)
-        close(found.gradient("weight_ih_l0")[lag], given)
+        close(actual.gradient("weight_hh_l0")[lag], recurrent)
+        close(actual.gradient("weight_ih_l0")[lag], given)
         norms_of.append(torch.cat([recurrent.flatten(), given.flatten()]))
-        close(float(found.state_norm[lag]), rate**lag * float(c.norm()))
-        close(found.state_quantiles[:, lag], c.norm().mul(rate**lag).expand(3))
+        close(float(actual.state_norm[lag]), rate**lag * float(c.norm()))
+        close(actual.state_quantiles[:, lag], c.norm().mul(rate**lag).expand(3))
     parts = torch.stack(norms_of)
-    close(found.norms, parts.norm(dim=1))
-    close(found.share, parts.norm(dim=1).cumsum(0) / parts.norm(dim=1).sum())
+    close(actual.norms, parts.norm(dim=1))
+    close(actual.share, parts.norm(dim=1).cumsum(0) / parts.norm(dim=1).sum())
     total = parts.sum(0)
     for lag in range(STEPS):
-        close(found.bias(lag), float(parts[lag + 1 :].sum(0).norm() / total.norm()))
+        close(actual.bias(lag), float(parts[lag + 1 :].sum(0).norm() / total.norm()))
     for share in (0.3, 0.8, 0.95, 0.999):
-        expected = next(k for k in range(STEPS) if float(found.share[k]) >= share)
-        assert found.reach(share) == expected
+        expected = next(k for k in range(STEPS) if float(actual.share[k]) >= share)
+        assert actual.reach(share) == expected
     short = ledger(loss, x[:, None], first[None, None], params, 2)
     close(short.rest, float(parts[3:].sum(0).norm()))
     close(short.share[-1], parts[:3].norm(dim=1).sum() / (parts[:3].norm(dim=1).sum() + short.rest))
     assert short.reach(0.999) is None
-    close(short.bias(1), found.bias(1))
+    close(short.bias(1), actual.bias(1))
 
 
 def test_dropout_is_split_for_the_numbers_drawn():
@@ -311,12 +311,12 @@ def test_dropout_is_split_for_the_numbers_drawn():
 
     x, state = random(STEPS, ROWS, INPUTS), torch.zeros(2, ROWS, HIDDEN, dtype=torch.float64)
     before = torch.get_rng_state()
-    found = ledger(loss, x, state, dict(layer.named_parameters()), tensors=True)
+    result = ledger(loss, x, state, dict(layer.named_parameters()), tensors=True)
     assert torch.equal(before, torch.get_rng_state())
-    assert found.max_lag == STEPS - 1
-    assert found.rest < 1e-10 * found.total()
+    assert result.max_lag == STEPS - 1
+    assert result.rest < 1e-10 * result.total()
     for name in layer.state_dict():
-        close(float(found.gradient(name).sum(0).norm()), found.total(name))
+        close(float(result.gradient(name).sum(0).norm()), result.total(name))
 
 
 def test_without_a_state_all_the_gradient_is_at_lag_0():
@@ -326,11 +326,11 @@ def test_without_a_state_all_the_gradient_is_at_lag_0():
         return layer(batch).square().sum(), state
 
     params = dict(layer.named_parameters())
-    found = ledger(loss, random(STEPS, ROWS, INPUTS), None, params, tensors=True)
-    close(found.norm("weight")[0], torch.tensor(found.total("weight"), dtype=torch.float64))
-    assert not found.norms[1:].any()
-    assert (found.reach(1.0), found.bias(0) < 1e-14) == (0, True)
-    assert torch.isnan(found.state_norm).all()
+    result = ledger(loss, random(STEPS, ROWS, INPUTS), None, params, tensors=True)
+    close(result.norm("weight")[0], torch.tensor(result.total("weight"), dtype=torch.float64))
+    assert not result.norms[1:].any()
+    assert (result.reach(1.0), result.bias(0) < 1e-14) == (0, True)
+    assert torch.isnan(result.state_norm).all()
 
 
 def test_nothing_to_learn_is_no_bias():
@@ -341,25 +341,25 @@ def test_nothing_to_learn_is_no_bias():
         return 0.0 * y.sum(), state
 
     state = torch.zeros(1, ROWS, HIDDEN, dtype=torch.float64)
-    found = ledger(loss, random(STEPS, ROWS, INPUTS), state, dict(layer.named_parameters()))
-    assert (found.total(), found.bias(2), found.cosine(2), found.reach()) == (0.0, 0.0, 1.0, 0)
-    assert found.share.tolist() == [1.0] * STEPS
+    result = ledger(loss, random(STEPS, ROWS, INPUTS), state, dict(layer.named_parameters()))
+    assert (result.total(), result.bias(2), result.cosine(2), result.reach()) == (0.0, 0.0, 1.0, 0)
+    assert result.share.tolist() == [1.0] * STEPS
 
 
 def test_as_json_it_is_plain_and_finite():
     loss, batch, state, params = of_layer(tt.GRU(INPUTS, HIDDEN))
-    found = ledger(loss, batch, state, params, max_lag=STEPS + 3, k2=5)
-    text = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    result = ledger(loss, batch, state, params, max_lag=STEPS + 3, k2=5)
+    text = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert text["k2"] == 5
     assert text["state_norm"]["mean"][-1] is None
-    assert text["norms"] == found.norms.tolist()
+    assert text["norms"] == result.norms.tolist()
     assert set(text["parameters"]) == set(params)
-    assert text["reach"]["0.95"] == found.reach()
-    assert text["bias"] == [found.bias(lag) for lag in range(STEPS + 4)]
-    assert text["verdict"]["sentence"] == found.verdict.sentence
+    assert text["reach"]["0.95"] == result.reach()
+    assert text["bias"] == [result.bias(lag) for lag in range(STEPS + 4)]
+    assert text["verdict"]["sentence"] == result.verdict.sentence
     again = tt.gradflow.Ledger.from_json(text)
     assert again.to_json() == text
-    assert again.cosine(2, "weight_hh_l0") == found.cosine(2, "weight_hh_l0")
+    assert again.cosine(2, "weight_hh_l0") == result.cosine(2, "weight_hh_l0")
     with pytest.raises(RunError, match=r"has schema None, this version reads \d+; take it again"):
         tt.gradflow.Ledger.from_json({**text, "schema": None})
 
@@ -380,13 +380,13 @@ def test_what_makes_no_sense_is_refused():
             lambda b, s: (loss(b, s)[0].expand(4), s), batch, state, params)  # fmt: skip
     mean = lambda b, s: (loss(b, s)[0] / len(b), loss(b, s)[1])  # noqa: E731
     refused("return the sum over time, not a mean", mean, batch, state, params)
-    found = ledger(loss, batch, state, params, max_lag=3)
+    result = ledger(loss, batch, state, params, max_lag=3)
     for ask, pattern in (
-        (lambda: found.norm("weight"), "no parameter 'weight' in this ledger; it has: weight_ih"),
-        (lambda: found.gradient("bias_ih_l0"), r"ask for ledger\(..., tensors=True\)"),
-        (lambda: found.bias(4), "lag 4 is not among 0 … 3"),
-        (lambda: found.cosine(-1), "lag -1 is not among"),
-        (lambda: found.reach(1.5), r"share=1.5: a part of the gradient lies in \(0, 1\]"),
+        (lambda: result.norm("weight"), "no parameter 'weight' in this ledger; it has: weight_ih"),
+        (lambda: result.gradient("bias_ih_l0"), r"ask for ledger\(..., tensors=True\)"),
+        (lambda: result.bias(4), "lag 4 is not among 0 … 3"),
+        (lambda: result.cosine(-1), "lag -1 is not among"),
+        (lambda: result.reach(1.5), r"share=1.5: a part of the gradient lies in \(0, 1\]"),
     ):
         with pytest.raises(SettingError, match=pattern):
             ask()
@@ -436,19 +436,19 @@ def test_an_exploding_gradient_is_named_with_its_lag():
 
 def test_parameters_are_found_where_none_are_given():
     loss, batch, state, params = of_layer(tt.GRU(INPUTS, HIDDEN, 2), reset=True)
-    found, known = ledger(loss, batch, state, max_lag=3), ledger(loss, batch, state, params, 3)
-    assert len(found.parameters) == len(known.parameters)
-    torch.testing.assert_close(found.norms, known.norms, rtol=1e-12, atol=0)
+    result, known = ledger(loss, batch, state, max_lag=3), ledger(loss, batch, state, params, 3)
+    assert len(result.parameters) == len(known.parameters)
+    torch.testing.assert_close(result.norms, known.norms, rtol=1e-12, atol=0)
 
 
 def test_the_norms_of_jacobian_products_on_request():
     """Against the explicit product of Jacobians, each built row by row by autograd."""
     loss, batch, state, params = of_layer(tt.RNN(INPUTS, HIDDEN))
     assert ledger(loss, batch, state, params, 4).jacobian_norms is None
-    found = ledger(loss, batch, state, params, 4, jacobians=2).jacobian_norms
-    assert found.lags == (1, 2, 4)
-    for i, lag in enumerate(found.lags):
-        for j, t in enumerate(found.times):
+    actual = ledger(loss, batch, state, params, 4, jacobians=2).jacobian_norms
+    assert actual.lags == (1, 2, 4)
+    for i, lag in enumerate(actual.lags):
+        for j, t in enumerate(actual.times):
             with torch.no_grad():
                 before = loss(batch[0 : t - lag], state)[1] if t > lag else state
             for row in range(ROWS):
@@ -456,4 +456,4 @@ def test_the_norms_of_jacobian_products_on_request():
                     lambda h, t=t, lag=lag: loss(batch[t - lag : t], h)[1], before
                 )[0, row, :, 0, row]
                 expected = torch.linalg.matrix_norm(jacobian, ord=2)
-                close(found.values[i, j, row], expected, 1e-6)
+                close(actual.values[i, j, row], expected, 1e-6)

@@ -32,12 +32,12 @@ def test_the_linear_recurrence_has_the_logarithms_of_its_eigenvalues():
     with torch.no_grad():
         layer.weight_hh_l0.copy_(base @ eigenvalues.diag() @ torch.linalg.inv(base))
     x = torch.randn(700, 3, 2, dtype=torch.float64)
-    found = lyapunov(simple(layer), x, zeros(layer, 3), dt=0.5, warmup=150)
+    actual = lyapunov(simple(layer), x, zeros(layer, 3), dt=0.5, warmup=150)
     expected = eigenvalues.abs().log().sort(descending=True).values / 0.5
-    torch.testing.assert_close(found.rows, expected.expand(3, 4), rtol=1e-6, atol=1e-9)
-    assert found.largest == pytest.approx(math.log(1.02) / 0.5)
-    assert float(found.error.max()) < 1e-6
-    assert found.steps == 400
+    torch.testing.assert_close(actual.rows, expected.expand(3, 4), rtol=1e-6, atol=1e-9)
+    assert actual.largest == pytest.approx(math.log(1.02) / 0.5)
+    assert float(actual.error.max()) < 1e-6
+    assert actual.steps == 400
 
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU"])
@@ -47,9 +47,9 @@ def test_exponents_sum_to_the_mean_logarithm_of_the_determinant(name):
     layer = getattr(tt, name)(2, 3, 2).double()
     loss, start = simple(layer), zeros(layer, 2)
     x = torch.randn(60, 2, 2, dtype=torch.float64)
-    found = lyapunov(loss, x, start, warmup=7)
+    actual = lyapunov(loss, x, start, warmup=7)
     size = 12 if name == "LSTM" else 6
-    assert found.rows.shape == (2, size)
+    assert actual.rows.shape == (2, size)
     for row in range(2):
         before, logs = states.index(start, slice(row, row + 1)), []
         for t in range(60):
@@ -65,7 +65,7 @@ def test_exponents_sum_to_the_mean_logarithm_of_the_determinant(name):
             logs.append(float(torch.linalg.slogdet(jacobian)[1]))
             before = states.detach(loss(piece, before)[1])
         expected = sum(logs[7:-7]) / 46
-        assert float(found.rows[row].sum()) == pytest.approx(expected, rel=1e-9)
+        assert float(actual.rows[row].sum()) == pytest.approx(expected, rel=1e-9)
 
 
 def lorenz_step(state, dt):
@@ -92,12 +92,12 @@ def test_the_lorenz_system_as_a_cell():
         [1.0, 1.0, 25.0], dtype=torch.float64
     )
     batch = torch.zeros(2500, 30, 0, dtype=torch.float64)
-    found = lyapunov(loss, batch, start, dt=0.03)
-    largest, middle, least = found.exponents.tolist()
+    result = lyapunov(loss, batch, start, dt=0.03)
+    largest, middle, least = result.exponents.tolist()
     assert largest == pytest.approx(0.9056, rel=0.01)
     assert abs(middle) < 0.01
     assert largest + middle + least == pytest.approx(-(10 + 1 + 8 / 3), rel=2e-3)
-    assert abs(largest - 0.9056) < 4 * float(found.error[0])
+    assert abs(largest - 0.9056) < 4 * float(result.error[0])
 
 
 def test_rows_do_not_know_of_each_other():
@@ -131,9 +131,9 @@ def test_a_restart_begins_anew_and_a_dead_direction_is_minus_infinity():
             return (x[steps], reset[steps])
 
     x = torch.randn(200, 2, 2, dtype=torch.float64)
-    found = lyapunov(loss, Both(), zeros(layer, 2), warmup=0)
-    assert found.rows[:, 2].tolist() == [-math.inf] * 2
-    assert found.rows[:, 0].tolist() == pytest.approx([math.log(0.9)] * 2, abs=0.02)
+    result = lyapunov(loss, Both(), zeros(layer, 2), warmup=0)
+    assert result.rows[:, 2].tolist() == [-math.inf] * 2
+    assert result.rows[:, 0].tolist() == pytest.approx([math.log(0.9)] * 2, abs=0.02)
 
 
 def test_where_nothing_passes_the_exponents_are_minus_infinity():
@@ -150,8 +150,8 @@ def test_a_state_without_rows():
             state = weight @ state + x
         return state.sum(), state
 
-    found = lyapunov(loss, torch.randn(100, 2, dtype=torch.float64), torch.zeros(2).double())
-    assert found.exponents.tolist() == pytest.approx([math.log(0.8), math.log(0.5)], abs=1e-3)
+    result = lyapunov(loss, torch.randn(100, 2, dtype=torch.float64), torch.zeros(2).double())
+    assert result.exponents.tolist() == pytest.approx([math.log(0.8), math.log(0.5)], abs=1e-3)
 
 
 def test_what_makes_no_sense_is_refused():

@@ -75,10 +75,10 @@ LAYERS = {
 def test_shares_are_those_of_the_gates(name, batch_first):
     layer = LAYERS[name](batch_first=batch_first).double()
     loss, x, state = problem(layer, 4.0)
-    found = saturation(loss, x, state, {f"inner.{n}": p for n, p in layer.named_parameters()})
+    actual = saturation(loss, x, state, {f"inner.{n}": p for n, p in layer.named_parameters()})
     expected = {f"inner.{n}": share for n, share in by_hand(layer, x).items()}
-    assert found == pytest.approx(expected, abs=1e-12)
-    assert all(0 < share < 1 for share in found.values())
+    assert actual == pytest.approx(expected, abs=1e-12)
+    assert all(0 < share < 1 for share in actual.values())
     small, x, state = problem(layer, 0.1)
     assert set(saturation(small, x, state).values()) == {0.0}
 
@@ -118,10 +118,10 @@ def test_a_restart_is_before_the_step():
         y, state = layer(batch[0], state, reset=batch[1])
         return y.sum(), state
 
-    found = saturation(loss, Both(), state + 100)
+    actual = saturation(loss, Both(), state + 100)
     y = torch.tanh(x @ layer.weight_ih_l0.T + layer.bias_ih_l0 + layer.bias_hh_l0)
     expected = float((y.abs() > 0.99**0.5).double().mean())
-    assert found == {"RNN_TANH0.l0.tanh": pytest.approx(expected)}
+    assert actual == {"RNN_TANH0.l0.tanh": pytest.approx(expected)}
 
 
 def test_units_that_are_off_and_units_that_cannot_saturate():

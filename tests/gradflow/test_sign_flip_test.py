@@ -25,11 +25,11 @@ def test_the_share_is_that_of_all_choices_of_signs():
 
 def test_noise_is_called_significant_as_often_as_it_should_be():
     source = torch.Generator().manual_seed(1)
-    found = torch.tensor(
+    result = torch.tensor(
         [chance(torch.randn(8, 5, generator=source, dtype=torch.float64)) for _ in range(1000)]
     )
     for level in (0.05, 0.1, 0.5):  # within three standard errors
-        share = float((found <= level).double().mean())
+        share = float((result <= level).double().mean())
         assert abs(share - level) < 3 * (level * (1 - level) / 1000) ** 0.5 + 1 / 128
 
 

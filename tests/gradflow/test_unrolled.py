@@ -60,8 +60,8 @@ def alone(loss):
     return lambda batch, state: loss(Pair(*batch), state)
 
 
-def close(found, expected, tolerance=1e-11):
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+def close(actual, expected, tolerance=1e-11):
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -97,9 +97,9 @@ def test_products_are_those_of_autograd_step_by_step(name):
     close(steps.immediate()[1], cost)
     close(steps.vjp(given)[1], pulled)
     for t, expected in enumerate(own):  # the loss reads the last layer's h alone
-        found = steps.own()[0][t]
-        close(found[-1], expected[-1])
-        assert not found[:-1].any()
+        actual = steps.own()[0][t]
+        close(actual[-1], expected[-1])
+        assert not actual[:-1].any()
         assert all(not leaf[t].any() for leaf in steps.own()[1:])
 
 
@@ -194,9 +194,9 @@ def test_a_state_of_any_shape_and_integers_in_it():
 def test_steps_of_batches_as_rows():
     x = torch.arange(24.0).reshape(2, 3, 4)
     batch, one = {"a": (x, None)}, {"a": (x[:1], None)}
-    found = fold(batch, one, slice(None))
-    close(found["a"][0], torch.cat([x[:1], x[1:]], 1))
-    assert found["a"][1] is None
+    result = fold(batch, one, slice(None))
+    close(result["a"][0], torch.cat([x[:1], x[1:]], 1))
+    assert result["a"][1] is None
     close(fold(x, x[:1], slice(1, None, 2)), x[1:])
     assert fold("text", "t", slice(None)) is None
     assert fold(torch.zeros(3), torch.zeros(1), slice(None)) is None
@@ -235,11 +235,11 @@ def test_without_a_state_before_the_first_step():
         return y.square().sum(), state
 
     params = dict(layer.named_parameters())
-    found = Steps(loss, x, None, params)
+    result = Steps(loss, x, None, params)
     zeros = Steps(loss, x, torch.zeros(1, ROWS, HIDDEN, dtype=torch.float64), params)
-    close(found.immediate()[1], zeros.immediate()[1])
-    close(found.immediate()[0][0][1:], zeros.immediate()[0][0][1:])
-    assert not found.immediate()[0][0][0].any()
+    close(result.immediate()[1], zeros.immediate()[1])
+    close(result.immediate()[0][0][1:], zeros.immediate()[0][0][1:])
+    assert not result.immediate()[0][0][0].any()
 
 
 def test_a_loss_that_is_no_scalar_is_refused():

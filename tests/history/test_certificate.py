@@ -17,7 +17,7 @@ import throughtime as tt
 from throughtime.cli import main
 from throughtime.data import synthetic
 from throughtime.data.domain import Domain
-from throughtime.errors import RunError
+from throughtime.errors import RunError, SettingError
 from throughtime.history import Certificate, Lags, Point
 from throughtime.history.picture import HEIGHT, picture
 
@@ -35,18 +35,18 @@ Capture = pytest.CaptureFixture[str]
 def test_the_decision_for_a_latent_state(family: str, wins: bool, limit: float) -> None:
     length = synthetic.LENGTH if family == "ar" else synthetic.LONGER
     sample = synthetic.FAMILIES[family](1, length=length)
-    found = tt.history.certificate(sample.data, time_limit=limit, seed=0)
-    assert found.order_matters
-    assert found.latent_gain.wins == wins, found.verdict
+    result = tt.history.certificate(sample.data, time_limit=limit, seed=0)
+    assert result.order_matters
+    assert result.latent_gain.wins == wins, result.verdict
     if wins:
-        assert found.latent_gain.interval is not None
-        assert found.latent_gain.interval[0] > 0
-        assert found.lags.model == found.latent_gain.model
-        assert "A finite order is not enough" in found.verdict
+        assert result.latent_gain.interval is not None
+        assert result.latent_gain.interval[0] > 0
+        assert result.lags.model == result.latent_gain.model
+        assert "A finite order is not enough" in result.verdict
     else:
-        assert found.lags == found.finite_order
-        assert found.recommendation.order == sample.lags
-        assert "A finite order is enough" in found.verdict
+        assert result.lags == result.finite_order
+        assert result.recommendation.order == sample.lags
+        assert "A finite order is enough" in result.verdict
 
 
 # --------------------------------------------------------------------------- all kinds of data
@@ -72,37 +72,37 @@ def kinds() -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_every_kind_of_data_gets_a_certificate(kind: str) -> None:
-    found = tt.history.certificate(tt.Sequences.of(kinds()[kind]), time_limit=4, seed=1)
-    check_schema(found)
-    assert bool(found.order_matters) == found.order_matters.matters
+    result = tt.history.certificate(tt.Sequences.of(kinds()[kind]), time_limit=4, seed=1)
+    check_schema(result)
+    assert bool(result.order_matters) == result.order_matters.matters
 
 
 def check_schema(certificate: Certificate) -> None:
     """Finite plain values, from which the certificate comes back; settings that make sense."""
-    found = certificate.to_json()
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    back = Certificate.from_json(found)
-    assert back.to_json() == found
+    result = certificate.to_json()
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    back = Certificate.from_json(result)
+    assert back.to_json() == result
     assert back == replace(certificate, seconds=back.seconds)
     for name in ("lags", "finite_order"):
-        points = found[name]["curve"]
+        points = result[name]["curve"]
         assert points[0]["lags"] == 0
         assert points[0]["gain"] == 0
         assert all(math.isfinite(point["nats"]) for point in points)
-    advice = found["recommendation"]
+    advice = result["recommendation"]
     assert 1 <= advice["k1"] <= advice["k2"]
     assert advice["bptt"] == f"{advice['k1']},{advice['k2']}"
     assert advice["dense"] <= advice["order"]
-    assert 0 < found["order_matters"]["p_value"] <= 1
-    assert all(value > 0 for value in found["steps"].values())
-    assert found["verdict"].endswith(".")
+    assert 0 < result["order_matters"]["p_value"] <= 1
+    assert all(value > 0 for value in result["steps"].values())
+    assert result["verdict"].endswith(".")
     assert max(map(len, picture(certificate))) <= 80
 
 
 def test_sound_gets_a_certificate() -> None:
-    found = tt.history.certificate("demo:sound", time_limit=6)
-    check_schema(found)
-    assert found.order_matters
+    result = tt.history.certificate("demo:sound", time_limit=6)
+    check_schema(result)
+    assert result.order_matters
 
 
 def test_a_memory_beyond_the_truncation_is_named() -> None:
@@ -113,11 +113,11 @@ def test_a_memory_beyond_the_truncation_is_named() -> None:
     for t in range(120, 3000):
         x[t] = x[t - 120] if x[t] < 0 else x[t]
     data = tt.Sequences.of([torch.from_numpy(x)], Domain("symbols", num_symbols=4))
-    found = tt.history.certificate(data, time_limit=20)
-    assert found.lags.needed == 120
-    assert found.recommendation.beyond_default
-    assert found.recommendation.k2 - found.recommendation.k1 >= 120
-    assert "longer than the default truncation of 80" in found.verdict
+    result = tt.history.certificate(data, time_limit=20)
+    assert result.lags.needed == 120
+    assert result.recommendation.beyond_default
+    assert result.recommendation.k2 - result.recommendation.k1 >= 120
+    assert "longer than the default truncation of 80" in result.verdict
 
 
 def test_the_test_part_of_a_fit_is_never_seen() -> None:
@@ -130,9 +130,9 @@ def test_the_test_part_of_a_fit_is_never_seen() -> None:
             raise AssertionError("the test part was looked at")
 
     train, valid, _ = synthetic.autoregression(0).data.split()
-    found = tt.history.certificate_of(Parts(train, valid), time_limit=8, seed=0)
-    assert found.lags.needed == 8
-    assert found.steps.test == valid.steps
+    result = tt.history.certificate_of(Parts(train, valid), time_limit=8, seed=0)
+    assert result.lags.needed == 8
+    assert result.steps.test == valid.steps
 
 
 def test_the_same_seed_and_limit_give_the_same_bits() -> None:
@@ -140,38 +140,43 @@ def test_the_same_seed_and_limit_give_the_same_bits() -> None:
     source = np.random.default_rng(5)
     flips = source.uniform(size=(600, 4)) < 0.2
     data = tt.Sequences.of([torch.from_numpy((flips.cumsum(0) % 2).astype(float))])
-    found = []
+    result = []
     for noise in (1, 2):
         torch.manual_seed(noise)
         before = torch.get_rng_state()
         certificate = tt.history.certificate(data, time_limit=6, seed=3)
         assert torch.equal(torch.get_rng_state(), before)
-        found.append(replace(certificate, seconds=None))
-    assert found[0].order_matters
-    assert found[0].latent_gain.passes is not None
-    assert found[0].latent_gain.wins
-    assert found[0] == found[1]
+        result.append(replace(certificate, seconds=None))
+    assert result[0].order_matters
+    assert result[0].latent_gain.passes is not None
+    assert result[0].latent_gain.wins
+    assert result[0] == result[1]
 
 
-def test_a_network_that_beats_the_rest_is_told_of() -> None:
+def test_a_network_that_beats_the_rest_is_named() -> None:
     certificate = tt.history.certificate(synthetic.iid(0).data, time_limit=4)
     points = (Point(0, 1.0, 0.2, None), Point(9, 0.8, 0.0, None))
-    told = replace(certificate, network=Lags(9, "gru", points))
-    assert told.verdict == (
+    extended = replace(certificate, network=Lags(9, "gru", points))
+    assert extended.verdict == (
         f"{certificate.verdict} The network gru beats the finite order; its state makes use of "
         "9 steps of the past."
     )
     assert certificate.to_json()["network"] is None
-    assert told.to_json()["network"]["curve"][1]["gain"] == pytest.approx(0.2)
-    assert Certificate.from_json(told.to_json()).network == told.network
+    assert extended.to_json()["network"]["curve"][1]["gain"] == pytest.approx(0.2)
+    assert Certificate.from_json(extended.to_json()).network == extended.network
+
+
+def test_a_misspelt_option_is_one_line() -> None:
+    with pytest.raises(SettingError, match="certificate has no option 'time_limt'; did you mean"):
+        tt.history.certificate(synthetic.iid(0).data, time_limt=4)
 
 
 def test_what_is_no_certificate_is_an_error() -> None:
-    found = tt.history.certificate(synthetic.iid(0).data, time_limit=4).to_json()
+    result = tt.history.certificate(synthetic.iid(0).data, time_limit=4).to_json()
     with pytest.raises(RunError, match="schema 1, not 2"):
-        Certificate.from_json(found | {"schema": 1})
+        Certificate.from_json(result | {"schema": 1})
     with pytest.raises(RunError, match=r"no certificate: lags\.needed"):
-        Certificate.from_json(found | {"lags": {"model": "a", "curve": []}})
+        Certificate.from_json(result | {"lags": {"model": "a", "curve": []}})
 
 
 # ---------------------------------------------------------------------------------- the command
@@ -201,11 +206,11 @@ def test_history_json(here: Path, capsys: Capture) -> None:
     main(["history", "noise.txt", "--time-limit", "10", "--json"])
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
-    found = json.loads(printed)
-    assert fields(found) == documented("history")
-    check_schema(Certificate.from_json(found))
-    assert not found["order_matters"]["matters"]
-    assert "Order does not matter" in found["verdict"]
+    result = json.loads(printed)
+    assert fields(result) == documented("history")
+    check_schema(Certificate.from_json(result))
+    assert not result["order_matters"]["matters"]
+    assert "Order does not matter" in result["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def test_products_of_several_sequences_are_those_by_hand() -> None:
     rows = targets.rows[::2][10:]  # some of the targets, the first ones left out
     targets = Targets(targets.data, rows)
     past, now = source.normal(size=(68, 3)), source.normal(size=(len(rows), 2))
-    found = lag_scan.cross_products(past, now, targets, most)
+    result = lag_scan.cross_products(past, now, targets, most)
     first = np.repeat([0, 40, 43], lengths)
     for lag in range(1, most + 1):
         product = np.zeros((3, 2))
         for row, scores in zip(rows.tolist(), now, strict=True):
             if row - lag >= first[row]:
                 product += np.outer(past[row - lag], scores)
-        assert found[lag - 1] == pytest.approx((product**2).sum())
+        assert result[lag - 1] == pytest.approx((product**2).sum())

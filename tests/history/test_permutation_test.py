@@ -1,4 +1,4 @@
-"""Whether order matters: rightly told on data whose memory is known, at the level it states."""
+"""Whether order matters: rightly decided on data whose memory is known, at the level it states."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from throughtime.history.work import Work
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", ["iid", "shuffled", "ar", "copy", "hmm", "garch"])
-def test_order_is_judged_rightly(family: str, seed: int) -> None:
+def test_the_decision_on_order_is_right(family: str, seed: int) -> None:
     length = synthetic.LONGER if family in ("hmm", "garch") else synthetic.LENGTH
     sample = synthetic.FAMILIES[family](seed, length=length)
-    found = order_matters(trials_of(sample.data).best(least=1), seed, Work.of(60))
-    assert bool(found) == sample.order_matters
+    result = order_matters(trials_of(sample.data).best(least=1), seed, Work.of(60))
+    assert bool(result) == sample.order_matters
     if sample.order_matters:
-        assert found.p_value == 1 / (found.permutations + 1)
-        assert found.interval is not None
-        assert 0 < found.interval[0] < found.gain < found.interval[1]
-        assert found.over_shuffled > found.gain
+        assert result.p_value == 1 / (result.permutations + 1)
+        assert result.interval is not None
+        assert 0 < result.interval[0] < result.gain < result.interval[1]
+        assert result.over_shuffled > result.gain
 
 
 def test_the_permutation_test_holds_its_level() -> None:
@@ -42,8 +42,8 @@ def test_the_permutation_test_holds_its_level() -> None:
     chances = []
     for seed in range(40):
         fresh = Targets.of(tt.Sequences.of([torch.from_numpy(source.normal(size=60) ** 3)]))
-        found = order_matters(Selected(family, 4, (), (fresh, fresh)), seed, Work.of(60))
-        chances.append(found.p_value)
+        result = order_matters(Selected(family, 4, (), (fresh, fresh)), seed, Work.of(60))
+        chances.append(result.p_value)
     assert stats.kstest(chances, "uniform").pvalue > 0.01
     assert np.mean(np.array(chances) <= 0.05) <= 0.15
 

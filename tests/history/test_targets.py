@@ -42,7 +42,7 @@ def test_truncated_averages_have_seen_the_last_values_alone() -> None:
     targets = Targets.of(data)
     model = ExponentialSmoothing((1,), emission=emissions.StudentT())
     short = targets.truncated(7)
-    found = model.averages(Past.of(short.data, short.rows))
+    actual = model.averages(Past.of(short.data, short.rows))
     x = data.values[:, 0].numpy().reshape(2, 30)
     for i, half in enumerate(model.half_lives):
         keep = 0.5 ** (1 / half)
@@ -50,7 +50,7 @@ def test_truncated_averages_have_seen_the_last_values_alone() -> None:
             row, t = divmod(target, 30)
             past = x[row, max(0, t - 7) : t][::-1]
             expected = (1 - keep) * past @ keep ** np.arange(len(past))
-            assert found[target, 0, i, 0] == pytest.approx(expected, rel=1e-9)
+            assert actual[target, 0, i, 0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_network_and_a_closed_form_are_truncated_alike() -> None:

@@ -121,19 +121,19 @@ def doctor(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
     """The object that `doctor --json` prints, and its line about the kernels for people."""
     capsys.readouterr()
     main(["doctor", "--json"])
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
     main(["doctor"])
     (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("kernels ")]
-    return found, line.split(maxsplit=1)[1]
+    return result, line.split(maxsplit=1)[1]
 
 
 def test_the_doctor_says_why_and_what_to_do(
     no_library: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, line = doctor(capsys)
-    assert found["backends"] == {"cpu": False, "torch": True, "reference": True}
-    problem = found["kernels"]["problem"]
-    assert found["kernels"] == {"instructions": None, "problem": problem, "install": REMEDY}
+    result, line = doctor(capsys)
+    assert result["backends"] == {"cpu": False, "torch": True, "reference": True}
+    problem = result["kernels"]["problem"]
+    assert result["kernels"] == {"instructions": None, "problem": problem, "install": REMEDY}
     assert line == f"{problem}: {REMEDY}"
     assert problem.endswith(", so 'auto' uses torch")
     if no_library == "absent":
@@ -144,21 +144,21 @@ def test_the_doctor_says_why_and_what_to_do(
 def test_the_doctor_names_the_instruction_set(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, line = doctor(capsys)
+    result, line = doctor(capsys)
     assert line == native.instructions() in ("avx512", "avx2", "neon", "baseline")
-    assert found["kernels"] == {"instructions": line, "problem": None, "install": None}
-    assert found["threads"] == torch.get_num_threads()
+    assert result["kernels"] == {"instructions": line, "problem": None, "install": None}
+    assert result["threads"] == torch.get_num_threads()
     monkeypatch.setenv(native.FORCE, "mmx")
     native.load()
     try:
-        found, line = doctor(capsys)
+        result, line = doctor(capsys)
     finally:
         monkeypatch.undo()
         native.load()
     wrong = "THROUGHTIME_INSTRUCTIONS=mmx: this machine does not run these instructions"
     assert line == f"{wrong}: unset THROUGHTIME_INSTRUCTIONS"
-    assert found["kernels"]["instructions"] is None
-    assert not found["backends"]["cpu"]
+    assert result["kernels"]["instructions"] is None
+    assert not result["backends"]["cpu"]
 
 
 WITHOUT = """

@@ -45,9 +45,9 @@ def results(case: Case, backend: str) -> tuple[list[Tensor], list[Tensor]]:
 @examples(250)
 @given(case=cases())
 def test_values_and_gradients_equal_the_reference(case: Case) -> None:
-    found, expected = results(case, "cpu"), results(case, "reference")
-    same(found[0], expected[0], output_names(found[0]))
-    same(found[1], expected[1], case.gradient_names())
+    actual, expected = results(case, "cpu"), results(case, "reference")
+    same(actual[0], expected[0], output_names(actual[0]))
+    same(actual[1], expected[1], case.gradient_names())
 
 
 @examples(150)
@@ -104,10 +104,10 @@ def test_packed_sequences(
     wanted = [*inputs, *ours.parameters()], [*inputs, *theirs.parameters()]
     first = gradients(outputs[0], wanted[0], keep=True)
     same(first, gradients(outputs[1], wanted[1]), gradient_names(inputs, ours))
-    found, expected = ours(packed, state)[0], theirs(packed, state)[0]
-    assert isinstance(found, PackedSequence)
-    assert torch.equal(found.batch_sizes, expected.batch_sizes)
-    for ours_, theirs_ in zip(found[2:], expected[2:], strict=True):
+    actual, expected = ours(packed, state)[0], theirs(packed, state)[0]
+    assert isinstance(actual, PackedSequence)
+    assert torch.equal(actual.batch_sizes, expected.batch_sizes)
+    for ours_, theirs_ in zip(actual[2:], expected[2:], strict=True):
         assert (ours_ is None) == ordered == (theirs_ is None)
         assert ordered or torch.equal(ours_, theirs_)
 
@@ -122,9 +122,9 @@ def test_a_single_step_of_many_rows(kind: str, batch: int) -> None:
     before, first = random_state(module, batch), random_state(module, 1)
     weights = list(module.parameters())
     case = Case(module._spec(), x, before, weights, torch.rand(1, batch) < 0.3, first, None)
-    found, expected = results(case, "cpu"), results(case, "reference")
-    same(found[0], expected[0])
-    same(found[1], expected[1])
+    actual, expected = results(case, "cpu"), results(case, "reference")
+    same(actual[0], expected[0])
+    same(actual[1], expected[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,20 +179,20 @@ def test_float32_errs_at_most_four_times_as_much_as_torch(kind: str, shape: str)
     steps, batch, inputs, hidden = SHAPES[shape]
     exact = layer(kind, inputs, hidden, backend="reference", dtype=torch.float32)
     ours = layer(kind, inputs, hidden, backend="cpu", dtype=torch.float32)
-    peer = "torch" if kind in IN_TORCH else "reference"
-    theirs = layer(kind, inputs, hidden, backend=peer, dtype=torch.float32)
+    other_backend = "torch" if kind in IN_TORCH else "reference"
+    theirs = layer(kind, inputs, hidden, backend=other_backend, dtype=torch.float32)
     exact.double()
     torch.manual_seed(0)
     x, state = torch.randn(steps, batch, inputs), random_state(ours, batch)
-    found: list[list[Tensor]] = []
+    actual: list[list[Tensor]] = []
     for module in (ours, theirs, exact):
         dtype = module.weight_ih_l0.dtype
         x_ = x.to(dtype).requires_grad_()
         state_ = states.apply(lambda p: p.detach().to(dtype).requires_grad_(), state)  # noqa: B023
         outputs = flat(module(x_, state_))
         leaves = [x_, *states.leaves(state_), *module.parameters()]
-        found.append([*outputs, *gradients(outputs, leaves)])
-    for one, other, truth in zip(*found, strict=True):
+        actual.append([*outputs, *gradients(outputs, leaves)])
+    for one, other, truth in zip(*actual, strict=True):
         ours_, theirs_ = ((part.double() - truth).norm().item() for part in (one, other))
         assert 0 < ours_ <= 4 * theirs_
         assert ours_ < 1e-4 * truth.norm().item()

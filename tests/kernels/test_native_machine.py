@@ -56,8 +56,8 @@ def everything(module: Any, x: Tensor, state: Any, **more: Any) -> tuple[list[Te
     """Outputs, gradients of what goes in, gradients of the weights."""
     inputs = [x, *states.leaves(state)]
     outputs = flat(module(x, state, **more))
-    found = gradients(outputs, [*inputs, *module.parameters()])
-    return outputs, found[: len(inputs)], found[len(inputs) :]
+    result = gradients(outputs, [*inputs, *module.parameters()])
+    return outputs, result[: len(inputs)], result[len(inputs) :]
 
 
 # ---------------------------------------------------------------------------- instruction sets
@@ -75,8 +75,8 @@ def test_each_instruction_set(name: str, kind: str) -> None:
             x = torch.randn(steps, batch, inputs, dtype=torch.float64, requires_grad=True)
             state, reset = random_state(ours, batch), torch.rand(steps, batch) < 0.2
             compare(ours, theirs, [x, *states.leaves(state)], x, state, reset)
-            found, expected = flat(ours(x, state)), flat(ours.float()(x.float(), half(state)))
-            for one, other in zip(expected, found, strict=True):
+            actual, expected = flat(ours(x, state)), flat(ours.float()(x.float(), half(state)))
+            for one, other in zip(expected, actual, strict=True):
                 assert (one - other).norm() < 1e-5 * (1 + other.norm())
             if not both:
                 stepped, now = [], half(state)
@@ -120,11 +120,11 @@ def test_the_number_of_threads_does_not_matter(kind: str, dtype: torch.dtype) ->
     torch.manual_seed(1)
     x = torch.randn(40, 13, 20, dtype=dtype, requires_grad=True)
     state, reset = random_state(module, 13), torch.rand(40, 13) < 0.1
-    found = []
+    actual = []
     for threads in (1, 2, 3, 13, 80):
         torch.set_num_threads(threads)
-        found.append(everything(module, x, state, reset=reset))
-    for one, other in pairwise(found):
+        actual.append(everything(module, x, state, reset=reset))
+    for one, other in pairwise(actual):
         for part in (0, 1):
             assert all(map(torch.equal, one[part], other[part]))
         for ours, theirs in zip(one[2], other[2], strict=True):
@@ -143,11 +143,11 @@ def test_the_threads_of_a_single_row_do_not_matter(
     torch.manual_seed(1)
     x = torch.randn(300, 1, 20, dtype=dtype, requires_grad=True)
     state, reset = random_state(module, 1), torch.rand(300, 1) < 0.1
-    found = []
+    actual = []
     for threads in (1, 2, 3, 2, 1):
         torch.set_num_threads(threads)
-        found.append(everything(module, x, state, reset=reset))
-    for one, other in pairwise(found):
+        actual.append(everything(module, x, state, reset=reset))
+    for one, other in pairwise(actual):
         for part in (0, 1):
             assert all(map(torch.equal, one[part], other[part]))
         for ours, theirs in zip(one[2], other[2], strict=True):
@@ -296,10 +296,10 @@ def test_workspaces_full_of_nan_change_nothing(kind: str, dtype: torch.dtype) ->
     torch.use_deterministic_algorithms(True)  # tensors of torch begin as NaN, too
     try:
         with poisoned():
-            found = everything(module, x, state, reset=reset)
+            result = everything(module, x, state, reset=reset)
     finally:
         torch.use_deterministic_algorithms(False)
-    for one, other in zip(clean, found, strict=True):
+    for one, other in zip(clean, result, strict=True):
         assert all(map(torch.equal, one, other))
         assert all(part.isfinite().all() for part in other)
 
@@ -332,9 +332,9 @@ def test_extreme_numbers_as_in_torch(kind: str, place: str, number: str) -> None
             for module in (ours, theirs):
                 getattr(module, place).view(-1)[5] = EXTREMES[number]
     x.requires_grad_()
-    found = [one for part in everything(ours, x, state) for one in part]
+    actual = [one for part in everything(ours, x, state) for one in part]
     expected = [one for part in everything(theirs, x, state) for one in part]
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert torch.equal(one.isnan(), other.isnan())
         assert torch.equal(one.isinf(), other.isinf())
         rest = other.isfinite()
@@ -362,7 +362,7 @@ def test_activations_over_their_whole_range(dtype: torch.dtype) -> None:
         finite = x.clamp(-3e38, 3e38)  # zero weights make NaN of infinities
         sigmoid = gates(finite.view(1, -1, 1), (0 * one, one))[1][1].flatten()
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
-    for found, exact in ((tanh, x.double().tanh()), (sigmoid, x.double().sigmoid())):
-        assert torch.equal(found.isnan(), x.isnan())
-        error = (found.double() - exact)[:-1].abs()
+    for result, exact in ((tanh, x.double().tanh()), (sigmoid, x.double().sigmoid())):
+        assert torch.equal(result.isnan(), x.isnan())
+        error = (result.double() - exact)[:-1].abs()
         assert (error <= 4 * eps * exact[:-1].abs() + tiny).all()

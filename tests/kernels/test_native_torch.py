@@ -82,13 +82,13 @@ def test_only_the_gradients_that_are_wanted(kind: str) -> None:
     ours, truth = (layer(kind, 3, 5, backend=name) for name in ("cpu", "reference"))
     x, state = torch.randn(6, 2, 3, dtype=torch.float64), random_state(ours, 2)
     for names in (["weight_hh_l0"], ["bias_ih_l0"], ["weight_ih_l0", "bias_hh_l0"], []):
-        found = []
+        result = []
         for module in (ours, truth):
             for name, weight in module.named_parameters():
                 weight.requires_grad_(name in names)
             wanted = [getattr(module, name) for name in names] or [*states.leaves(state)]
-            found.append(gradients(flat(module(x, state)), wanted))
-        same(*found)
+            result.append(gradients(flat(module(x, state)), wanted))
+        same(*result)
 
 
 @needs_library
@@ -111,8 +111,8 @@ def test_what_has_no_kernel_names_the_reference(kind: str) -> None:
         torch.autograd.grad(
             ours(x)[0], x, torch.ones(3, 4, 2, 3, dtype=torch.float64), is_grads_batched=True
         )
-    found = torch.func.grad(lambda x: (ours(x)[0] ** 2).sum())(x.detach())
-    same([found], [once.detach()])
+    result = torch.func.grad(lambda x: (ours(x)[0] ** 2).sum())(x.detach())
+    same([result], [once.detach()])
     ours.backend = "reference"
     (once,) = torch.autograd.grad((ours(x)[0] ** 2).sum(), x, create_graph=True)
     once.sum().backward()
@@ -145,11 +145,11 @@ def test_autocast_computes_in_the_type_of_the_weights(kind: str) -> None:
     for low in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             to = (lambda p: p.detach().bfloat16()) if low else (lambda p: p)
-            found = flat(ours(to(x), states.apply(to, state)))
+            actual = flat(ours(to(x), states.apply(to, state)))
             with torch.no_grad():
                 stepped = ours.step(to(x[0]), states.apply(to, state))[0]
-        assert all(map(torch.equal, found, expected))
-        assert all(map(torch.equal, gradients(found, list(ours.parameters())), truth))
+        assert all(map(torch.equal, actual, expected))
+        assert all(map(torch.equal, gradients(actual, list(ours.parameters())), truth))
         torch.testing.assert_close(stepped, expected[0][0].detach())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert kernels.choose(kind, "auto", x) == ("torch" if kind == "lstm" else "cpu")
@@ -172,11 +172,11 @@ def test_bfloat16_weights_err_as_little_as_documented(
     for one, other in zip(outputs, rounded, strict=True):
         error = (one - other).square().mean().sqrt() / one.std()
         assert 1e-4 < error < 3e-3
-    truth, found = (
+    truth, result = (
         gradients(out, list(module.parameters()))
         for out, module in ((outputs, exact), (rounded, low))
     )
-    for one, other in zip(truth, found, strict=True):
+    for one, other in zip(truth, result, strict=True):
         limit = (
             5e-2 if kind in ("rnn_relu", "li_gru") else 3e-3
         )  # signs change, and slopes with them
@@ -261,10 +261,10 @@ def test_copies_state_dicts_and_functional_call(kind: str) -> None:
     other.load_state_dict(torch.load(file, weights_only=True))
     same(flat(twin(x)), flat(other(x)))
     doubled = {name: (2 * one).requires_grad_() for name, one in ours.state_dict().items()}
-    found = flat(torch.func.functional_call(ours, doubled, (x,)))
-    same(found, flat(twin(x)))
+    actual = flat(torch.func.functional_call(ours, doubled, (x,)))
+    same(actual, flat(twin(x)))
     expected = gradients(flat(twin(x)), list(twin.parameters()))
-    same(gradients(found, list(doubled.values())), expected)
+    same(gradients(actual, list(doubled.values())), expected)
     shapes = {name: one.expand(4, *one.shape)[1] for name, one in doubled.items()}
     shapes |= {name: one.sum().expand(one.shape) for name, one in doubled.items() if "bias" in name}
     truth = torch.func.functional_call(other, shapes, (x,))
@@ -353,9 +353,9 @@ def test_wrong_input_fails_in_the_words_of_torch(kind: str, backend: str) -> Non
     for call in calls:
         with pytest.raises((RuntimeError, ValueError)) as expected:
             theirs(*call)
-        with pytest.raises(expected.type) as found:
+        with pytest.raises(expected.type) as actual:
             ours(*call)
-        assert str(found.value) == str(expected.value)
+        assert str(actual.value) == str(expected.value)
         with pytest.raises(expected.type):
             ours(*call, reset=torch.zeros(call[0].shape[:2], dtype=torch.bool))
 

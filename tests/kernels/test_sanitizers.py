@@ -28,14 +28,14 @@ pytestmark = pytest.mark.slow
 
 def instruction_flags() -> dict[str, list[str]]:
     """BUILDS of setup.py: each instruction set and what the compiler is told for it."""
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BUILDS":
-            found |= ast.literal_eval(node.value)
+            result |= ast.literal_eval(node.value)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
             name = ast.literal_eval(node.targets[0].slice)
-            found[name] = ast.literal_eval(node.value)
-    return found
+            result[name] = ast.literal_eval(node.value)
+    return result
 
 
 BUILDS = instruction_flags()
@@ -82,15 +82,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", HERE)
 def test_no_finding_and_right_numbers(name: str, program: Path) -> None:
-    shown = name if X86 else "neon"
+    kernel = name if X86 else "neon"
     done = subprocess.run(
-        [program, shown, str(CASES)], env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"},
+        [program, kernel, str(CASES)], env={**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     if done.returncode == 3:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout == f"{shown}: right\n"
+    assert done.stdout == f"{kernel}: right\n"
 
 
 def test_the_program_says_what_does_not_run(program: Path) -> None:

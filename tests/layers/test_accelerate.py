@@ -49,7 +49,7 @@ def model() -> Tagger:
 @on_each_device
 def test_training_gives_the_same_losses() -> None:
     """With the optimiser made before the swap."""
-    found = []
+    result = []
     for swapped in (False, True):
         tagger = model()
         optimiser = torch.optim.Adam(tagger.parameters(), 0.02)
@@ -64,9 +64,9 @@ def test_training_gives_the_same_losses() -> None:
             loss.backward()
             optimiser.step()
             losses.append(loss.detach())
-        found.append(losses)
-    torch.testing.assert_close(*found, rtol=1e-9, atol=0)
-    assert found[0][-1] < 0.9 * found[0][0]
+        result.append(losses)
+    torch.testing.assert_close(*result, rtol=1e-9, atol=0)
+    assert result[0][-1] < 0.9 * result[0][0]
 
 
 def test_names_objects_and_state_stay() -> None:
@@ -75,10 +75,10 @@ def test_names_objects_and_state_stay() -> None:
     names = [name for name, _ in tagger.named_modules()]
     modules = dict(tagger.named_modules())
     parameters = dict(tagger.named_parameters())
-    shown = repr(tagger)
+    printed = repr(tagger)
     tagger.encoder.eval()
     tt.accelerate(tagger)
-    assert repr(tagger) == shown
+    assert repr(tagger) == printed
     assert [name for name, _ in tagger.named_modules()] == names
     assert all(part is modules[name] for name, part in tagger.named_modules())
     assert all(one is parameters[name] for name, one in tagger.named_parameters())
@@ -119,10 +119,10 @@ def test_a_layer_itself(kind: str) -> None:
     theirs = LAYERS[kind]().double()
     ours = tt.accelerate(copy.deepcopy(theirs))
     x = torch.randn(4, 6, 3, dtype=torch.float64, requires_grad=True)
-    found, expected = flat(ours(x)), flat(theirs(x))
-    same(found, expected)
+    actual, expected = flat(ours(x)), flat(theirs(x))
+    same(actual, expected)
     wanted = [x, *ours.parameters()], [x, *theirs.parameters()]
-    same(gradients(found, wanted[0]), gradients(expected, wanted[1]))
+    same(gradients(actual, wanted[0]), gradients(expected, wanted[1]))
     same(flat(ours(x[0])), flat(theirs(x[0])))
     packed = nn.utils.rnn.pack_sequence([x[0], x[1, :2]])
     same(flat(ours(packed)), flat(theirs(packed)))
@@ -206,10 +206,10 @@ def test_parametrised_layers(kind: str, first: str) -> None:
     ours.load_state_dict(theirs.state_dict())
     assert isinstance(ours, (tt.RNN, tt.GRU, tt.LSTM))
     x = torch.randn(4, 6, 3, dtype=torch.float64, requires_grad=True)
-    found, expected = flat(ours(x)), flat(theirs(x))
-    same(found, expected)
+    actual, expected = flat(ours(x)), flat(theirs(x))
+    same(actual, expected)
     wanted = [x, *ours.parameters()], [x, *theirs.parameters()]
-    same(gradients(found, wanted[0]), gradients(expected, wanted[1]))
+    same(gradients(actual, wanted[0]), gradients(expected, wanted[1]))
     for module in (ours, theirs):
         parametrize.remove_parametrizations(module, "weight_hh_l0")
         parametrize.remove_parametrizations(module, "weight_ih_l0")
@@ -225,10 +225,10 @@ def test_weight_norm_by_hooks() -> None:
     ours = tt.accelerate(nn.utils.weight_norm(nn.GRU(3, 5), "weight_hh_l0").double())
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(4, 6, 3, dtype=torch.float64, requires_grad=True)
-    found, expected = flat(ours(x)), flat(theirs(x))
-    same(found, expected)
+    actual, expected = flat(ours(x)), flat(theirs(x))
+    same(actual, expected)
     wanted = [x, *ours.parameters()], [x, *theirs.parameters()]
-    same(gradients(found, wanted[0]), gradients(expected, wanted[1]))
+    same(gradients(actual, wanted[0]), gradients(expected, wanted[1]))
 
 
 @on_each_device

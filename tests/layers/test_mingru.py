@@ -66,15 +66,15 @@ def test_outputs_and_every_gradient(steps, rows, layers, bias, restarts, seed):
     initial = None
     if restarts in ("one", "each"):
         initial = random(layers, 1 if restarts == "one" else rows, 4).requires_grad_()
-    found = layer(x, state, reset, initial)
+    actual = layer(x, state, reset, initial)
     expected = by_hand(layer, x, state, reset, initial)
     inputs = [x, state, *layer.parameters(), *([] if initial is None else [initial])]
     weights = [random(*part.shape) for part in expected]
     grads = []
-    for parts in (found, expected):
+    for parts in (actual, expected):
         total = sum((part * w).sum() for part, w in zip(parts, weights, strict=True))
         grads.append(torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True))
-    torch.testing.assert_close(found, expected, **EXACT)
+    torch.testing.assert_close(actual, expected, **EXACT)
     torch.testing.assert_close(grads[0], grads[1], **EXACT)
 
 
@@ -133,12 +133,12 @@ def test_layouts_are_those_of_torch():
     turned, _ = first(x.transpose(0, 1), None, reset.T)
     torch.testing.assert_close(turned.transpose(0, 1), layer(x, None, reset)[0], **EXACT)
     for one in (layer, first):
-        found, last = one(x[:, 1], random(1, 4) * 0, reset[:, 1])
-        torch.testing.assert_close(found, layer(x, None, reset)[0][:, 1], **EXACT)
+        result, last = one(x[:, 1], random(1, 4) * 0, reset[:, 1])
+        torch.testing.assert_close(result, layer(x, None, reset)[0][:, 1], **EXACT)
         assert last.shape == (1, 4)
-    peer = torch.nn.GRU(3, 4, 2).state_dict()
+    reference = torch.nn.GRU(3, 4, 2).state_dict()
     names = set(tt.MinGRU(3, 4, 2).state_dict())
-    assert names == {name for name in peer if "_ih_" in name}
+    assert names == {name for name in reference if "_ih_" in name}
 
 
 @pytest.mark.parametrize(("steps", "rows"), [(60, 2), (3, 400)])
@@ -150,11 +150,11 @@ def test_every_device_gives_the_same(device, steps, rows):
     (grad,) = torch.autograd.grad(layer(x, state, reset)[0].square().sum(), x)
     assert grad.device.type == device
     with torch.device("cpu"):
-        peer = tt.MinGRU(3, 4).double()
-        peer.load_state_dict({"weight_ih_l0": weight.cpu(), "bias_ih_l0": bias.cpu()})
-        expected = by_hand(peer, x.cpu(), state.cpu(), reset.cpu())
-        found = tuple(part.cpu() for part in layer(x, state, reset))
-        torch.testing.assert_close(found, expected, **EXACT)
+        reference = tt.MinGRU(3, 4).double()
+        reference.load_state_dict({"weight_ih_l0": weight.cpu(), "bias_ih_l0": bias.cpu()})
+        expected = by_hand(reference, x.cpu(), state.cpu(), reset.cpu())
+        actual = tuple(part.cpu() for part in layer(x, state, reset))
+        torch.testing.assert_close(actual, expected, **EXACT)
         (same,) = torch.autograd.grad(expected[0].square().sum(), x)
         torch.testing.assert_close(grad.cpu(), same.cpu(), **EXACT)
 
@@ -212,7 +212,7 @@ def test_a_model_of_it_scores_steps_as_it_scores_sequences(members, num_layers, 
     model = tt.LatentAutoregressive("mingru", 6, num_layers, emission=emission, members=members)
     shaken(model)
     data = sequences_of(emission, missing=False)
-    found = model.step_log_prob(data)
+    result = model.step_log_prob(data)
     begun = data.offsets[:-1].tolist()
     state, previous = None, None
     with torch.no_grad():
@@ -221,12 +221,12 @@ def test_a_model_of_it_scores_steps_as_it_scores_sequences(members, num_layers, 
                 state, previous = None, None
             distribution, state = model.step(previous, state)
             torch.testing.assert_close(
-                distribution.log_prob(value.unsqueeze(0))[0], found[t], **EXACT
+                distribution.log_prob(value.unsqueeze(0))[0], result[t], **EXACT
             )
             previous = value.unsqueeze(0)
 
 
-def test_a_model_of_it_samples_trains_and_remembers_as_told():
+def test_a_model_of_it_samples_trains_and_remembers_as_documented():
     torch.manual_seed(0)
     emission = tt.emissions.Normal(1)
     model = tt.LatentAutoregressive("mingru", 8, emission=emission, time_scale=100.0)

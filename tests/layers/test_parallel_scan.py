@@ -47,11 +47,11 @@ def test_values_and_gradients_are_those_of_the_loop(steps, shape, seed, zeros):
 
 def same(inputs: list[Tensor]) -> None:
     """Values, and the gradients of every input for a random cotangent."""
-    found, expected = scan(*inputs), written_out(*inputs)
-    torch.testing.assert_close(found, expected, **EXACT)
-    weights = torch.randn(found.shape, dtype=torch.float64)
+    actual, expected = scan(*inputs), written_out(*inputs)
+    torch.testing.assert_close(actual, expected, **EXACT)
+    weights = torch.randn(actual.shape, dtype=torch.float64)
     for ours, theirs in zip(
-        torch.autograd.grad((found * weights).sum(), inputs),
+        torch.autograd.grad((actual * weights).sum(), inputs),
         torch.autograd.grad((expected * weights).sum(), inputs),
         strict=True,
     ):
@@ -106,8 +106,8 @@ def test_nothing_from_before_a_zero_is_seen_after_it():
 
 def test_no_steps():
     a, b, start = problem(0, (3,))
-    found = scan(a, b, start)
-    assert found.shape == (0, 3)
-    found.sum().backward()
+    result = scan(a, b, start)
+    assert result.shape == (0, 3)
+    result.sum().backward()
     assert start.grad is not None
     assert not start.grad.any()

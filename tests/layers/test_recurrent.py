@@ -92,7 +92,7 @@ def test_signatures_are_those_of_torch_and_ours(ours, theirs):
         names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
         return {name: getattr(module, name) for name in names}
 
-    found = inspect.signature(ours).parameters
+    actual = inspect.signature(ours).parameters
     sizes = {"input_size": inspect.Parameter.empty, "hidden_size": inspect.Parameter.empty}
     plain = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
     expected = sizes | plain | {"bidirectional": False}
@@ -100,8 +100,8 @@ def test_signatures_are_those_of_torch_and_ours(ours, theirs):
     if ours is tt.RNN:  # torch's fourth positional argument
         expected = sizes | {"num_layers": 1, "nonlinearity": "tanh"} | expected
     expected |= OURS_ALONE | {"device": None, "dtype": None}
-    assert {name: one.default for name, one in found.items()} == expected
-    assert list(found) == list(expected)
+    assert {name: one.default for name, one in actual.items()} == expected
+    assert list(actual) == list(expected)
     assert defaults(ours, 3, 4) == defaults(theirs, 3, 4)
     given = (3, 4, 2, "relu") if ours is tt.RNN else (3, 4, 2)
     given = (*given, False, True, 0.25, True)
@@ -127,9 +127,9 @@ def test_values_and_gradients_equal_torch(kind, layers, bias, bidirectional, bac
     ours.backend = backend
     x = torch.randn(7, 4, 3, dtype=torch.float64, requires_grad=True)
     state = states.apply(torch.Tensor.requires_grad_, random_state(theirs, 4))
-    found, expected = ours(x, state), theirs(x, state)
+    actual, expected = ours(x, state), theirs(x, state)
     inputs = [x, *states.leaves(state)]
-    flat = [found[0], *states.leaves(found[1])], [expected[0], *states.leaves(expected[1])]
+    flat = [actual[0], *states.leaves(actual[1])], [expected[0], *states.leaves(expected[1])]
     assert_same(*flat, output_names(flat[0]), **TOLERANCE)
     slopes = gradients(ours, inputs, flat[0]), gradients(theirs, inputs, flat[1])
     assert_same(*slopes, gradient_names(inputs, ours), **TOLERANCE)
@@ -242,19 +242,19 @@ def test_everything_is_made_where_the_input_is(kind, bidirectional):
         rows = torch.randn(6, 3)
     packed = PackedSequence(rows, torch.tensor([3, 2, 1], device="cpu"), order, back)
     from_afar = torch.zeros(6, 4, dtype=torch.bool, device="cpu")
-    found = [layer(x, reset=reset), layer(packed), layer(x, reset=from_afar)]
+    result = [layer(x, reset=reset), layer(packed), layer(x, reset=from_afar)]
     if not bidirectional:
-        found.append(layer.step(x[0]))
+        result.append(layer.step(x[0]))
     layer.backend = "auto"
     assert kernels.choose(layer.kind, "auto", x) == ("torch" if kind in LAYERS else "reference")
-    found += [layer(x), layer(packed)]
+    result += [layer(x), layer(packed)]
     if not bidirectional:
-        found.append(layer.step(x[0]))
-    for y, state in found:
+        result.append(layer.step(x[0]))
+    for y, state in result:
         y = y.data if isinstance(y, PackedSequence) else y
         assert all(part.is_meta for part in (y, *states.leaves(state)))
         assert y.shape[-1] == 5 * (2 if bidirectional else 1)
-    found[0][0].sum().backward()
+    result[0][0].sum().backward()
     assert x.grad.is_meta
 
 
@@ -304,9 +304,9 @@ def test_layouts_of_torch(kind):
         ours(x[0], reset=reset[0])[0], theirs(x[0])[0], **TOLERANCE
     )  # unbatched
     packed = pack_sequence([x[0], x[1, :2]])
-    found, expected = ours(packed)[0], theirs(packed)[0]
-    assert isinstance(found, PackedSequence)
-    torch.testing.assert_close(found.data, expected.data, **TOLERANCE)
+    actual, expected = ours(packed)[0], theirs(packed)[0]
+    assert isinstance(actual, PackedSequence)
+    torch.testing.assert_close(actual.data, expected.data, **TOLERANCE)
 
 
 def test_state_dict_deepcopy_and_functional_call():
@@ -316,8 +316,8 @@ def test_state_dict_deepcopy_and_functional_call():
     torch.testing.assert_close(layer(x)[0], twin(x)[0])
     doubled = {name: 2 * value for name, value in layer.state_dict().items()}
     twin.load_state_dict(doubled)
-    found = torch.func.functional_call(layer, doubled, (x, None, reset))[0]
-    torch.testing.assert_close(found, twin(x)[0])
+    result = torch.func.functional_call(layer, doubled, (x, None, reset))[0]
+    torch.testing.assert_close(result, twin(x)[0])
     assert list(layer.state_dict()) == list(nn.GRU(2, 3).state_dict())
 
 

@@ -41,12 +41,12 @@ def cases(
     torch.manual_seed(0)
     info: ModuleInfo = INFOS[name]
     device = torch.empty(0).device.type
-    found = info.module_inputs_func(
+    result = info.module_inputs_func(
         info, device=device, dtype=dtype, requires_grad=True, training=training,
         with_packed_sequence=True,
     )  # fmt: skip
-    assert len(found) >= 16
-    for one in found:
+    assert len(result) >= 16
+    for one in result:
         if one.constructor_input.kwargs.get("proj_size") and backend == "reference":
             continue  # these run on torch alone
         made = OURS[info.module_cls](
@@ -58,16 +58,16 @@ def cases(
 
 def leaves(*arguments: Any) -> list[Tensor]:
     """The tensors of an input: padded or packed, with or without a state."""
-    found = []
+    result = []
     for one in arguments:
         one = one.data if isinstance(one, PackedSequence) else one
-        found += list(states.leaves(one))
-    return found
+        result += list(states.leaves(one))
+    return result
 
 
-def equal(found: list[Tensor], expected: list[Tensor]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+def equal(actual: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
         assert one.shape == other.shape
         torch.testing.assert_close(one, other)  # torch's own tolerances
 
@@ -77,12 +77,12 @@ def equal(found: list[Tensor], expected: list[Tensor]) -> None:
 def test_forward(name: str, backend: str, dtype: torch.dtype, training: bool) -> None:
     """The reference of torch's case, and torch's own module with our weights."""
     for case, module, arguments in cases(name, backend, dtype, training):
-        found = flat(module(*arguments))
+        actual = flat(module(*arguments))
         if not isinstance(arguments[0], PackedSequence):
-            equal(found, flat(case.reference_fn(module, *arguments)))
+            equal(actual, flat(case.reference_fn(module, *arguments)))
         theirs = INFOS[name].module_cls(**case.constructor_input.kwargs).to(dtype).train(training)
         theirs.load_state_dict(module.state_dict())
-        equal(found, flat(theirs(*arguments)))
+        equal(actual, flat(theirs(*arguments)))
 
 
 def test_factory_kwargs(name: str, backend: str) -> None:

@@ -95,9 +95,9 @@ def test_step_equals_log_prob(case: Case) -> None:
 
 def test_log_prob_is_the_sum_over_each_sequence(case: Case) -> None:
     steps = case.model.step_log_prob(case.data)
-    found = case.model.log_prob(case.data)
+    result = case.model.log_prob(case.data)
     by_hand = [part.sum() for part in steps.split(case.data.lengths.tolist())]
-    torch.testing.assert_close(found, torch.stack(by_hand), **EXACT)
+    torch.testing.assert_close(result, torch.stack(by_hand), **EXACT)
     assert bool((steps[~case.data.scored()] == 0).all())
     # The first element is included: it changes the result.
     first = case.data.offsets[:-1]
@@ -119,9 +119,9 @@ def test_pasts_are_conditioned_on(case: Case) -> None:
 def test_one_impossible_sequence_leaves_the_others_alone() -> None:
     model = tt.LatentAutoregressive("rnn", 2, emission=tt.emissions.Normal(1))
     parts = [torch.tensor([[0.5]]), torch.tensor([[1e30]]), torch.tensor([[-0.5]])]
-    found = model.log_prob(parts)  # 1e30 squared is infinite in float32
-    assert found[1] == -math.inf
-    torch.testing.assert_close(found[[0, 2]], model.log_prob([parts[0], parts[2]]), **EXACT)
+    result = model.log_prob(parts)  # 1e30 squared is infinite in float32
+    assert result[1] == -math.inf
+    torch.testing.assert_close(result[[0, 2]], model.log_prob([parts[0], parts[2]]), **EXACT)
 
 
 # What else is in the batch does not matter
@@ -192,12 +192,14 @@ def test_closed_forms_say_the_same_lane_by_lane(name: str) -> None:
     expected = case.model.step_nats(case.data)
     for num_lanes, chunk in ((1, 100), (2, 3), (5, 1)):
         lanes = Lanes(case.data, num_lanes, cut=False, dtype=torch.float64)
-        state, found = case.model.initial_state(num_lanes), torch.zeros_like(expected)
+        state, actual = case.model.initial_state(num_lanes), torch.zeros_like(expected)
         for batch in lanes.chunks(chunk):
             distribution, state = case.model(batch, state)
             real = batch.weight > 0
-            found[batch.index[real]] = distribution.log_prob(batch.x)[real]
-        torch.testing.assert_close(found[case.data.scored()], expected[case.data.scored()], **EXACT)
+            actual[batch.index[real]] = distribution.log_prob(batch.x)[real]
+        torch.testing.assert_close(
+            actual[case.data.scored()], expected[case.data.scored()], **EXACT
+        )
 
 
 @pytest.mark.parametrize("name", ["ngram-2", "linear-3-student_t", "mlp-normal"])
@@ -252,13 +254,13 @@ def test_log_prob_is_in_the_units_of_the_data(predictor: str) -> None:
 
 def test_the_units_of_the_data_do_not_matter() -> None:
     values = torch.randn(60, 1, dtype=torch.float64, generator=generator(2)).cumsum(0)
-    found = []
+    result = []
     for factor in (1.0, 1000.0):
         data = Sequences.of([factor * values]).transform(["difference", "standardise"])
         model = Autoregressive(1, emission=tt.emissions.StudentT(), num_differencing=1)
         model.begin(data)
-        found.append(float(model.log_prob(data)) + 60 * math.log(factor))
-    assert found[0] == pytest.approx(found[1], abs=1e-6)
+        result.append(float(model.log_prob(data)) + 60 * math.log(factor))
+    assert result[0] == pytest.approx(result[1], abs=1e-6)
 
 
 @pytest.mark.parametrize("order", [0, 1, 4])
@@ -268,12 +270,12 @@ def test_the_linear_autoregression_is_the_one_of_statsmodels(order: int) -> None
         x[t] += 0.6 * x[t - 1] - 0.3 * x[t - 2]
     model = tt.Autoregressive(order, emission=tt.emissions.Normal())
     model.fit(tt.Sequences.of([x]))
-    peer = AutoReg(x.numpy(), lags=order, trend="c").fit()
+    reference = AutoReg(x.numpy(), lags=order, trend="c").fit()
     nats = model.step_log_prob([x])
-    assert float(nats[order:].sum()) == pytest.approx(peer.llf, abs=1e-8)
+    assert float(nats[order:].sum()) == pytest.approx(reference.llf, abs=1e-8)
     context = model.condition(tt.Sequences.of([x]))
     distribution, _ = model.step(context.previous, context.state)
-    assert float(distribution.mean) == pytest.approx(peer.forecast(1)[0], abs=1e-8)
+    assert float(distribution.mean) == pytest.approx(reference.forecast(1)[0], abs=1e-8)
 
 
 # Sampling
@@ -290,8 +292,8 @@ def test_samples_of_symbols_follow_the_distribution(name: str) -> None:
     expected = model.log_prob(every_sequence(3, 3)).exp() * 4000
     keys = itertools.product(range(3), repeat=3)
     rare = expected < 5
-    found = torch.tensor([counts[key] for key in keys]).double()
-    pooled = torch.cat([found[~rare], found[rare].sum()[None]])
+    actual = torch.tensor([counts[key] for key in keys]).double()
+    pooled = torch.cat([actual[~rare], actual[rare].sum()[None]])
     wanted = torch.cat([expected[~rare], expected[rare].sum()[None]])
     keep = wanted > 0
     assert stats.chisquare(pooled[keep], wanted[keep]).pvalue > 1e-3
@@ -409,9 +411,9 @@ def test_condition_and_step_go_on_exactly(case: Case) -> None:
 def test_a_past_without_scored_steps_can_be_conditioned_on() -> None:
     case = case_of("gru-1-normal")
     past = replace(case.data, starts=case.data.lengths)
-    found, expected = case.model.condition(past), case.model.condition(case.data)
-    torch.testing.assert_close(found.previous, expected.previous, **EXACT, equal_nan=True)
-    torch.testing.assert_close(found.state, expected.state, **EXACT, equal_nan=True)
+    actual, expected = case.model.condition(past), case.model.condition(case.data)
+    torch.testing.assert_close(actual.previous, expected.previous, **EXACT, equal_nan=True)
+    torch.testing.assert_close(actual.state, expected.state, **EXACT, equal_nan=True)
 
 
 def test_a_state_of_the_wrong_size_is_an_error() -> None:
@@ -419,6 +421,13 @@ def test_a_state_of_the_wrong_size_is_an_error() -> None:
     context = Context(model.initial_state(2), torch.zeros(2, 1))
     with pytest.raises(SettingError, match="the context has 2 rows; sampling 3 paths needs 1 or 3"):
         model.sample(1, context, num_paths=3)
+
+
+def test_a_path_for_each_row_of_a_context_if_nobody_says_how_many() -> None:
+    case = case_of("gru-1-normal")
+    context = case.model.condition(case.data)
+    assert len(case.model.sample(2, context)) == len(case.data)
+    assert len(case.model.sample(2, context[0])) == len(case.model.sample(2)) == 100
 
 
 def test_a_state_without_its_last_element_is_an_error() -> None:
@@ -432,10 +441,10 @@ def test_a_state_without_its_last_element_is_an_error() -> None:
 def test_a_context_goes_on_where_another_stands(case: Case) -> None:
     """Conditioning on the pasts and then on the rest is conditioning on all of it."""
     before, rest = with_pasts(case.data)
-    found = case.model.condition(rest, after=case.model.condition(before))
+    actual = case.model.condition(rest, after=case.model.condition(before))
     expected = case.model.condition(rest)
-    torch.testing.assert_close(found.previous, expected.previous, **EXACT, equal_nan=True)
-    for part, other in zip(states.leaves(found.state), states.leaves(expected.state), strict=True):
+    torch.testing.assert_close(actual.previous, expected.previous, **EXACT, equal_nan=True)
+    for part, other in zip(states.leaves(actual.state), states.leaves(expected.state), strict=True):
         torch.testing.assert_close(part, other, **EXACT, equal_nan=True)
 
 

@@ -23,13 +23,13 @@ def values(columns: int = 1, count: int = 1) -> tt.Sequences:
 
 
 def names(baseline: str, emission: emissions.Emission, data: tt.Sequences) -> list[str]:
-    found = BASELINES[baseline].make(emission, data, 0)
-    for model in found.values():
+    result = BASELINES[baseline].make(emission, data, 0)
+    for model in result.values():
         rebuilt = registry.build(model.settings())
         assert rebuilt.settings() == model.settings()
         rebuilt.begin(data)
         assert bool(rebuilt.log_prob(data).isfinite().all())
-    return list(found)
+    return list(result)
 
 
 def test_each_applies_where_it_can() -> None:

@@ -49,7 +49,7 @@ def test_averages_are_what_they_say() -> None:
     data = tt.Sequences.of([torch.from_numpy(row) for row in x])
     model = ExponentialSmoothing((1,), emission=emissions.StudentT())
     rows = torch.arange(60)
-    found = model.averages(Past.of(data, rows))
+    result = model.averages(Past.of(data, rows))
     for i, half in enumerate(model.half_lives):
         keep = 0.5 ** (1 / half)
         for target in (0, 1, 12, 29, 30, 45):
@@ -58,7 +58,7 @@ def test_averages_are_what_they_say() -> None:
             weights = keep ** np.arange(len(past))
             of_level = (1 - keep) * past @ weights
             of_square = (1 - keep) * past**2 @ weights + keep ** len(past)
-            assert found[target, 0, i] == pytest.approx([of_level, of_square], rel=1e-9)
+            assert result[target, 0, i] == pytest.approx([of_level, of_square], rel=1e-9)
 
 
 def test_changing_variance_is_seen() -> None:
@@ -68,14 +68,14 @@ def test_changing_variance_is_seen() -> None:
         variance = 0.02 + 0.1 * x[t - 1] ** 2 + 0.88 * variance
         x[t] = variance**0.5 * source.normal()
     data = tt.Sequences.of([torch.from_numpy(x)]).transform(["standardise"])
-    found = {}
+    result = {}
     for shape in SHAPES:
         for kind in (LagRegression, ExponentialSmoothing):
             model = kind((1,), emission=emissions.StudentT(), shape=shape)
             model.begin(data)
-            found[shape, kind] = nats(model, data)
-    assert found["additive", LagRegression] < found["linear", LagRegression] - 0.01
-    assert found["additive", ExponentialSmoothing] < found["additive", LagRegression] - 0.01
+            result[shape, kind] = nats(model, data)
+    assert result["additive", LagRegression] < result["linear", LagRegression] - 0.01
+    assert result["additive", ExponentialSmoothing] < result["additive", LagRegression] - 0.01
 
 
 @pytest.mark.parametrize(

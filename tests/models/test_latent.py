@@ -31,13 +31,13 @@ def test_the_model_is_an_emission_over_torch_nn(cell: str, num_layers: int) -> N
     shaken(model)
     x = torch.tensor([2, 0, 3, 3, 1, 0])
     before = torch.tensor([4, *x[:-1].tolist()])  # 4 stands for "nothing yet"
-    peer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](
+    reference = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](
         model.encoder.size, 5, num_layers
     ).double()
-    peer.load_state_dict(model.recurrent.state_dict())
+    reference.load_state_dict(model.recurrent.state_dict())
     inputs = model.encoder.embedding(before).unsqueeze(1)  # type: ignore[operator]
     start = (model.start[0], model.start[1]) if cell == "lstm" else model.start[0]
-    y, _ = peer(inputs, start)
+    y, _ = reference(inputs, start)
     raw = y[:, 0] @ model.head_weight[0].T + model.head_bias[0]
     expected = torch.log_softmax(raw, -1)[torch.arange(6), x]
     torch.testing.assert_close(model.step_log_prob([x]), expected.detach(), **EXACT)
@@ -53,14 +53,16 @@ def test_the_elman_network_step_by_step() -> None:
     for t in range(3):
         first = float(t == 0)
         z = 0.0 if first else float(x[t - 1])
-        shown = [z, 0.0 if first else math.log(abs(z) + 0.05), min(z, 0.0), first, first]
-        inward = w["weight_ih_l0"] @ torch.tensor(shown, dtype=torch.float64) + w["bias_ih_l0"]
+        inputs_by_hand = [z, 0.0 if first else math.log(abs(z) + 0.05), min(z, 0.0), first, first]
+        inward = (
+            w["weight_ih_l0"] @ torch.tensor(inputs_by_hand, dtype=torch.float64) + w["bias_ih_l0"]
+        )
         state = torch.tanh(inward + state @ w["weight_hh_l0"].T + w["bias_hh_l0"])
         raw = model.head_weight[0] @ state + model.head_bias[0]
         location, scale = raw[0], 1e-4 + torch.log1p(raw[1].exp())
         expected.append(torch.distributions.Normal(location, scale).log_prob(x[t]))
-    found = model.step_log_prob([x])
-    torch.testing.assert_close(found, torch.stack(expected).detach(), **EXACT)
+    actual = model.step_log_prob([x])
+    torch.testing.assert_close(actual, torch.stack(expected).detach(), **EXACT)
 
 
 # How it starts
@@ -213,7 +215,7 @@ def test_members_are_models_of_their_own(cell: str) -> None:
     model = LatentAutoregressive(cell, size, 2, emission=emission, members=members)
     data = sequences_of(emission)
     shaken(model)
-    found = []
+    result = []
     for m in range(members):
         alone = LatentAutoregressive(cell, size, 2, emission=emission).double().eval()
         with torch.no_grad():
@@ -224,8 +226,8 @@ def test_members_are_models_of_their_own(cell: str) -> None:
                 if "weight_hh" in name or "weight_ih_l1" in name:
                     part = part.view(-1, members, size)[:, m]
                 target.copy_(part.view_as(target))
-        found.append(alone.step_log_prob(data))
-    mean = torch.logsumexp(torch.stack(found), 0) - math.log(members)
+        result.append(alone.step_log_prob(data))
+    mean = torch.logsumexp(torch.stack(result), 0) - math.log(members)
     scored = data.scored()
     torch.testing.assert_close(model.step_log_prob(data)[scored], mean[scored], **EXACT)
 

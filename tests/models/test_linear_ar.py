@@ -42,18 +42,18 @@ def simulate(seed: int, steps: int, columns: int = 1, df: float | None = None) -
 def test_agrees_with_statsmodels(order: int, level: float) -> None:
     z = simulate(0, 400) + level
     model = fit_normal([z], order)
-    peer = AutoReg(z[:, 0].numpy(), lags=order, trend="c").fit()
+    reference = AutoReg(z[:, 0].numpy(), lags=order, trend="c").fit()
     tolerance = 1e-8 if level == 0 else 1e-6
-    np.testing.assert_allclose(model.weights[-1, :, 0], peer.params, rtol=tolerance, atol=1e-8)
-    assert model.scale[-1, 0].item() ** 2 == pytest.approx(peer.sigma2, rel=1e-8)
+    np.testing.assert_allclose(model.weights[-1, :, 0], reference.params, rtol=tolerance, atol=1e-8)
+    assert model.scale[-1, 0].item() ** 2 == pytest.approx(reference.sigma2, rel=1e-8)
     fitted = model.predict(z).location[order:, 0]
-    np.testing.assert_allclose(fitted, peer.fittedvalues, rtol=1e-8)
+    np.testing.assert_allclose(fitted, reference.fittedvalues, rtol=1e-8)
     nats = -model.log_prob(z)[order:].sum().item()
-    assert nats == pytest.approx(-peer.llf, rel=1e-9)
+    assert nats == pytest.approx(-reference.llf, rel=1e-9)
     row = scan([z], [order])[0]
-    assert row["nats_in_sample"] * row["steps"] == pytest.approx(-peer.llf, rel=1e-9)
-    assert row["aic"] == pytest.approx(peer.aic, rel=1e-9)
-    assert row["bic"] == pytest.approx(peer.bic, rel=1e-9)
+    assert row["nats_in_sample"] * row["steps"] == pytest.approx(-reference.llf, rel=1e-9)
+    assert row["aic"] == pytest.approx(reference.aic, rel=1e-9)
+    assert row["bic"] == pytest.approx(reference.bic, rel=1e-9)
 
 
 def test_real_series_agrees_with_statsmodels() -> None:
@@ -62,9 +62,9 @@ def test_real_series_agrees_with_statsmodels() -> None:
         pytest.skip(f"{path.name} is not in the shared data folder")
     with gzip.open(path, "rt") as lines:
         rate = np.loadtxt(lines, delimiter=",")[:, 0]
-    peer = AutoReg(rate, lags=7, trend="c").fit()
+    reference = AutoReg(rate, lags=7, trend="c").fit()
     model = fit_normal([torch.from_numpy(rate)[:, None]], 7)
-    np.testing.assert_allclose(model.weights[-1, :, 0], peer.params, **EXACT)
+    np.testing.assert_allclose(model.weights[-1, :, 0], reference.params, **EXACT)
 
 
 def brute_force(
@@ -132,20 +132,22 @@ def test_every_element_has_the_distribution_of_its_observed_past(family: str) ->
         if z[t].isnan().any():
             assert nats[t].isnan()
         elif model.covariance is not None:
-            peer = stats.multivariate_normal(distribution.location[t], model.covariance[k]).logpdf(
-                z[t]
-            )
-            assert nats[t].item() == pytest.approx(peer, abs=1e-10)
+            reference = stats.multivariate_normal(
+                distribution.location[t], model.covariance[k]
+            ).logpdf(z[t])
+            assert nats[t].item() == pytest.approx(reference, abs=1e-10)
         elif distribution.df is not None:
-            peer = (
+            reference = (
                 stats.t(distribution.df[t], distribution.location[t], distribution.scale[t])
                 .logpdf(z[t])
                 .sum()
             )
-            assert nats[t].item() == pytest.approx(peer, abs=1e-10)
+            assert nats[t].item() == pytest.approx(reference, abs=1e-10)
         else:
-            peer = stats.norm(distribution.location[t], distribution.scale[t]).logpdf(z[t]).sum()
-            assert nats[t].item() == pytest.approx(peer, abs=1e-10)
+            reference = (
+                stats.norm(distribution.location[t], distribution.scale[t]).logpdf(z[t]).sum()
+            )
+            assert nats[t].item() == pytest.approx(reference, abs=1e-10)
 
 
 @pytest.mark.parametrize("family", ["normal", "student_t"])
@@ -248,9 +250,9 @@ def test_the_highest_order_is_the_last_that_can_be_fitted(missing: float) -> Non
     z = simulate(4, 60)
     z[torch.rand(60, generator=torch.Generator().manual_seed(3)) < missing] = torch.nan
     series = list(z.split([35, 25]))
-    found = highest_order(z, torch.tensor([0, 35, 60]), 0, 8)
+    result = highest_order(z, torch.tensor([0, 35, 60]), 0, 8)
     for order in range(9):
-        if order <= found:
+        if order <= result:
             fit_normal(series, order)
         else:
             with pytest.raises(DataError, match="observed predecessors"):

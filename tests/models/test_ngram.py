@@ -148,8 +148,8 @@ def test_states_and_contexts_agree_with_scoring() -> None:
         stepped = model.probabilities(nodes).gather(1, x[:, t : t + 1]).log()[:, 0]
         torch.testing.assert_close(stepped, scored[:, t], atol=1e-12, rtol=0)
         nodes = model.advance(nodes, x[:, t])
-    afresh = model.advance(nodes, torch.tensor([-1, 0]))
-    assert torch.equal(afresh[0], model.start(1)[0])
+    restarted = model.advance(nodes, torch.tensor([-1, 0]))
+    assert torch.equal(restarted[0], model.start(1)[0])
     assert model.probabilities(nodes[:0]).shape == (0, 6)
 
 

@@ -137,7 +137,10 @@ def test_update_takes_later_rows_only_and_new_series() -> None:
     same = one.update(data)  # all of the file again: what is known is passed over
     assert same.end is not None
     assert same.end.steps.tolist() == [80, 120]
-    with pytest.raises(DataError, match="no row comes after the end of the data, which is at 2020"):
+    assert repr(same).startswith(
+        "FittedModel('ar(3)', Autoregressive, Difference, Sequences(real; 2"
+    )
+    with pytest.raises(DataError, match=r"after the end of the data, which is at 2020-\d\d-\d\d$"):
         one.update(upto(data, 50))
     new = replace(upto(data, 40)[0], names=("z",))
     joined = tt.Sequences(
@@ -263,6 +266,14 @@ def test_frames_in_are_frames_out_of_the_same_library(library: str, tmp_path: Pa
         assert type(ahead) is module.DataFrame
         assert list(ahead.columns)[:3] == ["unique_id", "ds", "mean"]
         assert type(fitted.step_scores(frame)) is module.DataFrame
+    # Data that were read beforehand know how, and what they came in.
+    shops = frame.rename(columns={"unique_id": "shop", "ds": "day", "y": "sold"}) if (
+        library == "pandas"
+    ) else frame.rename({"unique_id": "shop", "ds": "day", "y": "sold"})  # fmt: skip
+    read = tt.read(shops, id="shop", time="day", value="sold")
+    known = tt.train(tt.Autoregressive(1, emission=tt.emissions.Normal()), read)
+    assert type(known.forecast(2, num_paths=5).frame()) is module.DataFrame
+    assert known.forecast(2, data=shops, num_paths=5).names == ("a",)
     other = tt.train(tt.Autoregressive(1, emission=tt.emissions.Normal()), values)
     assert type(other.forecast(2, data=frame, num_paths=5).frame()) is module.DataFrame
     assert type(other.forecast(2, num_paths=5).frame()).__module__.startswith("polars")

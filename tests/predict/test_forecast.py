@@ -31,6 +31,8 @@ def test_shapes() -> None:
     assert (len(f), f.horizon, f.num_paths) == (2, 3, 6)
     assert f.paths.shape == (2, 4, 3, 2)  # as many as there are of both
     assert f.mean.shape == (2, 3, 2)
+    assert "array" not in repr(f)
+    assert "names=('a', 'b')" in repr(f)
     assert f.quantile(0.5).shape == (2, 3, 2)
     assert f.quantile([0.1, 0.5, 0.9]).shape == (3, 2, 3, 2)
     np.testing.assert_array_equal(f.quantile([0.25])[0], f.quantile(0.25))
@@ -41,9 +43,9 @@ def test_shapes() -> None:
 
 def test_events_of_whole_paths() -> None:
     f = forecast()
-    found = f.probability(lambda paths: paths[:, :, 0].sum(1) > 0)
+    result = f.probability(lambda paths: paths[:, :, 0].sum(1) > 0)
     wanted = [(draws[:, :, 0].sum(1) > 0).mean() for draws in f.draws]
-    np.testing.assert_allclose(found, wanted)
+    np.testing.assert_allclose(result, wanted)
     with pytest.raises(SettingError, match=r"one truth value for each of 4 paths.*\[4, 3, 2\]"):
         f.probability(lambda paths: paths > 0)
 
@@ -74,6 +76,7 @@ def test_frames() -> None:
     ("options", "message"),
     [
         ({"horizon": 0}, "horizon=0: at least 1 step"),
+        ({"horizon": 2.5}, "horizon=2.5: a whole number of steps"),
         ({"horizon": 1, "quantiles": (0.0, 0.5)}, "quantiles=0: they lie between 0 and 1"),
         ({"horizon": 1, "quantiles": ()}, "they lie between 0 and 1"),
         ({"horizon": 1, "num_paths": 0}, "paths=0: at least 1"),

@@ -35,7 +35,7 @@ SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 def browser() -> Iterator[Browser]:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next((found for name in names if (found := shutil.which(name))), None)
+    path = next((result for name in names if (result := shutil.which(name))), None)
     if path is None:
         pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
     with api.sync_playwright() as playwright:

@@ -58,8 +58,8 @@ class Page(HTMLParser):
         return {attributes["id"] for _, attributes in self.tags if attributes.get("id")}  # type: ignore[misc]
 
     def all(self, tag: str, class_: str = "") -> list[dict[str, str | None]]:
-        found = [attributes for name, attributes in self.tags if name == tag]
-        return [a for a in found if not class_ or class_ in (a.get("class") or "").split()]
+        result = [attributes for name, attributes in self.tags if name == tag]
+        return [a for a in result if not class_ or class_ in (a.get("class") or "").split()]
 
     @property
     def words(self) -> str:
@@ -208,8 +208,8 @@ def test_the_least_of_a_run_is_still_a_report() -> None:
 
 def test_a_run_in_memory_has_the_page_of_its_folder(tmp_path: Path) -> None:
     folder = runs.prices(tmp_path)
-    found = read(folder)
-    again = ReportData(found.name, found.scores, found.log, False, found.settings, found.model)
+    result = read(folder)
+    again = ReportData(result.name, result.scores, result.log, False, result.settings, result.model)
     assert render(again) == write(folder).read_text(encoding="utf-8")
 
 
@@ -379,9 +379,9 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize(("shown", "expected"), NUMBERS)
-def test_numbers_read_well(shown: str, expected: str) -> None:
-    assert shown == expected
+@pytest.mark.parametrize(("formatted", "expected"), NUMBERS)
+def test_numbers_read_well(formatted: str, expected: str) -> None:
+    assert formatted == expected
 
 
 LABELS = ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
@@ -433,16 +433,16 @@ def test_the_pit_gives_the_coverage_of_every_central_interval() -> None:
 
 def gradient_section(**changes: Any) -> str:
     """The words of the section on the gradient of a network."""
-    found = runs.gradients(0.95, 80, 200).model_copy(update=changes)
-    text = render(ReportData("run", least(gradients=found)))
+    result = runs.gradients(0.95, 80, 200).model_copy(update=changes)
+    text = render(ReportData("run", least(gradients=result)))
     begin, end = '<section id="gradients">', "</section>"
     return Page(text[text.index(begin) : text.index(end, text.index(begin)) + len(end)]).words
 
 
 def test_the_gradient_section_says_what_it_draws() -> None:
-    words, found = gradient_section(), runs.gradients(0.95, 80, 200)
-    assert found.beyond is not None
-    reach, beyond = found.reach[0.95], 100 * found.beyond
+    words, result = gradient_section(), runs.gradients(0.95, 80, 200)
+    assert result.beyond is not None
+    reach, beyond = result.reach[0.95], 100 * result.beyond
     assert f"95 % of it goes back no further than {reach} days." in words
     assert f"Training cuts it off after 80 days, and {beyond:.1f} % of it lies beyond." in words
     assert "decays gently. Nothing needs to change." in words
@@ -452,7 +452,7 @@ def test_the_gradient_section_says_what_it_draws() -> None:
     row = re.search(r"%[\d.]{6}80([\d.]+) %([\d.]+) %([\d.]{6})", table)
     assert row is not None
     assert float(row[1]) == pytest.approx(beyond, abs=0.006)
-    assert float(row[3]) == pytest.approx(found.cosine[79], abs=1e-4)
+    assert float(row[3]) == pytest.approx(result.cosine[79], abs=1e-4)
 
 
 def test_a_reach_beyond_all_lags_and_no_truncation_are_said() -> None:
@@ -471,8 +471,8 @@ def test_memory_reach_and_truncation_are_on_one_axis(pages: dict[str, Path]) -> 
     rows = f"data: 26; gradient: {reach}; training: 80"
     assert labels.count(f"{rows}, in days back.") == 1
     logged = [significant(event["reach"], 3) for event in runs.reaches("gru", 42.9, (6.0, 57.0))]
-    told = f"that of gru went from {logged[0]} to {logged[-1]} days."
-    assert any(label.endswith(told) for label in labels)
+    sentence = f"that of gru went from {logged[0]} to {logged[-1]} days."
+    assert any(label.endswith(sentence) for label in labels)
     assert any("only so many days of the past; 26 are enough." in label for label in labels)
 
 

@@ -178,11 +178,11 @@ def test_a_run_that_is_damaged(fails: Fails, copy: Path) -> None:
         ({"transforms": {}}, None),
     ):  # fmt: skip
         (copy / "model.json").write_text(json.dumps({**json.loads(good), **damage}))
-        found = fails("score", "story", "story.txt")
+        result = fails("score", "story", "story.txt")
         if wanted is None:
-            assert found.startswith("story/model.json describes no model of this version (")
+            assert result.startswith("story/model.json describes no model of this version (")
         else:
-            assert found == wanted
+            assert result == wanted
     (copy / "model.json").write_text('{"schema": 1}')
     assert fails("score", "story", "story.txt") == (
         "story/model.json is damaged (no data); fit the model again"

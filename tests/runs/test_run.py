@@ -45,6 +45,8 @@ def test_what_a_run_is_made_of(small_runs: SmallRuns, kind: str) -> None:
     run = tt.load(folder)
     assert isinstance(run, tt.Run)
     assert run.folder == folder
+    assert "tensor(" not in repr(run)
+    assert run.verdict in repr(run)
     assert run.best.name in {row.name for row in run.scores.models}
     assert run.verdict.endswith(".")
 
@@ -52,16 +54,16 @@ def test_what_a_run_is_made_of(small_runs: SmallRuns, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_those_of_the_model(small_runs: SmallRuns, kind: str) -> None:
     run, source = tt.load(small_runs(kind)), small_runs.folder / SOURCES[kind]
-    found, raw = run.score(source).to_json(), run.read(source)
+    actual, raw = run.score(source).to_json(), run.read(source)
     expected = run.best.model.log_prob(run.best.transformed(raw))
-    nats = torch.tensor([row["nats"] for row in found["sequences"]], dtype=torch.float64)
+    nats = torch.tensor([row["nats"] for row in actual["sequences"]], dtype=torch.float64)
     torch.testing.assert_close(nats, expected, rtol=1e-9, atol=1e-9)
-    assert found["total_nats"] == pytest.approx(float(expected.sum()))
+    assert actual["total_nats"] == pytest.approx(float(expected.sum()))
     steps = run.step_scores(source)
-    assert -steps["surprisal"].sum() == pytest.approx(found["total_nats"])
+    assert -steps["surprisal"].sum() == pytest.approx(actual["total_nats"])
     torch.testing.assert_close(run.best.log_prob(source), expected, rtol=1e-9, atol=1e-9)
     if kind != "bytes":
-        assert len(steps) == found["steps"] == raw.steps
+        assert len(steps) == actual["steps"] == raw.steps
 
 
 def test_the_symbols_of_each_step_are_the_text(small_runs: SmallRuns) -> None:
@@ -73,36 +75,36 @@ def test_the_symbols_of_each_step_are_the_text(small_runs: SmallRuns) -> None:
 
 def test_text_of_bytes_is_scored_per_character(small_runs: SmallRuns) -> None:
     run, source = tt.load(small_runs("bytes")), small_runs.folder / "accents.txt"
-    found, text = run.score(source).to_json(), source.read_text(encoding="utf-8")
-    assert found["unit"] == "nats per character"
-    assert found["steps"] == len(text)
+    result, text = run.score(source).to_json(), source.read_text(encoding="utf-8")
+    assert result["unit"] == "nats per character"
+    assert result["steps"] == len(text)
     assert len(run.step_scores(source)) == len(text.encode())
-    assert found["bits_per_byte"] * len(text.encode()) == pytest.approx(
-        found["bits_per_character"] * len(text)
+    assert result["bits_per_byte"] * len(text.encode()) == pytest.approx(
+        result["bits_per_character"] * len(text)
     )
     drawn = "".join(run.stream_text(200, prompt="é à", top_p=0.5))  # whole characters, not bytes
     assert "\ufffd" not in drawn[:-4]
     assert set(drawn[:-4]) <= set(text)
 
 
-def test_progress_is_told(small_runs: SmallRuns) -> None:
-    run, told = tt.load(small_runs("series")), []
-    run.score(small_runs.folder / "prices.csv", on_progress=lambda *now: told.append(now))
+def test_progress_is_reported(small_runs: SmallRuns) -> None:
+    run, events = tt.load(small_runs("series")), []
+    run.score(small_runs.folder / "prices.csv", on_progress=lambda *now: events.append(now))
     if run.scores[run.best.name].family == "latent":
-        assert told[-1][:2] == (150, 150)
-    told.clear()
-    run.forecast(4, num_paths=5, on_progress=lambda *now: told.append(now))
-    assert told == [(step, 4, "prices: 5 paths") for step in (1, 2, 3, 4)]
-    told.clear()
-    run.sample(3, on_progress=lambda *now: told.append(now))
-    assert told == [(1, 3, "drawing"), (2, 3, "drawing"), (3, 3, "drawing")]
+        assert events[-1][:2] == (150, 150)
+    events.clear()
+    run.forecast(4, num_paths=5, on_progress=lambda *now: events.append(now))
+    assert events == [(step, 4, "prices: 5 paths") for step in (1, 2, 3, 4)]
+    events.clear()
+    run.sample(3, on_progress=lambda *now: events.append(now))
+    assert events == [(1, 3, "drawing"), (2, 3, "drawing"), (3, 3, "drawing")]
 
 
 def test_forecasts(small_runs: SmallRuns) -> None:
     run = tt.load(small_runs("series"))
     forecast = run.forecast(10)
-    found = forecast.to_json(paths=True)
-    (series,) = found["series"]
+    result = forecast.to_json(paths=True)
+    (series,) = result["series"]
     assert series["times"] == days(10, "2020-05-30")
     (column,) = series["columns"]
     levels = np.array(list(column["quantiles"].values()))
@@ -110,10 +112,10 @@ def test_forecasts(small_runs: SmallRuns) -> None:
     assert (np.diff(levels, axis=0) >= 0).all()
     assert (levels > 0).all()
     paths = np.array(column["paths"])
-    assert paths.shape == (found["num_paths"], 10)
+    assert paths.shape == (result["num_paths"], 10)
     np.testing.assert_allclose(np.quantile(paths, 0.5, axis=0), column["quantiles"]["0.5"])
-    assert found["quantile_error"] <= 0.05 or found["num_paths"] == 51_200
-    assert run.forecast(10).to_json(paths=True) == found
+    assert result["quantile_error"] <= 0.05 or result["num_paths"] == 51_200
+    assert run.forecast(10).to_json(paths=True) == result
     one, other = (run.forecast(10, num_paths=50, seed=seed) for seed in (1, 2))
     assert not np.array_equal(one.paths, other.paths)
     fewer = run.forecast(10, num_paths=50).paths[0, ..., 0]
@@ -123,10 +125,10 @@ def test_forecasts(small_runs: SmallRuns) -> None:
 def test_forecasts_of_several_series_with_covariates(small_runs: SmallRuns) -> None:
     run = tt.load(small_runs("sales"))
     plan = torch.tensor([[1.0], [0.0], [1.0]])
-    found = run.forecast(3, future=plan, num_paths=200)
-    assert found.names == ("north", "south")
+    result = run.forecast(3, future=plan, num_paths=200)
+    assert result.names == ("north", "south")
     alone = run.forecast(3, future=plan, num_paths=200, series=["south"])
-    np.testing.assert_array_equal(alone.paths, found.paths[1:])
+    np.testing.assert_array_equal(alone.paths, result.paths[1:])
     with pytest.raises(SettingError, match=r"covariates are \[3, 1\], these are \[2, 1\]"):
         run.forecast(3, future=plan[:2])
 
@@ -172,13 +174,13 @@ def test_a_finished_run_is_returned_as_it_is(small_runs: SmallRuns) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
 
 
-def quiet_scores(folder: Path) -> dict[str, Any]:
+def scores_without_timings(folder: Path) -> dict[str, Any]:
     """scores.json without what depends on the machine's mood."""
     scores = files.read_json(folder / "scores.json")
     for row in scores["models"]:
         del row["seconds"], row["peak_memory_mb"]
-    found: dict[str, Any] = scores
-    return found
+    result: dict[str, Any] = scores
+    return result
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
@@ -190,7 +192,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     tensors = [files.read_tensors(result)[0] for result in results]
     same = [all(torch.equal(tensors[0][k], other[k]) for k in tensors[0]) for other in tensors]
     assert same == [True, True, False]
-    assert quiet_scores(Path("a")) == quiet_scores(Path("b"))
+    assert scores_without_timings(Path("a")) == scores_without_timings(Path("b"))
 
 
 def test_other_kinds_of_data() -> None:
@@ -221,9 +223,9 @@ def test_gaps_everywhere_leave_what_needs_no_neighbours() -> None:
 def test_answers_at_the_end_of_long_covariates() -> None:
     torch.manual_seed(0)
     count, steps = 60, 30
-    shown = torch.rand(count, steps, 2, dtype=torch.float64)
+    covariates_drawn = torch.rand(count, steps, 2, dtype=torch.float64)
     answers = torch.full((count, steps), torch.nan, dtype=torch.float64)
-    answers[:, -1] = shown[:, 3, 0]
+    answers[:, -1] = covariates_drawn[:, 3, 0]
     domain = Domain("real", columns=("answer",), covariate_columns=("a", "b"))
     whole = tt.Sequences(
         answers.flatten().unsqueeze(1),
@@ -231,7 +233,7 @@ def test_answers_at_the_end_of_long_covariates() -> None:
         starts=torch.zeros(count, dtype=torch.int64),
         domain=domain,
         names=tuple(map(str, range(count))),
-        covariates=shown.flatten(0, 1),
+        covariates=covariates_drawn.flatten(0, 1),
     )
     run = tt.fit((whole[:40], whole[40:50], whole[50:]), model="gru", out="answers", **QUICK)
     assert run.scores["gru"].nats_per_step is not None
@@ -300,5 +302,14 @@ def test_kill_9_at_any_moment_and_again_ends_with_the_same_bits() -> None:
         assert Path("killed", name).read_bytes() == Path("whole", name).read_bytes(), name
     described = [json.loads(Path(out, "model.json").read_text()) for out in ("killed", "whole")]
     assert described[0] == described[1]
-    assert quiet_scores(Path("killed")) == quiet_scores(Path("whole"))
+    assert scores_without_timings(Path("killed")) == scores_without_timings(Path("whole"))
     assert {entry.name for entry in Path("killed").iterdir()} == FILES
+
+
+def test_every_model_of_a_kept_run_goes_on(small_runs: SmallRuns) -> None:
+    run = tt.load(small_runs("series"))
+    assert isinstance(run, tt.Run)
+    for name, model in run.models.items():
+        assert model.forecast(2, num_paths=3).model == name
+    again = type(run.scores).from_json(json.loads(json.dumps(run.scores.to_json())))
+    assert again == run.scores

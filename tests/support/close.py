@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def assert_same(
-    found: Sequence[Tensor], expected: Sequence[Tensor], names: Iterable[str], **tolerance: float
+    actual: Sequence[Tensor], expected: Sequence[Tensor], names: Iterable[str], **tolerance: float
 ) -> None:
     """Each tensor equals its counterpart; the first one that does not is named."""
-    for one, other, name in zip(found, expected, names, strict=True):
+    for one, other, name in zip(actual, expected, names, strict=True):
         torch.testing.assert_close(
             one, other, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}", **tolerance
         )

@@ -17,13 +17,13 @@ def documented(command: str) -> set[str]:
 
 def fields(value: Any, prefix: str = "") -> set[str]:
     """Every field of an object; those of the objects in a list under `name[].`."""
-    found = set()
+    result = set()
     for key, part in value.items():
-        found.add(prefix + key)
+        result.add(prefix + key)
         if key == "quantiles":
             continue  # its keys are the levels asked for
         if isinstance(part, dict):
-            found |= fields(part, f"{prefix}{key}.")
+            result |= fields(part, f"{prefix}{key}.")
         if isinstance(part, list) and part and isinstance(part[0], dict):
-            found |= fields(part[0], f"{prefix}{key}[].")
-    return found
+            result |= fields(part[0], f"{prefix}{key}[].")
+    return result

@@ -171,11 +171,11 @@ def _garch(volatility: str, *kinds: str) -> Callable[[], Case]:
 
 def _blend(emission: Emission, *predictors: str) -> Callable[[], Case]:
     def make() -> Case:
-        windows: list[SequenceModel] = [
+        finite_orders: list[SequenceModel] = [
             Autoregressive(2, emission=emission, predictor=kind) for kind in predictors
         ]
         latent = LatentAutoregressive("gru", 3, emission=emission, members=2)
-        model = Blend([*windows, latent], [0.5, 0.2, 0.3][: len(windows) + 1])
+        model = Blend([*finite_orders, latent], [0.5, 0.2, 0.3][: len(finite_orders) + 1])
         return made(model, sequences_of(emission))
 
     return make
@@ -321,7 +321,7 @@ def distributions_by_step(
 
 def nats_by_step(model: SequenceModel, data: Sequences) -> Tensor:
     """What `step_log_prob` should be: the chain rule over `step`, one sequence at a time."""
-    found = []
+    result = []
     for one in data:
         scored = one.scored()
         nats = [
@@ -331,8 +331,8 @@ def nats_by_step(model: SequenceModel, data: Sequences) -> Tensor:
             for kind in (torch.float64,)
             for t, distribution, x in distributions_by_step(model, one)
         ]
-        found.append(torch.stack(nats))
-    return torch.cat(found)
+        result.append(torch.stack(nats))
+    return torch.cat(result)
 
 
 def with_pasts(data: Sequences) -> tuple[Sequences, Sequences]:

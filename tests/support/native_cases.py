@@ -100,19 +100,19 @@ def flat(result: Any) -> list[Tensor]:
 
 
 def same(
-    found: list[Tensor], expected: list[Tensor], names: Iterable[str] = (), **tolerance: float
+    actual: list[Tensor], expected: list[Tensor], names: Iterable[str] = (), **tolerance: float
 ) -> None:
     """Equal within the tolerance of float64, or the one given; what differs is named."""
-    labels = list(names) or [f"tensor {i}" for i in range(len(found))]
-    assert_same(found, expected, labels, **(tolerance or EXACT))
+    labels = list(names) or [f"tensor {i}" for i in range(len(actual))]
+    assert_same(actual, expected, labels, **(tolerance or EXACT))
 
 
 def compare(ours: Any, theirs: Any, inputs: list[Tensor], *args: Any) -> None:
     """Values and all gradients of two modules called alike."""
-    found, expected = flat(ours(*args)), flat(theirs(*args))
-    same(found, expected, output_names(found))
+    actual, expected = flat(ours(*args)), flat(theirs(*args))
+    same(actual, expected, output_names(actual))
     wanted = [*inputs, *ours.parameters()], [*inputs, *theirs.parameters()]
-    slopes = gradients(found, wanted[0]), gradients(expected, wanted[1])
+    slopes = gradients(actual, wanted[0]), gradients(expected, wanted[1])
     same(*slopes, gradient_names(inputs, ours))
 
 
@@ -199,9 +199,9 @@ def instruction_sets() -> list[str]:
     library = native.library()
     used = native.instructions()
     names = ("avx512", "avx2", "neon", "baseline")
-    found = [name for name in names if library.tt_instructions(name.encode()) is not None]
+    result = [name for name in names if library.tt_instructions(name.encode()) is not None]
     assert library.tt_instructions(used.encode()) is not None
-    return found
+    return result
 
 
 @contextmanager

@@ -56,12 +56,12 @@ def put(folder: Path, scores: Scores, log: list[dict[str, Any]], config: str, mo
 
 def days(start: date, length: int) -> list[str]:
     """So many week days as ISO dates."""
-    found, day = [], start
-    while len(found) < length:
+    result, day = [], start
+    while len(result) < length:
         if day.weekday() < 5:
-            found.append(day.isoformat())
+            result.append(day.isoformat())
         day += timedelta(days=1)
-    return found
+    return result
 
 
 def training(
@@ -144,7 +144,7 @@ def certificate(needed: int) -> CertificateRecord:
         curve.append(LagPoint(lags=lag, lost=lost, gain=0.4 - lost, interval=interval))
     return CertificateRecord(
         lags=LagCurve(needed=needed, model="gru", curve=tuple(curve)),
-        verdict=f"Order matters, and {needed} days carry all of it that can be told.",
+        verdict=f"Order matters, and {needed} days carry all of it that can be measured.",
     )
 
 
@@ -231,20 +231,20 @@ def price_models() -> tuple[ModelScores, ...]:
         ("gru", "latent", "GRU(8)×8, Student-t", 3.3051, 3411, 42.9),
         ("lstm", "latent", "LSTM(8)×8, Student-t", 3.3073, 4480, 51.3),
     )
-    found = []
+    result = []
     for name, family, about, nats, size, seconds in rows:
         gap = nats - 3.3302
         width = 0.009 + 0.12 * abs(gap)
         difference = None
         if name != "garch(1,1)-t":
             difference = Difference(value=gap, interval=(gap - width, gap + 1.15 * width))
-        found.append(
+        result.append(
             model_row(
                 name, family, about, nats, size, seconds, difference,
                 peak_memory_mb=310.0 + size / 50, selected=name == "gru",
             )
         )  # fmt: skip
-    return tuple(found)
+    return tuple(result)
 
 
 def prices(folder: Path) -> Path:

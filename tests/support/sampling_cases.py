@@ -59,14 +59,14 @@ def both(made: Any, length: int, **options: Any) -> tuple[Tensor, Tensor]:
     covariates, series = options.get("covariates"), options.get("series")
     start = starting(made, options["num_paths"], covariates=covariates, series=series)
     assert made._sampler(start) is not None
-    found = made.sample(length, **options)
+    actual = made.sample(length, **options)
     made.recurrent.backend = "reference"
     assert made._sampler(start) is None
     expected = made.sample(length, **options)
     made.recurrent.backend = "auto"
-    return found, expected
+    return actual, expected
 
 
-def same(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    assert found.dtype == expected.dtype
-    assert_same([found], [expected], ["paths"], rtol=tolerance, atol=tolerance)
+def same(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    assert actual.dtype == expected.dtype
+    assert_same([actual], [expected], ["paths"], rtol=tolerance, atol=tolerance)

@@ -19,17 +19,17 @@ from throughtime.training.config import TrainSettings
 from throughtime.training.reach_monitor import ReachMonitor, StateNorms, state_norms, truncation
 
 
-def unrolled(model: Any, window: Any) -> list[float]:
+def unrolled(model: Any, batch: Any) -> list[float]:
     """``‖∂ℓ_T/∂S_{T-k}‖`` for k = 1, 2, …, by hand: every state a node of one graph."""
-    state = model.initial_state(window.x.shape[1])
+    state = model.initial_state(batch.x.shape[1])
     nodes = []
-    for t in range(len(window)):
+    for t in range(len(batch)):
         state = states.apply(lambda part: part.clone(), state)
         nodes.append(list(states.leaves(state)))
-        value, state = model.loss(window[t : t + 1], state)
+        value, state = model.loss(batch[t : t + 1], state)
     given = torch.autograd.grad(value, [leaf for node in nodes for leaf in node])
     each, size = [], len(nodes[0])
-    for t in reversed(range(len(window))):
+    for t in reversed(range(len(batch))):
         squares = sum(leaf.square().sum((0, 2)) for leaf in given[t * size : (t + 1) * size])
         each.append(float(squares.sqrt().mean()))  # type: ignore[union-attr]
     return each
@@ -38,23 +38,23 @@ def unrolled(model: Any, window: Any) -> list[float]:
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_the_norms_are_those_of_the_unrolled_graph(cell: str) -> None:
     model = small_model(cell=cell, num_layers=2, members=2).double().eval()
-    window = Lanes(toy(), 3, dtype=torch.float64)[0:23]
-    found = state_norms(model.loss, window, model.initial_state(3))
-    assert found.lags == (1, 2, 4, 8, 16)
-    known = unrolled(model, window)
-    assert found.norms == pytest.approx([known[lag - 1] for lag in found.lags], rel=1e-12)
+    batch = Lanes(toy(), 3, dtype=torch.float64)[0:23]
+    result = state_norms(model.loss, batch, model.initial_state(3))
+    assert result.lags == (1, 2, 4, 8, 16)
+    known = unrolled(model, batch)
+    assert result.norms == pytest.approx([known[lag - 1] for lag in result.lags], rel=1e-12)
     assert known[0] > known[15] > 0
 
 
 @pytest.mark.parametrize(("decay", "share"), [(0.5, 0.95), (0.9, 0.95), (0.97, 0.5), (1.0, 0.95)])
 def test_the_reach_of_a_gradient_that_decays_evenly(decay: float, share: float) -> None:
     lags = (1, 2, 4, 8, 16, 32, 64, 128)
-    found = StateNorms(lags, tuple(decay**lag for lag in lags)).reach(share)
-    assert found is not None
+    result = StateNorms(lags, tuple(decay**lag for lag in lags)).reach(share)
+    assert result is not None
     whole = sum(decay**k for k in range(1, 129))
     cumulative = [sum(decay**k for k in range(1, n + 1)) / whole for n in range(129)]
     inside = next(n for n in range(129) if cumulative[n] >= share - 1e-12)
-    assert inside - 1 <= found <= inside + 1e-9
+    assert inside - 1 <= result <= inside + 1e-9
 
 
 def test_a_gradient_that_is_not_there_has_no_reach() -> None:
@@ -82,7 +82,7 @@ def test_looking_changes_nothing_in_a_training() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_a_window_is_the_same_whatever_came_before() -> None:
+def test_a_batch_is_the_same_whatever_came_before() -> None:
     settings = TrainSettings(lanes=8, bptt="5", valid_every=10, seed=3)
     data, method = toy((300, 200, 100)), bptt.parse("5")
     first, again = (ReachMonitor(small_model(), data, settings, method) for _ in range(2))
@@ -109,7 +109,7 @@ def test_sizes_alone_say_when() -> None:
     assert all(any(a < 7 * i <= b for i in range(9)) for a, b in pairwise([0, *looked]))
 
 
-def test_a_method_of_unknown_windows_is_looked_at_as_if_they_were_short() -> None:
+def test_a_method_of_unknown_truncation_is_looked_at_as_if_it_were_short() -> None:
     class Other(bptt.GradientMethod):
         def _advance(self, loss: Any, batch: Any, at: Any) -> Any:
             raise AssertionError("never asked to")
@@ -132,7 +132,7 @@ def test_what_limits_a_gradient_in_training() -> None:
     assert limit(bptt="full", segment=12) == bptt.Truncated(12)
 
 
-def test_sequences_of_one_step_and_windows_have_no_reach() -> None:
+def test_sequences_of_one_step_and_finite_orders_have_no_reach() -> None:
     settings = {"valid_every": 1, "steps": 2}
     events: list[dict[str, Any]] = []
     mlp = Autoregressive(3, emission=small_model().emission, predictor="mlp", hidden_size=4)

@@ -42,7 +42,7 @@ def test_the_loss_goes_down(bptt: str) -> None:
     assert all(event["learning_rate"] > 0 and event["rate"] > 0 for event in events)
 
 
-def test_a_network_over_a_window_trains_too() -> None:
+def test_a_network_over_the_last_lags_trains_too() -> None:
     torch.manual_seed(0)
     model = Autoregressive(2, emission=SYMBOLS, predictor="mlp", hidden_size=8)
     run = trainer({"steps": 60, "learning_rate": 2e-2}, model=model)
@@ -76,8 +76,8 @@ def test_the_gradient_is_that_of_the_mean_over_scored_steps(bptt: str, steps: in
     assert len(nats) == int(batch.weight.sum())  # toy() has no past and no gap
     wanted = torch.autograd.grad(torch.stack(nats).mean(), run.parameters)
     run.update()
-    found = [p.grad for p in run.parameters]
-    torch.testing.assert_close(found, list(wanted), rtol=1e-4, atol=1e-6)
+    result = [p.grad for p in run.parameters]
+    torch.testing.assert_close(result, list(wanted), rtol=1e-4, atol=1e-6)
 
 
 def test_each_scored_step_of_an_epoch_is_used_once() -> None:
@@ -204,11 +204,11 @@ def test_validation_nats_by_hand(past: int | None) -> None:
 
 def test_nats_are_in_the_units_of_the_data() -> None:
     prices = (0.1 * torch.randn(50, 1, dtype=torch.float64, generator=generator(0))).exp()
-    shown = Sequences.of([100 * prices]).transform(["log", "difference", "standardise"])
+    transformed = Sequences.of([100 * prices]).transform(["log", "difference", "standardise"])
     model = LatentAutoregressive("gru", 3, emission=tt.emissions.Normal(), num_differencing=1)
-    model.begin(shown)
-    found = validation_nats(model, shown, None)
-    assert found == pytest.approx(-float(model.log_prob(shown)) / 50, rel=1e-5)
+    model.begin(transformed)
+    result = validation_nats(model, transformed, None)
+    assert result == pytest.approx(-float(model.log_prob(transformed)) / 50, rel=1e-5)
 
 
 # Steps that are not finite
@@ -323,7 +323,7 @@ def test_steps_fit_the_time(monkeypatch: pytest.MonkeyPatch, validating: float) 
     model = small_model()
     before = json.dumps([p.tolist() for p in model.parameters()])
     settings = TrainSettings(steps=100_000, valid_every=5, lanes=3)
-    found = []
+    result = []
     for seconds in (60.0, 120.0, 600.0):
         planned = affordable_steps(model, toy(), toy((20,)), settings, seconds)
         spent = planned.steps * 0.1 + -(-planned.steps // planned.valid_every) * validating
@@ -331,8 +331,8 @@ def test_steps_fit_the_time(monkeypatch: pytest.MonkeyPatch, validating: float) 
         share = (spent - planned.steps * 0.1) / spent  # of the time, for validations
         assert share < 0.15 or (share < 0.6 and planned.steps < 25 * planned.valid_every)
         assert planned.model_copy(update={"steps": 100_000, "valid_every": 5}) == settings
-        found.append(planned.steps)
-    assert found == sorted(found)
+        result.append(planned.steps)
+    assert result == sorted(result)
     few = settings.model_copy(update={"steps": 30})
     assert affordable_steps(model, toy(), toy((20,)), few, 600.0).steps == 30
     assert affordable_steps(model, toy(), toy((20,)), settings, 0.0).steps == 10

@@ -35,7 +35,7 @@ class Truncated(GradientMethod):
     Every k1 steps the losses of the last k1 steps are backpropagated through at most the last k2
     steps. The state is carried across; where k2 > k1, the steps before the k1 ones are run again
     from the state carried at their beginning, with the parameters as they are now. ``k1 = 1`` is
-    the sliding window, ``k1 = k2`` the usual chunks. Cost: k2 / k1 forward and backward passes.
+    a sliding context, ``k1 = k2`` the usual chunks. Cost: k2 / k1 forward and backward passes.
 
     Args:
         k1: steps from one update to the next.

@@ -23,10 +23,17 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
     check_table(path)
     content = io.BytesIO()
     if path.suffix == ".csv":
-        frame.write_csv(content)
+        frame.with_columns(_days(frame)).write_csv(content)
     else:
         frame.write_parquet(content)
     files.write_bytes(path, content.getvalue())
+
+
+def _days(frame: pl.DataFrame) -> list[pl.Expr]:
+    """Stamps without a clock time as dates, which is how tables of days are written."""
+    stamps = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    whole = [name for name in stamps if (frame[name] == frame[name].dt.truncate("1d")).all()]
+    return [pl.col(name).cast(pl.Date) for name in whole]
 
 
 def check_table(*paths: Path | None) -> None:

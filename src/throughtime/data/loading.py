@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from throughtime.data.readers.read import read
+from throughtime.data.readers.read import READERS, read
 from throughtime.data.readers.series import as_names
 from throughtime.data.sequences import Sequences
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError, nearest
 from throughtime.types import Event
 
 Spans = tuple[Sequences, Sequences, Sequences]
@@ -45,6 +47,16 @@ def load(
             raise DataError(f"the {part_name} part of {label} has no observed values; give more")
     check_constant(spans[0], label)
     return whole, spans
+
+
+def checked_options(options: dict[str, Any], caller: Callable[..., Any]) -> dict[str, Any]:
+    """Options of `tt.read`; raises SettingError for one that neither it nor its caller has."""
+    known, name = (*inspect.signature(caller).parameters, "kind", *READERS), caller.__name__
+    for one in options:
+        if one not in ("kind", *READERS):
+            near = nearest(one, known) or f"; see help({name})"
+            raise SettingError(f"{name} has no option '{one}'{near}")
+    return options
 
 
 def check_constant(train: Sequences, label: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,6 +68,8 @@ class Sequences:
     differencing: Tensor = _UNSET
     identity: Tensor = _UNSET
     text_sizes: dict[str, Tensor] | None = None  # read them as `sizes`
+    read_options: Mapping[str, Any] = field(default_factory=dict)  # how a table or file was read
+    library: str = "polars"  # of the frame that they came in
 
     def __post_init__(self) -> None:
         count, total = len(self.offsets) - 1, self.values.shape[0]

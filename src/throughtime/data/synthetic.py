@@ -17,7 +17,7 @@ from throughtime.data.domain import Domain
 from throughtime.data.sequences import Sequences
 
 LENGTH = 4000
-LONGER = 10_000  # where what is to be told apart is a hundredth of a nat
+LONGER = 10_000  # where the difference to be detected is a hundredth of a nat
 
 
 @dataclass(frozen=True)

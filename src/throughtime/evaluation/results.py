@@ -468,8 +468,21 @@ class Scores(Result):
         Raises:
             RunError: if it is missing, damaged or of another schema.
         """
-        values = files.read_described(path, SCHEMA, ())
-        if (schema := values.pop("schema")) < SCHEMA:
+        return cls.from_json(files.read_described(path, SCHEMA, ()), path)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], path: Path = Path("scores.json")) -> Scores:
+        """What `to_json` gave.
+
+        Args:
+            values: a JSON object.
+            path: what errors call it.
+
+        Raises:
+            RunError: if it is damaged or of another schema.
+        """
+        values = dict(values)
+        if (schema := values.pop("schema", 0)) != SCHEMA:
             raise files.damaged(path, f"schema {schema} of an older throughtime")
         try:
             return cls.model_validate(values)

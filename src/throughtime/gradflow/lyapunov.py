@@ -100,15 +100,14 @@ def lyapunov(
     for begin, end in reversed(list(pairwise(ends))):
         cuts = [*range(begin, end, pace), end]
         inner = states_at(loss, batch, known[begin], cuts, first=begin)
-        grown = []
-        for t0, t1 in reversed(list(pairwise(cuts))):
+        grown, pieces = [], list(pairwise(cuts))[::-1]
+        for t0, t1 in pieces:
             product = Product(loss, [batch[t0:t1]] * num, [inner[t0]] * num, joined)
             frame, log = _back(product, frame, basis)
             grown.append(log)
-            if end <= length - warmup:
-                lengths.append(t1 - t0)
         if end <= length - warmup:
             logs += grown
+            lengths += [t1 - t0 for t0, t1 in pieces]
         pace = _pace(torch.stack(grown), pace)
     return _result(torch.stack(logs).cpu(), torch.tensor(lengths), dt)
 

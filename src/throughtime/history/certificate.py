@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from throughtime.data.loading import Spans, label_of, load, plain_options, seconds
+from throughtime.data.loading import Spans, checked_options, label_of, load, plain_options, seconds
 from throughtime.data.sequences import Sequences
 from throughtime.errors import RunError, SettingError
 from throughtime.files import finite
@@ -65,7 +65,7 @@ class Certificate:
     step: what one step is called. seen_as: what of the values is looked at, "" if they themselves.
     finite_order: the curve of finite-order models, `lags` that of the model that won. network: the
     curve of a network trained later that beats them, if there is one (`with_network`). seconds:
-    what it took, None where that is not told.
+    what it took, None where that is not measured.
     """
 
     order_matters: OrderMatters
@@ -105,7 +105,7 @@ class Certificate:
                     "beyond_default": advice.beyond_default,
                 },
                 "verdict": self.verdict,
-                "seconds": None if self.seconds is None else round(self.seconds, 3),
+                "seconds": self.seconds,
                 "notes": list(self.notes),
             }
         )
@@ -167,9 +167,9 @@ def certificate(
     Raises:
         DataError, SettingError: as `tt.fit` for bad data.
     """
-    limit = seconds(time_limit)
-    label = label_of(data)
-    _, spans = load(data, label, _HELD, _HELD, split, plain_options(read_options), on_event)
+    limit, label = seconds(time_limit), label_of(data)
+    options = plain_options(checked_options(read_options, certificate))
+    _, spans = load(data, label, _HELD, _HELD, split, options, on_event)
     return measured(
         spans, time_limit=_LIMIT if limit is None else limit, seed=seed, on_event=on_event
     )
@@ -234,7 +234,7 @@ def measured(
         case = study(spans, settings or settings_of(seed), time_limit, view)
         certificate = _measured(case, time_limit, seed, networks, tick)
     notes = (*case.notes, *spans[0].notes)
-    return replace(certificate, notes=notes, seconds=time.monotonic() - begun)
+    return replace(certificate, notes=notes, seconds=round(time.monotonic() - begun, 3))
 
 
 def _measured(case: Study, limit: float, seed: int, networks: bool, tick: Tick) -> Certificate:

@@ -22,7 +22,7 @@ from throughtime.models.sparse_ngram import Counts, SparseNGram, at_once
 LONGEST = 40  # lags of which every one is used
 STATES = (2, 3, 5)  # of the hidden Markov models
 _ALPHABET = 64  # symbols of which one is tried
-_KINDS = 16  # symbols told apart by the scan: the most frequent ones
+_KINDS = 16  # symbols distinguished by the scan: the most frequent ones
 _SCANNED = 50_000  # targets
 _SHARE = 1 / 5000  # of the work of a family: numbers in a design
 

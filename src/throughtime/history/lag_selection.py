@@ -15,7 +15,7 @@ from throughtime.models.closed_form import ClosedForm
 
 LADDER = (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40)
 FURTHEST = 1000  # lags that are looked at one by one
-FEWEST = 100  # targets from which a lag can be told
+FEWEST = 100  # targets that a lag needs to be detectable
 SPARSE = 4  # far lags taken up
 ENOUGH = 0.01  # of what the past gains in all: less than that is not worth a higher order
 

@@ -92,7 +92,7 @@ def compare(
         worth: nats of the past in all, per step.
         seed: of everything random.
         seconds: for training networks; None: only closed forms.
-        tick: is told what is done.
+        tick: called with what is done.
 
     Returns:
         The comparison, and the latent model, None where there is none to try.
@@ -142,7 +142,7 @@ def memory_curve(
         latent: the model and its test data.
         iid: nats of every target under the i.i.d. baseline, which has seen none.
         seed: of the intervals.
-        tick: is told what is done.
+        tick: called with what is done.
         work: what may be done: fewer targets with less.
 
     Returns:

@@ -77,7 +77,7 @@ def recurrent(study: Study, seed: int, seconds: float) -> Network | None:
 
 
 def _short(candidate: Candidate, training: TrainSettings) -> tuple[Candidate, TrainSettings]:
-    """A network of text that is soon to be told from a finite order, not to be best in the end.
+    """A network of text that is soon to be compared with a finite order, not to be best in the end.
 
     Dropout pays only where it is trained for long. In a quarter of the updates of
     a fit it is then past the best n-gram, if it ever will be.

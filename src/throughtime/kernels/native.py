@@ -135,7 +135,7 @@ def _compare(opened: ctypes.CDLL) -> None:
 def available() -> bool:
     """Whether the library was built when the package was installed, and can be loaded.
 
-    Raises BackendError where it is told to run on instructions that this machine lacks.
+    Raises BackendError where it is asked to run on instructions that this machine lacks.
     """
     if _wrong.startswith(FORCE):
         raise BackendError(_wrong)

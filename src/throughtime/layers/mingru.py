@@ -255,7 +255,7 @@ class _Layer:
     ) -> tuple[Tensor, Tensor]:
         """The traces after the last step, from those before the first: e' = keep e + immediate.
 
-        Written out over the window: each step's immediate derivative, times what all later steps
+        Written out over the segment: each step's immediate derivative, times what all later steps
         keep of it, times its input.
         """
         before = torch.cat([h.unsqueeze(0), y])[:-1]

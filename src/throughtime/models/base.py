@@ -149,7 +149,7 @@ class SequenceModel(nn.Module, ABC):
     def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
         """Nats of every scored element as the model sees it (transformed), float64 ``[total]``.
 
-        on_steps: is told how many more steps are done, where they are not done all at once.
+        on_steps: called with how many more steps are done, where they are not done all at once.
         """
         nats = torch.zeros(len(data.values), dtype=torch.float64)
         for batch, distribution in self.distributions(data):
@@ -255,7 +255,7 @@ class SequenceModel(nn.Module, ABC):
         self,
         length: int,
         context: Context | None = None,
-        num_paths: int = 100,
+        num_paths: int | None = None,
         seed: int = 0,
         *,
         covariates: Tensor | None = None,
@@ -272,7 +272,7 @@ class SequenceModel(nn.Module, ABC):
             length: steps of each path.
             context: where to go on from, as `condition` returns it: one row, or one per path;
                 None starts new sequences.
-            num_paths: how many.
+            num_paths: how many; None: one for each row of a context of several, else 100.
             seed: of the random numbers.
             covariates: ``[length, C]`` or ``[num_paths, length, C]``, where the model has some.
             series: which training series new sequences belong to, int64 ``[1]`` or one per path;
@@ -293,6 +293,8 @@ class SequenceModel(nn.Module, ABC):
                 f"there are covariates for {covariates.shape[-2]} steps; sampling {length} "
                 "steps needs as many"
             )
+        if num_paths is None:
+            num_paths = len(context) if context is not None and len(context) > 1 else 100
         start = self._start(context, num_paths, seed, covariates, series, name, temperature, top_p)
         blocks = list(self._draw(start, length))
         if blocks:

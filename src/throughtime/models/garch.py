@@ -35,7 +35,7 @@ from throughtime.errors import DataError, MissingExtra, SettingError
 from throughtime.models.closed_form import ClosedForm, Unfitted
 from throughtime.state import State
 
-FEWEST = 200  # steps below which so many parameters of the spread cannot be told apart
+FEWEST = 200  # steps below which so many parameters of the spread cannot be estimated
 _WIDE = (1e-8, 1e8)  # bounds of the conditional variance, in units of the overall one
 _EXPECTED = math.sqrt(2 / math.pi)  # of |z|, as EGARCH counts it
 

@@ -27,6 +27,7 @@ from throughtime.predict.future import Future, futures
 from throughtime.predict.scoring import SequenceScores, check_known, step_log_prob
 from throughtime.training.config import TrainSettings
 from throughtime.types import Progress, silent
+from throughtime.wording import stamp
 
 SCHEMA = 2
 MODEL, WEIGHTS, END = "model.json", "model.safetensors", "context.safetensors"
@@ -61,6 +62,13 @@ class FittedModel:
     owner: str = field(default="", compare=False)
 
     # What it is
+
+    def __repr__(self) -> str:
+        steps = " → ".join(type(one).__name__ for one in self.transforms.transforms)
+        parts = [f"{self.name!r}", type(self.model).__name__, *([steps] if steps else [])]
+        return (
+            f"FittedModel({', '.join(parts)}, {'no end' if self.end is None else self.end.history})"
+        )
 
     @property
     def domain(self) -> Domain:
@@ -133,7 +141,7 @@ class FittedModel:
             data: whatever `tt.read` takes, read as the training data were.
             unknown: accept characters never seen (each has the probability of "something new",
                 spread evenly).
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
             options: of `tt.read`.
 
         Raises:
@@ -197,7 +205,7 @@ class FittedModel:
             tolerance: the standard error of a quantile, as a share of the width from the 10 % to
                 the 90 % quantile.
             seed: of the paths; a path is tied to its series and index.
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
 
         Raises:
             SettingError: for settings that make no sense, text, and covariates that are missing.
@@ -225,7 +233,7 @@ class FittedModel:
 
         Args:
             raw: of the kind it was fitted on.
-            on_progress: is told what is being read.
+            on_progress: called with what is being read.
         """
         about = raw.names[0] if len(raw) == 1 else f"{len(raw):,} series"
         on_progress(0, 1, f"reading the past of {about}")
@@ -256,7 +264,7 @@ class FittedModel:
         kept = [i for i, n in enumerate(raw.lengths.tolist()) if n > 0]
         if not kept:
             last = end.history.times
-            until = "" if last is None else f", which is at {last.max()}"
+            until = "" if last is None else f", which is at {stamp(last.max())}"
             raise DataError(f"{label}: no row comes after the end of the data{until}")
         going = [i for i in kept if places[i] >= 0]
         fresh = [i for i in kept if places[i] < 0]
@@ -290,7 +298,7 @@ class FittedModel:
             seed: of the random numbers.
             temperature: of symbols: above 1 evens their probabilities out, below 1 sharpens them.
             top_p: of symbols: only the likeliest, up to this mass, are drawn.
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
 
         Returns:
             ``[num_paths, length]`` code points or symbols, or values ``[num_paths, length, D]``;

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ class Question:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        try:
+            operator.index(self.horizon)
+        except TypeError:
+            raise SettingError(f"horizon={self.horizon}: a whole number of steps") from None
         if self.horizon < 1:
             raise SettingError(f"horizon={self.horizon}: at least 1 step")
         wrong = [f"{q:g}" for q in self.quantiles if not 0 < q < 1]
@@ -82,8 +87,8 @@ class Forecast:
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
-    draws: tuple[np.ndarray, ...]
-    times: tuple[np.ndarray, ...]
+    draws: tuple[np.ndarray, ...] = field(repr=False)
+    times: tuple[np.ndarray, ...] = field(repr=False)
     stamped: bool
     question: Question
     model: str = "model"

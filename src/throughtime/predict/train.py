@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from throughtime.bptt import GradientMethod
-from throughtime.data.frames import library_of
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Transform, Transforms
@@ -55,7 +54,7 @@ def train(
         bptt: a method of `tt.bptt`, or its string form; full BPTT if not given.
         name: what the model is called; its kind if not given.
         out: a folder to keep checkpoints and the fitted model in; nothing is written without.
-        on_event: is told of every validation, as log.jsonl would hold it.
+        on_event: called at every validation, as log.jsonl would hold it.
         settings: of `throughtime.training.config.TrainSettings`: steps (updates), lanes, segment,
             learning_rate, weight_decay, clip, patience, seed, ….
 
@@ -78,7 +77,7 @@ def train(
         torch.manual_seed(asked.seed)
         begun = _begun(model, raw, transforms, name)
         fitted = _trained(begun, raw, held, asked, out, on_event)
-        ended = replace(fitted.ending(_whole(raw, held)), library=library_of(train))
+        ended = fitted.ending(_whole(raw, held))
     if out is not None:
         ended.save(out)
     return ended
@@ -118,7 +117,7 @@ def _begun(
                 f"{model.whose} has its transforms, and goes on being trained with them"
             )
         copied = copy.deepcopy(model.model)
-        return FittedModel(name or model.name, copied, model.transforms, None, model.read_options)
+        return replace(model, name=name or model.name, model=copied, end=None, training=None)
     if not isinstance(model, SequenceModel):
         raise SettingError(
             f"train takes a model (tt.LatentAutoregressive, tt.Autoregressive, any SequenceModel) "
@@ -129,7 +128,10 @@ def _begun(
     chain = transforms if isinstance(transforms, Transforms) else Transforms(())
     if chain.domain is None:
         chain = Transforms.fit(transforms, raw)
-    fitted = FittedModel(name or name_of(model), adapted(model, chain), chain)
+    fitted = FittedModel(
+        name or name_of(model), adapted(model, chain), chain,
+        read_options=raw.read_options, library=raw.library,
+    )  # fmt: skip
     fitted.model.begin(as_sequences(fitted.transformed(raw), model.emission))
     return fitted
 
@@ -173,9 +175,7 @@ def _trained(
     with threads(settings.threads):
         Trainer(begun.model, data, kept, settings, on_event, folder).run()
     begun.model.eval()
-    return FittedModel(
-        begun.name, begun.model, begun.transforms, None, begun.read_options, settings
-    )
+    return replace(begun, training=settings)
 
 
 def _whole(raw: Sequences, held: Sequences | None) -> Sequences:

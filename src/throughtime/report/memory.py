@@ -113,9 +113,7 @@ def _one_picture(run: ReportData, record: GradientRecord) -> Markup | None:
         return None
     said = "Each bar goes back from now. Of the gradient, the shades hold 50, 90 and 95\u00a0%"
     if needed is not None:
-        said += (
-            "; of the data, half and 90\u00a0% of what the past is worth, and all that can be told"
-        )
+        said += "; of what the past of the data is worth, half, 90\u00a0% and all that is measured"
     return el(
         "figure",
         el("figcaption", f"What {', what '.join(_DOES[row.name] for row in rows)}"),

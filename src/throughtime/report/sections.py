@@ -139,7 +139,7 @@ def accuracy(run: ReportData) -> Markup | None:
         return None
     keys = [
         ("free-running: the model is fed its own samples", "s0", ""),
-        ("one step ahead: it is told the truth each time", "s1 dash", ""),
+        ("one step ahead: it is given the truth each time", "s1 dash", ""),
     ]
     said = (
         "How good the forecasts are the further ahead they look, over "

@@ -131,7 +131,7 @@ def assess(
     Args:
         subject: the models, and what they were fitted to.
         data: what was modelled.
-        on_event: is told what is evaluated.
+        on_event: called with what is evaluated.
         effort: how much to do beside scoring, from the speed that it may have measured.
     """
     parts, seed, begun = subject.parts, subject.settings.seed, time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import throughtime
 from throughtime import files, report
 from throughtime.bptt import GradientMethod
-from throughtime.data.loading import label_of, load, plain_options
+from throughtime.data.loading import checked_options, label_of, load, plain_options
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transform, Transforms
 from throughtime.emissions import Emission
@@ -22,7 +21,7 @@ from throughtime.predict.end import latest
 from throughtime.predict.fitted import FittedModel
 from throughtime.runs import run as runs
 from throughtime.runs.assessment import Effort, Speed, Subject, assess
-from throughtime.runs.request import Model, Request, check_kept, checked_options, request
+from throughtime.runs.request import Model, Request, check_kept, request
 from throughtime.runs.run import Run
 from throughtime.runs.store import BUDGET, CHECKPOINT, Log, making, tidy
 from throughtime.runtime import isolated, one_blas_thread, threads
@@ -105,7 +104,7 @@ def fit(
             numbers={"hidden": hidden, "layers": layers, "steps": steps, "seed": seed},
         )  # fmt: skip
         begun = TimeBudget(limited.settings["time_limit"])
-        options = checked_options(read_options, inspect.signature(fit).parameters)
+        options = checked_options(read_options, fit)
         given = limited.read_options | plain_options(options)
         work = _read(data, limited, valid, test, split, given, name, on_event)
         if out is None:

@@ -12,7 +12,6 @@ from throughtime import bptt as methods
 from throughtime import emissions
 from throughtime.bptt import GradientMethod
 from throughtime.data.loading import seconds
-from throughtime.data.readers.read import READERS
 from throughtime.data.transforms import Transform, Transforms, transform_from_json
 from throughtime.emissions import Emission
 from throughtime.errors import SettingError, nearest
@@ -24,7 +23,6 @@ from throughtime.search import candidates
 
 Model = SequenceModel | FittedModel
 SYMBOLS = ("characters", "bytes", "tokens")
-_READ_OPTIONS = ("kind", *READERS)
 
 
 @dataclass(frozen=True)
@@ -89,15 +87,6 @@ def request(
         },
         models,
     )
-
-
-def checked_options(options: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Options of `tt.read`; raises SettingError for one that neither it nor `fit` has."""
-    for name in options:
-        if name not in _READ_OPTIONS:
-            near = nearest(name, (*known, *_READ_OPTIONS))
-            raise SettingError(f"fit has no option '{name}'{near or '; see help(tt.fit)'}")
-    return options
 
 
 def _choice(name: str, given: str, known: Iterable[str]) -> None:

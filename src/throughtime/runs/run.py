@@ -63,9 +63,13 @@ class Run:
     fitted: tuple[FittedModel, ...] = field(default=(), repr=False)
     whole: Sequences | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f", folder={str(self.folder)!r}"
+        return f"Run(best={self.best!r}, verdict={self.verdict!r}{where})"
+
     @cached_property
     def models(self) -> dict[str, FittedModel]:
-        """Every fitted model by name; in memory, each with the end of the data to go on from."""
+        """Every fitted model by name, each with the end of the data to go on from."""
         by_name = {one.name: one for one in self.fitted}
         if self.whole is not None:
             by_name = {name: one.ending(self.whole) for name, one in by_name.items()}
@@ -75,7 +79,9 @@ class Run:
                 assert path is not None
                 elsewhere = row.family == "baseline" and not path.exists()  # fitted by `arch`
                 if row.family != "blend" and not elsewhere:
-                    by_name[row.name] = load_fitted(path).fitted
+                    one = load_fitted(path).fitted
+                    end = self.best.end
+                    by_name[row.name] = one if end is None else one.ending(end.history)
         return {**by_name, self.best.name: self.best}
 
     @property
@@ -146,7 +152,7 @@ class Run:
         Args:
             max_lag: None: as `fit` examined it; else it is examined anew, as far back as that, on
                 the data that the run keeps, without those it was tested on.
-            on_progress: is told how far it is.
+            on_progress: called with how far it is.
 
         Raises:
             RunError: for a run without a network.

@@ -94,6 +94,7 @@ def save_fitted(path: Path, one: FittedCandidate) -> None:
         "model": one.model.settings(),
         "transforms": one.fitted.transforms.to_json(),
         "read_options": dict(one.fitted.read_options),
+        "library": one.fitted.library,
         "training": None if training is None else training.model_dump(mode="json"),
         "valid": one.valid,
         "seconds": one.seconds,
@@ -114,6 +115,7 @@ def load_fitted(path: Path) -> FittedCandidate:
         Transforms.from_json(values["transforms"]),
         read_options=values["read_options"],
         training=None if training is None else TrainSettings(**training),
+        library=values["library"],
     )
     numbers = (values[key] for key in ("seconds", "peak_memory_mb", "passes"))
     return FittedCandidate(
@@ -272,7 +274,12 @@ def begun(
     model = candidate.make()
     known = fitted(candidate.transforms, data) if transforms is None else transforms
     found = FittedModel(
-        candidate.name, model, known, read_options=settings.data.options, training=candidate.train
+        candidate.name,
+        model,
+        known,
+        read_options=settings.data.options or data.read_options,
+        training=candidate.train,
+        library=data.library,
     )
     if not candidate.warm:
         model.begin(found.transformed(data))

@@ -73,6 +73,8 @@ def concatenated(first: Sequences, second: Sequences) -> Sequences:
         domain=first.domain,
         names=first.names + second.names,
         covariates=joined(first.covariates, second.covariates),
+        read_options=first.read_options,
+        library=first.library,
     )
 
 
@@ -292,7 +294,7 @@ def _planned(
             return wanted
         parts = {"no": 1.0, "from_scratch": 2.0, "continue": 1.0 + defaults.CONTINUED}
         share = seconds / parts[wanted.refit]
-        return affordable_steps(fitted.model, *spans, wanted, share, least=1)
+        return affordable_steps(fitted.model, *spans, wanted, share, least=1, after=2)
 
     return store.cached(
         "plan.json", compute,

@@ -67,7 +67,7 @@ class Trainer:
         train: transformed training data.
         valid: transformed validation data; None: train for all the steps, keep the last averages.
         settings: see `TrainSettings`.
-        on_event: is told of every validation and of every step that had to be skipped.
+        on_event: called at every validation and every step that had to be skipped.
         folder: where checkpoints are kept; None: nowhere.
         progress: how far it is.
 
@@ -356,6 +356,7 @@ def affordable_steps(
     settings: TrainSettings,
     seconds: float,
     least: int = 10,
+    after: int = 0,
 ) -> TrainSettings:
     """The settings with as many updates as fit into `seconds`, measured on a copy of the model.
 
@@ -366,6 +367,7 @@ def affordable_steps(
         settings: with as many updates as are wanted at most.
         seconds: in all.
         least: updates, however little time there is.
+        after: validations that are to follow, in the same time.
     """
     endless = settings.model_copy(update={"steps": 10**9})
     trial = Trainer(copy.deepcopy(model), train, valid, endless)
@@ -385,13 +387,11 @@ def affordable_steps(
             trial.epoch(trial.progress.epoch + 1)
         trial.update()
     updating = (time.monotonic() - begun) / _PROBE_UPDATES
-    spent = _PROBE_UPDATES * updating + 2 * validating  # now, and when all is done
+    spent = _PROBE_UPDATES * updating + (1 + after) * validating
     # Validation may take a tenth of the time; up to half of it where there would be fewer than
     # twenty validations in a run.
     steps = min(settings.steps, max(least, int((seconds - spent) / (1.1 * updating))))
     cost = validating / updating
     every = max(settings.valid_every, math.ceil(max(cost, min(10 * cost, steps / 20))))
-    if steps < every:
-        spent += validating  # there is one, at the end
     steps = min(steps, max(least, int((seconds - spent) / (updating * (1 + cost / every)))))
     return settings.model_copy(update={"steps": steps, "valid_every": min(every, steps)})

@@ -813,16 +813,16 @@ def test_public_series(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("values", [torch.randn(9), torch.randn(9, 2), torch.randn(9).double()])
 def test_a_tensor_is_a_series(values: torch.Tensor) -> None:
-    found = read(values)
-    assert (found.names, found.domain.kind) == (("series",), "real")
-    torch.testing.assert_close(found.values, values.double().reshape(9, -1))
+    result = read(values)
+    assert (result.names, result.domain.kind) == (("series",), "real")
+    torch.testing.assert_close(result.values, values.double().reshape(9, -1))
 
 
 def test_a_list_of_tensors_or_arrays_is_several() -> None:
     parts = [torch.randn(4), np.arange(6.0), torch.randn(2)]
-    found = read(parts)
-    assert found.lengths.tolist() == [4, 6, 2]
-    assert found.names == ("0", "1", "2")
+    result = read(parts)
+    assert result.lengths.tolist() == [4, 6, 2]
+    assert result.names == ("0", "1", "2")
     symbols = read([torch.tensor([0, 2, 1]), torch.tensor([1])])
     assert symbols.domain.num_symbols == 3
     assert symbols.notes == ("integers are taken for symbols, 0 to 2; give floats for amounts",)

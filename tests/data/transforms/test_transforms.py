@@ -84,14 +84,14 @@ def test_log_det_is_that_of_autograd(specs: list[Transform | str], start: int) -
         jacobian = torch.autograd.functional.jacobian(after, x[start:])
         size = x[start:].numel()
         expected = torch.linalg.slogdet(jacobian.reshape(size, size)).logabsdet
-        found = done[i].log_det[start:].sum()
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
+        actual = done[i].log_det[start:].sum()
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-10)
 
 
 def test_log_det_of_each_step_is_known() -> None:
     s = Sequences.of([torch.tensor([1.0, 2.0, 4.0]).double()])
-    found = s.transform(["log", "difference"]).log_det
-    torch.testing.assert_close(found, -torch.tensor([1.0, 2.0, 4.0]).double().log())
+    result = s.transform(["log", "difference"]).log_det
+    torch.testing.assert_close(result, -torch.tensor([1.0, 2.0, 4.0]).double().log())
     scaled = s.transform([Scale(10.0)]).log_det
     torch.testing.assert_close(scaled, torch.full((3,), math.log(10.0)).double())
 

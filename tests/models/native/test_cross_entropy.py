@@ -46,15 +46,15 @@ def test_values_and_gradients_equal_torch(rows, hidden, symbols, threads, dtype,
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = categorical.nats(*inputs, target, scale)
-        gradients = torch.autograd.grad(found, inputs)
+        actual = categorical.nats(*inputs, target, scale)
+        gradients = torch.autograd.grad(actual, inputs)
     finally:
         torch.set_num_threads(before)
     exact = [part.detach().double().requires_grad_() for part in inputs]
     expected = of_torch(exact, target, scale.double())
     wanted = torch.autograd.grad(expected, exact)
     tolerance = 1e-11 if dtype == torch.float64 else 2e-5
-    for mine, truth in zip((found, *gradients), (expected, *wanted), strict=True):
+    for mine, truth in zip((actual, *gradients), (expected, *wanted), strict=True):
         size = max(float(truth.detach().abs().max()), 1.0) if truth.numel() else 1.0
         torch.testing.assert_close(mine.double(), truth, rtol=0, atol=tolerance * size)
 
@@ -63,10 +63,10 @@ def test_values_and_gradients_equal_torch(rows, hidden, symbols, threads, dtype,
 def test_rows_apart_and_an_upstream_factor():
     inputs, target, scale = problem(30, 24, 9, torch.float64, 1)
     wide = inputs[0].detach().clone().requires_grad_()
-    found = 3.0 * categorical.nats(
+    result = 3.0 * categorical.nats(
         wide[:, 8:16], *problem(30, 8, 9, torch.float64, 2)[0][1:], target, scale
     )
-    found.backward()
+    result.backward()
     other = inputs[0].detach().clone().requires_grad_()
     head = problem(30, 8, 9, torch.float64, 2)[0][1:]
     (3.0 * of_torch([other[:, 8:16], *head], target, scale)).backward()
@@ -103,11 +103,11 @@ def test_the_model_has_the_same_loss_and_gradients_with_and_without_it(members):
     from throughtime.data.batching import Lanes
 
     lanes = Lanes(data, 2)
-    found = []
+    result = []
     for backend in ("cpu", "reference"):
         model.recurrent.backend = backend
         model.zero_grad()
         loss, _ = model.loss(lanes[0 : len(lanes)], model.initial_state(lanes.num_lanes))
         loss.backward()
-        found.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
-    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-11)
+        result.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(result[0], result[1], rtol=1e-9, atol=1e-11)

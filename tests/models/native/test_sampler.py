@@ -37,10 +37,10 @@ def test_draws_are_the_emissions_own(head: str, value: float):
     root, paths = rng.root(5, "here"), 300
     u = rng.uniforms(rng.streams(root, torch.arange(paths)), 0, 4 * emission.num_parameters)
     distribution = emission.distribution(made.head_bias[0].detach())
-    found = made.sample(1, num_paths=paths, seed=5, name="here")[:, 0]
+    actual = made.sample(1, num_paths=paths, seed=5, name="here")[:, 0]
     expected = distribution.sample_from_uniforms(u[:, : distribution.num_uniforms])
     # SciPy's incomplete beta function, from which Python's draws are, loses digits at huge rates
-    same(found, expected, 1e-6 if head == "negative_binomial" and value > 1e9 else 1e-11)
+    same(actual, expected, 1e-6 if head == "negative_binomial" and value > 1e9 else 1e-11)
 
 
 @pytest.mark.parametrize("rate", [1e-12, 0.3, 40.0, 599.0, 601.0, 3e4, 1e8, 1e13])
@@ -49,10 +49,10 @@ def test_quantiles_of_poisson_counts_at_all_rates(rate: float):
     with torch.no_grad():
         made.head_weight.zero_()
         made.head_bias[:] = float(np.arctanh(np.log(rate) / 30) * 30)
-    found = made.sample(1, num_paths=paths, seed=1)[:, 0, 0].numpy()
+    result = made.sample(1, num_paths=paths, seed=1)[:, 0, 0].numpy()
     u = rng.uniforms(rng.streams(rng.root(1), torch.arange(paths)), 0, 1)[:, 0].numpy()
-    assert (scipy.special.pdtr(found, rate) >= u - 1e-13).all()
-    missed = np.where(found > 0, scipy.special.pdtr(found - 1, rate), 0.0)
+    assert (scipy.special.pdtr(result, rate) >= u - 1e-13).all()
+    missed = np.where(result > 0, scipy.special.pdtr(result - 1, rate), 0.0)
     assert (missed <= u + 1e-13).all()
 
 
@@ -66,11 +66,11 @@ def test_quantiles_of_negative_binomial_counts_at_all_rates(rate: float, size: f
         made.head_weight.zero_()
         made.head_bias[0, 0] = float(np.arctanh(np.log(rate) / 30) * 30)
         made.head_bias[0, 1] = float(np.arctanh(np.log(size) / 10) * 10)
-    found = made.sample(1, num_paths=paths, seed=1)[:, 0, 0].numpy()
+    result = made.sample(1, num_paths=paths, seed=1)[:, 0, 0].numpy()
     u = rng.uniforms(rng.streams(rng.root(1), torch.arange(paths)), 0, 1)[:, 0].numpy()
     success = size / (size + rate)
-    reached = scipy.special.betainc(size, found + 1, success)
-    missed = np.where(found > 0, scipy.special.betainc(size, found, success), 0.0)
+    reached = scipy.special.betainc(size, result + 1, success)
+    missed = np.where(result > 0, scipy.special.betainc(size, result, success), 0.0)
     error = 1e-12 if rate < 1e4 and size < 1e3 else 1e-10 if rate < 1e9 else 2e-8  # SciPy's own
     assert (reached >= u - error).all()
     assert (missed <= u + error).all()
@@ -82,8 +82,8 @@ def test_quantiles_of_negative_binomial_counts_at_all_rates(rate: float, size: f
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_paths_are_those_of_the_loop_in_python(head: str, cell: str):
-    found, expected = both(model(HEADS[head], cell), 60, num_paths=5, seed=2)
-    same(found, expected)
+    actual, expected = both(model(HEADS[head], cell), 60, num_paths=5, seed=2)
+    same(actual, expected)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
@@ -111,10 +111,10 @@ def test_shaped_distribution_of_symbols(members: int, temperature: float, top_p:
     with torch.no_grad():
         made.head_bias[:, 4:8] = 0.25  # equally likely ones: the lower symbol comes first
         made.head_weight[:, 4:8] = 0
-    found, expected = both(made, 80, num_paths=6, temperature=temperature, top_p=top_p)
-    same(found, expected)
+    actual, expected = both(made, 80, num_paths=6, temperature=temperature, top_p=top_p)
+    same(actual, expected)
     plain = made.sample(80, num_paths=6)
-    assert not torch.equal(found, plain)
+    assert not torch.equal(actual, plain)
 
 
 @pytest.mark.parametrize("head", ["categorical", "student_t", "poisson"])
@@ -151,10 +151,10 @@ def test_going_on_from_a_past(head: str, members: int):
 def test_the_first_step_of_differenced_values():
     made = model(emissions.StudentT(), num_differencing=1)
     made.initial_raw.copy_(torch.tensor([100.0, 0.5, 1.0]))
-    found, expected = both(made, 10, num_paths=50)
-    same(found, expected)
-    assert (found[:, 0] > 50).float().mean() > 0.9
-    assert (found[:, 1] < 50).float().mean() > 0.9
+    actual, expected = both(made, 10, num_paths=50)
+    same(actual, expected)
+    assert (actual[:, 0] > 50).float().mean() > 0.9
+    assert (actual[:, 1] < 50).float().mean() > 0.9
 
 
 def test_a_large_alphabet_without_a_table():
@@ -228,10 +228,10 @@ def test_workspaces_full_of_nan_change_nothing(paths: int):
     expected = [one.sample(20, num_paths=paths) for one in made]
     native.library().tt_poison(1)
     try:
-        found = [one.sample(20, num_paths=paths) for one in made]
+        actual = [one.sample(20, num_paths=paths) for one in made]
     finally:
         native.library().tt_poison(0)
-    assert all(map(torch.equal, found, expected))
+    assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.parametrize("size", [5, 40])
@@ -272,10 +272,10 @@ def test_values_are_uniform_under_their_own_distribution(head: str):
     levels = []
     for batch, distribution in made.distributions(data):
         levels.append(distribution.cdf(batch.x)[batch.weight > 0].flatten())
-    found = torch.cat(levels).numpy()
-    assert len(found) == 400 * 25 * HEADS[head].columns
-    assert scipy.stats.kstest(found, "uniform").pvalue > 1e-4
-    assert scipy.stats.kstest(found**1.1, "uniform").pvalue < 1e-4
+    result = torch.cat(levels).numpy()
+    assert len(result) == 400 * 25 * HEADS[head].columns
+    assert scipy.stats.kstest(result, "uniform").pvalue > 1e-4
+    assert scipy.stats.kstest(result**1.1, "uniform").pvalue < 1e-4
 
 
 # ------------------------------------------------------------------------------ who draws what

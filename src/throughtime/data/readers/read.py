@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,15 @@ class Options:
     text: str = "text"
     lines: bool = False
     rate: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """What was asked for otherwise than by default, as `read` takes it again."""
+        given = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if value != part.default:
+                given[part.name] = list(value) if isinstance(value, tuple) else value
+        return given
 
     def check(self, reader: str) -> None:
         """Raises SettingError for an option that this reader has no use for."""
@@ -133,7 +142,15 @@ def read(
     options = Options(
         time, values, id, known, time_format, gaps, header, encoding, text, lines, check_rate(rate)
     )
-    return _read(source, kind, options, on_progress)
+    sequences = _read(source, kind, options, on_progress)
+    if isinstance(source, Sequences):
+        return source
+    asked = {"kind": kind, **options.given()}
+    return replace(
+        sequences,
+        read_options={key: value for key, value in asked.items() if value is not None},
+        library=frames.library_of(source),
+    )
 
 
 def _read(
