@@ -54,8 +54,8 @@ _MOST_SERIES = 20
 _MOST_DISTRIBUTIONS = 20_000  # test steps beyond which backtest and calibration would take minutes
 _PROBE_STEPS = 1000
 _FORECASTS_SHARE = 0.6  # of the time left
-_GRADIENT_SHARE, _GRADIENT_SECONDS = 0.3, 20.0  # of the time left; what a whole one takes
-_LEAST_GRADIENT, _LEAST_MEMORY = 0.05, 0.5  # shares below which it is left out
+_GRADIENT_SHARE, _GRADIENT_SECONDS = 0.3, 40.0  # of the time left; what a whole one takes
+_LEAST_GRADIENT, _LEAST_MEMORY = 0.1, 0.5  # shares below which it is left out
 _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 
 
