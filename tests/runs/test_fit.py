@@ -17,7 +17,7 @@ import throughtime as tt
 from throughtime.data.transforms import Difference, Log, Standardise, Transforms
 from throughtime.errors import DataError, SettingError
 from throughtime.models.base import SequenceModel
-from throughtime.runs.assessment import Effort
+from throughtime.runs.assessment import Effort, Speed
 
 pytestmark = pytest.mark.usefixtures("here")
 PRICES = torch.from_numpy(walk(120))
@@ -190,12 +190,13 @@ def test_the_callers_surroundings_stay_as_they_were(work: str) -> None:
 
 
 def test_effort_is_what_fits_beside_the_scoring() -> None:
-    assert Effort.within(1000.0, 1.0) == Effort()
-    short = Effort.within(10.0, 1.0)
-    assert 0 < short.distributions <= 1
+    quick, slow = Speed(1.0, 0.01, 9), Speed(1.0, 1.0, 9)
+    assert slow.forecasts == 110.0  # 20 series of the best model, and 10 of each of nine
+    assert Effort.within(1000.0, quick) == Effort()
+    short = Effort.within(10.0, slow)
+    assert 0 < short.distributions * slow.forecasts < 10.0 - slow.scoring
     assert 0 < short.gradient < 1
-    assert Effort.within(10.0, 2.0).distributions < Effort.within(10.0, 1.9).distributions
-    assert Effort.within(10.0, 10.0) == Effort(0.0, 0.0)
+    assert Effort.within(2.0, slow) == Effort(0.0, 0.0)
 
 
 def test_a_panel_in_a_short_time_is_compared_on_some_of_its_steps() -> None:

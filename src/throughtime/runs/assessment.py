@@ -52,9 +52,10 @@ _ORIGINS = 10
 _HORIZON = 20
 _MOST_SERIES = 20
 _MOST_DISTRIBUTIONS = 20_000  # test steps beyond which backtest and calibration would take minutes
-_FORECASTS_SHARE, _TIMES_SCORING = 0.6, 5.0  # of the time left; what all of them take, in scorings
-_GRADIENT_SHARE, _GRADIENT_SECONDS = 0.3, 20.0  # of the time left; what a whole one takes
-_LEAST_GRADIENT, _LEAST_MEMORY = 0.05, 0.5  # shares below which it is left out
+_PROBE_STEPS = 1000
+_FORECASTS_SHARE = 0.6  # of the time left
+_GRADIENT_SHARE, _GRADIENT_SECONDS = 0.3, 40.0  # of the time left; what a whole one takes
+_LEAST_GRADIENT, _LEAST_MEMORY = 0.1, 0.5  # shares below which it is left out
 _SAMPLE_STEPS = {"text": 600, "sound": 16_000}
 
 
@@ -71,11 +72,28 @@ class Effort:
     gradient: float = 1.0
 
     @classmethod
-    def within(cls, seconds: float, scoring: float) -> Effort:
-        """What fits in some seconds, where scoring all models took so many."""
-        left = max(0.0, seconds - scoring)
-        share = _FORECASTS_SHARE * left / max(1e-3, _TIMES_SCORING * scoring)
+    def within(cls, seconds: float, speed: Speed) -> Effort:
+        """What fits in some seconds of which scoring is a part."""
+        left = max(0.0, seconds - speed.scoring - speed.forecast)
+        share = _FORECASTS_SHARE * left / max(1e-3, speed.forecasts)
         return cls(min(1.0, share), min(1.0, _GRADIENT_SHARE * left / _GRADIENT_SECONDS))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that something took: scoring all models, and a forecast of one series.
+
+    models: how many are to be evaluated.
+    """
+
+    scoring: float
+    forecast: float
+    models: int
+
+    @property
+    def forecasts(self) -> float:
+        """Seconds of all forecasts, without a limit."""
+        return self.forecast * (_MOST_SERIES + self.models * _MOST_SERIES / 2)
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,7 @@ def assess(
     subject: Subject,
     data: DataSummary,
     on_event: Event,
-    effort: Callable[[float], Effort] = lambda seconds: Effort(),
+    effort: Callable[[Callable[[], Speed]], Effort] = lambda measure: Effort(),
 ) -> Scores:
     """Scores, intervals, forecasts, calibration, surprisal and samples of fitted models.
 
@@ -114,13 +132,15 @@ def assess(
         subject: the models, and what they were fitted to.
         data: what was modelled.
         on_event: called with what is evaluated.
-        effort: how much to do beside scoring, from the seconds that scoring took.
+        effort: how much to do beside scoring, from the speed that it may have measured.
     """
     parts, seed, begun = subject.parts, subject.settings.seed, time.monotonic()
     entries = _entries(subject, on_event)
-    subject = replace(subject, effort=effort(time.monotonic() - begun))
+    spent = time.monotonic() - begun
     scores = compare(entries, parts.test, data, seed)
     best = next(one for one in subject.models if one.name == scores.best)
+    measured = effort(lambda: Speed(spent, _forecast_seconds(subject, best), len(subject.models)))
+    subject = replace(subject, effort=measured)
     certificate = _certificate(subject, best.name, on_event)
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
     backtested = _backtest(subject, best, on_event)
@@ -140,7 +160,7 @@ def assess(
             "surprisal": surprised,
             "risk": risk,
             "gradients": gradients,
-            "samples": samples(best, parts.test, seed),
+            "samples": samples(best, parts.test, seed, subject.effort.distributions),
             "verdict": verdict(best.name, scores.step, scores.comparisons, risk),
         }
     )
@@ -244,6 +264,15 @@ def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> Backt
     return result.model_copy(update={"models": models})
 
 
+def _forecast_seconds(subject: Subject, best: FittedCandidate) -> float:
+    """How long a forecast from one origin of one series takes, and its calibration."""
+    begun, horizon = time.monotonic(), max(subject.search.view.season or 0, _HORIZON)
+    few = at_most(subject.parts.test, _PROBE_STEPS)
+    backtest(best.fitted, few, horizon, 1, _PATHS, subject.settings.seed, max_series=1)
+    calibration(best.fitted, few, subject.settings.seed)
+    return time.monotonic() - begun
+
+
 def _averaged(result: BacktestResult) -> Accuracy:
     """Free-running accuracy, averaged over the horizon."""
     rows = result.free_running
@@ -295,8 +324,10 @@ def _in_words(emission: Emission) -> str:
     return words.replace("student t", "Student-t")
 
 
-def samples(best: FittedCandidate, test: Sequences, seed: int) -> tuple[Sample, ...]:
-    """What the model writes, sounds or draws by itself."""
+def samples(
+    best: FittedCandidate, test: Sequences, seed: int, share: float = 1.0
+) -> tuple[Sample, ...]:
+    """What the model writes, sounds or draws by itself; of sound, a share of what is usual."""
     kind = test.domain.kind
     model, transforms = best.model, best.fitted.transforms
     if kind == "text":
@@ -304,7 +335,7 @@ def samples(best: FittedCandidate, test: Sequences, seed: int) -> tuple[Sample, 
         return (TextSample(text=transforms.text(drawn)),)
     if kind == "sound":
         rate = int(test.domain.sample_rate or 8000)
-        steps = min(_SAMPLE_STEPS["sound"], 2 * rate)
+        steps = max(rate // 4, round(share * min(_SAMPLE_STEPS["sound"], 2 * rate)))
         wave = transforms.inverse(model.sample(steps, num_paths=1, seed=seed))[0]
         content = base64.b64encode(wav_bytes(wave, rate)).decode()
         return (SoundSample(wav_base64=content, seconds=steps / rate, rate=rate),)

@@ -17,16 +17,17 @@ from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
 from throughtime.evaluation.results import DataSummary, Part
 from throughtime.history import Certificate, certificate_of
+from throughtime.predict.end import latest
 from throughtime.predict.fitted import FittedModel
 from throughtime.runs import run as runs
-from throughtime.runs.assessment import Effort, Subject, assess
+from throughtime.runs.assessment import Effort, Speed, Subject, assess
 from throughtime.runs.request import Model, Request, check_kept, request
 from throughtime.runs.run import Run
 from throughtime.runs.store import BUDGET, CHECKPOINT, Log, making, tidy
 from throughtime.runtime import isolated, one_blas_thread, threads
 from throughtime.search.artifacts import Artifacts
 from throughtime.search.budget import TimeBudget
-from throughtime.search.fitting import Parts
+from throughtime.search.fitting import PAST, Parts
 from throughtime.search.search import search
 from throughtime.search.views import at_most
 from throughtime.training.config import DataSettings, RunSettings, validated
@@ -183,7 +184,7 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
         parts, summary = _tested(work, budget.held_out_steps)
         subject = Subject(found, parts, work.settings, certificate)
         scores = assess(subject, summary, on_event, _effort(budget.evaluation(), artifacts))
-        best = next(one for one in models if one.name == scores.best).ending(work.whole)
+        best = _ended(next(one for one in models if one.name == scores.best), work)
     if folder is not None:
         scores.write(folder / "scores.json")
     data = scores.data.to_json()
@@ -198,6 +199,15 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
     return Run(best, scores, data, folder, tuple(models), work.whole)
 
 
+def _ended(best: FittedModel, work: _Work) -> FittedModel:
+    """The model with the end of all the data; in a limited time no more than that is read."""
+    if work.settings.time_limit is None or int(work.whole.lengths.max()) <= PAST:
+        return best.ending(work.whole)
+    ended = best.ending(latest(work.whole, PAST))
+    assert ended.end is not None
+    return replace(ended, end=replace(ended.end, steps=work.whole.lengths))
+
+
 def _tested(work: _Work, most: int | None) -> tuple[Parts, DataSummary]:
     """The data with as many test steps as there is time for, which the summary says."""
     parts, summary = work.parts, work.summary
@@ -209,13 +219,13 @@ def _tested(work: _Work, most: int | None) -> tuple[Parts, DataSummary]:
     return replace(parts, test=test), noted
 
 
-def _effort(seconds: float | None, artifacts: Artifacts) -> Callable[[float], Effort]:
+def _effort(seconds: float | None, artifacts: Artifacts) -> Callable[[Callable[[], Speed]], Effort]:
     """What decides how much is evaluated beside scoring; decided once."""
     if seconds is None:
-        return lambda scoring: Effort()
+        return lambda measure: Effort()
     limit = seconds
-    return lambda scoring: artifacts.cached(
-        "effort.json", lambda: Effort.within(limit, scoring),
+    return lambda measure: artifacts.cached(
+        "effort.json", lambda: Effort.within(limit, measure()),
         lambda path, effort: files.write_json(path, asdict(effort)),
         lambda path: Effort(**files.read_json(path)),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from throughtime import files
 from throughtime.data.sequences import Sequences
+from throughtime.data.transforms import Transforms
 from throughtime.evaluation.results import Family, OrderScore
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
@@ -30,12 +31,15 @@ from throughtime.search.candidates import (
 )
 from throughtime.search.defaults import Recommended
 from throughtime.search.views import View, at_most
+from throughtime.search.views import fitted as fitted_transforms
 from throughtime.training.config import RunSettings, TrainSettings
 from throughtime.training.trainer import Trainer, affordable_steps
 from throughtime.types import Event
 
 PAST = 10_000  # steps read before those that are scored: enough for any state, bounded in time
 RESULT = "result.safetensors"
+_LEAST_UPDATES = 10
+_SYMBOLS = 10  # times as many steps for counts of symbols as for other closed forms
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,21 @@ class Case:
         return self.parts.valid if self.budget.limit is None else self.held
 
     def sample(self, data: Sequences) -> Sequences:
-        """As much of data as a closed form is fitted to; vocabularies need all of a text."""
-        return data if data.domain.integer else at_most(data, self.budget.closed_form_steps)
+        """As much of data as a closed form is fitted to."""
+        steps = self.budget.closed_form_steps
+        counted = steps is not None and self.view.emission.symbols  # n-grams: quick, and hungry
+        return at_most(data, _SYMBOLS * steps if steps is not None and counted else steps)
+
+    @cached_property
+    def vocabulary(self) -> Transforms | None:
+        """The transforms of a text or of symbols, which need all of the training data."""
+        if not self.parts.train.domain.integer:
+            return None
+        return fitted_transforms(self.view.transforms, self.parts.train)
+
+
+class TooLittleTime(Exception):
+    """There is not the time for a network that nobody asked for by name."""
 
 
 def fit(case: Case, candidate: Candidate, seconds: float | None = None) -> FittedCandidate:
@@ -122,6 +139,9 @@ def fit(case: Case, candidate: Candidate, seconds: float | None = None) -> Fitte
         case: see `Case`.
         candidate: what to fit.
         seconds: that training may take; None: as many as its settings need.
+
+    Raises:
+        TooLittleTime: for a network that would have next to no updates.
     """
     store = case.artifacts.within(candidate.name)
     kept = store.has(RESULT)
@@ -165,10 +185,9 @@ def finished(
 def _closed_form(case: Case, candidate: Candidate) -> FittedCandidate:
     """The validation figure comes from the training part alone; the final fit uses both."""
     started = time.monotonic()
-    fitted = begun(candidate, case.sample(case.parts.train), case.settings)
+    fitted = begun(candidate, case.sample(case.parts.train), case.settings, case.vocabulary)
     nats = fitted.step_log_prob(case.held)
-    vocabulary = fitted.transforms if case.held.domain.integer else None  # which stays
-    fitted = begun(candidate, case.sample(case.parts.fitting), case.settings, vocabulary)
+    fitted = begun(candidate, case.sample(case.parts.fitting), case.settings, case.vocabulary)
     return finished(case, candidate.family, fitted, nats, time.monotonic() - started)
 
 
@@ -186,6 +205,8 @@ def _network(
     if seconds is not None:  # what came before the first update comes again before a refit
         seconds -= 2 * (time.monotonic() - started)
     settings = _planned(case, fitted, spans, wanted, seconds, store)
+    if settings.steps < min(_LEAST_UPDATES, wanted.steps) and case.settings.model == "auto":
+        raise TooLittleTime
     trained = _trained(case, fitted, spans, settings, store)
     nats, passes = trained.nats, trained.passes
     if settings.refit == "no":
@@ -272,7 +293,8 @@ def _planned(
         if seconds is None or case.settings.steps is not None:
             return wanted
         parts = {"no": 1.0, "from_scratch": 2.0, "continue": 1.0 + defaults.CONTINUED}
-        return affordable_steps(fitted.model, *spans, wanted, seconds / parts[wanted.refit])
+        share = seconds / parts[wanted.refit]
+        return affordable_steps(fitted.model, *spans, wanted, share, least=1, after=2)
 
     return store.cached(
         "plan.json", compute,

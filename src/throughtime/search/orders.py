@@ -22,7 +22,7 @@ def compared(case: Case) -> list[OrderScore]:
     if case.settings.model not in ("auto", "ar") or kind == "mlp":
         return []
     train = case.sample(case.parts.train)
-    known = views.fitted(case.view.transforms, train)
+    known = case.vocabulary or views.fitted(case.view.transforms, train)
     seen, valid = train.transform(known), case.valid.transform(known)
     ladder = _ladder(case, emission, seen)
     if isinstance(emission, Categorical):

@@ -25,7 +25,7 @@ from throughtime.predict.fitted import FittedModel
 from throughtime.predict.train import adapted, name_of
 from throughtime.search import candidates, defaults, orders, views
 from throughtime.search.candidates import Candidate, FittedCandidate
-from throughtime.search.fitting import Case, finished, fit
+from throughtime.search.fitting import Case, TooLittleTime, finished, fit
 
 Strategy = Callable[[Case, Sequence[FittedCandidate]], list[FittedCandidate]]
 _WEIGHTS = {"rnn": 1.0, "gru": 2.0, "lstm": 3.0}  # shares of the time left, where it is limited
@@ -97,9 +97,7 @@ def autoregressions(case: Case, before: Sequence[FittedCandidate]) -> list[Fitte
         training = defaults.lag_network_training(case.parts.train, view.emission, settings)
         name = f"mlp({width})"
         candidate = candidates.autoregression(name, width, view, train, training=training)
-        seconds = case.budget.lag_network(name)
-        if seconds != 0.0:
-            found.append(fit(case, candidate, seconds))
+        found += _in_time(case, candidate, case.budget.lag_network(name))
     return found
 
 
@@ -116,13 +114,20 @@ def _each_with_its_share(case: Case, left: Sequence[Candidate]) -> list[FittedCa
     weights = [table.get(candidate.name, 1.0) for candidate in left]
     found = []
     for i, candidate in enumerate(left):
-        seconds = case.budget.network(candidate.name, weights[i:])
-        if seconds == 0.0 and case.settings.model == "auto":
-            message = "the time limit leaves too little to train it"
-            case.on_event({"event": "note", "model": candidate.name, "message": message})
-        else:
-            found.append(fit(case, candidate, seconds))
+        found += _in_time(case, candidate, case.budget.network(candidate.name, weights[i:]))
     return found
+
+
+def _in_time(case: Case, candidate: Candidate, seconds: float | None) -> list[FittedCandidate]:
+    """A network, or nothing where there is too little time and nobody asked for it by name."""
+    try:
+        if seconds == 0.0 and case.settings.model == "auto":
+            raise TooLittleTime
+        return [fit(case, candidate, seconds)]
+    except TooLittleTime:
+        message = "the time limit leaves too little to train it"
+        case.on_event({"event": "note", "model": candidate.name, "message": message})
+        return []
 
 
 def given_models(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate]:
@@ -207,4 +212,4 @@ def blend(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate
 def _seen(case: Case) -> Sequences:
     """The training data as the models of the view see them."""
     train = case.sample(case.parts.train)
-    return train.transform(views.fitted(case.view.transforms, train))
+    return train.transform(case.vocabulary or views.fitted(case.view.transforms, train))

@@ -32,6 +32,7 @@ from throughtime.types import Event, unheard
 
 _UNCUT_STEPS = 30_000  # validation data longer than this are read in several lanes at once
 _PROBE_UPDATES = 3
+_FEWEST_UPDATES = 12  # fewer are worth nothing
 
 
 @dataclass
@@ -354,16 +355,31 @@ def affordable_steps(
     valid: Sequences,
     settings: TrainSettings,
     seconds: float,
+    least: int = 10,
+    after: int = 0,
 ) -> TrainSettings:
-    """The settings with as many steps as fit into `seconds`, measured on a copy of the model."""
+    """The settings with as many updates as fit into `seconds`, measured on a copy of the model.
+
+    Args:
+        model: what is to be trained.
+        train: its data.
+        valid: the data that it is validated on.
+        settings: with as many updates as are wanted at most.
+        seconds: in all.
+        least: updates, however little time there is.
+        after: validations that are to follow, in the same time.
+    """
     endless = settings.model_copy(update={"steps": 10**9})
     trial = Trainer(copy.deepcopy(model), train, valid, endless)
     torch.manual_seed(settings.seed)
     trial.epoch(0)
     begun = time.monotonic()
+    trial.update()
+    if (time.monotonic() - begun) * _FEWEST_UPDATES > seconds:  # not worth a closer look
+        return settings.model_copy(update={"steps": least, "valid_every": least})
+    begun = time.monotonic()
     validation_nats(trial.model, valid, settings.valid_past)
     validating = time.monotonic() - begun
-    trial.update()
     begun = time.monotonic()
     for _ in range(_PROBE_UPDATES):
         assert trial.lanes is not None
@@ -371,11 +387,11 @@ def affordable_steps(
             trial.epoch(trial.progress.epoch + 1)
         trial.update()
     updating = (time.monotonic() - begun) / _PROBE_UPDATES
-    spent = _PROBE_UPDATES * updating + validating
+    spent = _PROBE_UPDATES * updating + (1 + after) * validating
     # Validation may take a tenth of the time; up to half of it where there would be fewer than
     # twenty validations in a run.
-    steps = min(settings.steps, max(10, int((seconds - spent) / (1.1 * updating))))
+    steps = min(settings.steps, max(least, int((seconds - spent) / (1.1 * updating))))
     cost = validating / updating
     every = max(settings.valid_every, math.ceil(max(cost, min(10 * cost, steps / 20))))
-    steps = min(steps, max(10, int((seconds - spent) / (updating * (1 + cost / every)))))
+    steps = min(steps, max(least, int((seconds - spent) / (updating * (1 + cost / every)))))
     return settings.model_copy(update={"steps": steps, "valid_every": min(every, steps)})
