@@ -14,9 +14,9 @@ from throughtime.data.synthetic import adding, copying
 
 def squared_error(run: tt.Run, test: tt.Sequences) -> float:
     """Of the predicted sums, in their own units."""
-    scales = [one.std[0][0] for one in run.chain.transforms if one.kind == "standardise"]
+    scales = [one.std[0][0] for one in run.best.transforms if one.kind == "standardise"]
     errors = []
-    for batch, distribution in run.model.distributions(test.transform(run.chain)):
+    for batch, distribution in run.best.model.distributions(run.best.transformed(test)):
         asked = batch.weight > 0
         errors.append((distribution.mean - batch.x)[asked].detach().square())
     return float(torch.cat(errors).mean() * math.prod(scales) ** 2)
@@ -53,5 +53,5 @@ def test_the_settings_copy_symbols_over_50_steps(tmp_path: Path) -> None:
     kept = 3
     parts = tuple(copying(n, 50, seed, kept) for seed, n in enumerate((1500, 100, 200)))
     run = tt.fit(parts, model="gru", steps=400, out=tmp_path / "run")
-    nats = -float(run.model.log_prob(parts[2].transform(run.chain)).mean())
+    nats = -float(run.best.model.log_prob(run.best.transformed(parts[2])).mean())
     assert nats - kept * math.log(8) < 0.5 * kept * math.log(8)
