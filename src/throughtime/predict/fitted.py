@@ -24,7 +24,7 @@ from throughtime.predict import sampling
 from throughtime.predict.end import End
 from throughtime.predict.forecast import QUANTILES, Forecast, Question, column_names, draw, places
 from throughtime.predict.future import Future, futures
-from throughtime.predict.scoring import SequenceScores, check_known, step_log_prob
+from throughtime.predict.scoring import SequenceScores, check_known
 from throughtime.training.config import TrainSettings
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
@@ -152,8 +152,8 @@ class FittedModel:
         seen = self.transformed(raw)
         if not unknown:
             check_known(self.transforms, raw, seen)
-        nats = step_log_prob(self.model, seen, on_progress)
-        return SequenceScores(raw, seen, nats, self.unit, library_of(data, self.library))
+        library = library_of(data, self.library)
+        return SequenceScores.of(self.model, (raw, seen), self.unit, library, on_progress)
 
     def log_prob(self, data: Any, **options: Any) -> Tensor:
         """Log-likelihood of each sequence, its first element included.

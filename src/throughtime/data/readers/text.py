@@ -19,6 +19,7 @@ from throughtime.data.readers.files import (
     stems,
     suffix,
 )
+from throughtime.data.compact import blocks, compact
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.errors import DataError, nearest
 
@@ -38,12 +39,12 @@ def text_sequences(
     """
     if lengths is None:
         lengths = [np.array([len(text)]) for text in texts]
-    values = (texts[0] if len(texts) == 1 else np.concatenate(texts)).astype(np.int64)
+    values = compact(texts[0] if len(texts) == 1 else np.concatenate(texts))
     domain = Domain("text", step=step)
     if step == "byte":
         domain = Domain("symbols", num_symbols=256, step=step)
     return Sequences(
-        values=torch.from_numpy(values),
+        values=values,
         offsets=torch.from_numpy(np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)),
         domain=domain,
         names=tuple(names),
@@ -51,8 +52,14 @@ def text_sequences(
 
 
 def code_points(text: str) -> np.ndarray:
-    """The Unicode code points of a text, uint32 [T]."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    """The Unicode code points of a text [T], in the smallest type that holds them."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    parts = [
+        compact(np.frombuffer(text[part].encode("utf-32-le", "surrogatepass"), dtype=np.uint32))
+        for part in blocks(len(text))
+    ]
+    return torch.cat(parts).numpy()
 
 
 def read_text(path: Path, encoding: str = "utf-8", lines: bool = False) -> Sequences:
