@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one line, at once, at any moment; the same command goes on to the same bits."""
+"""Ctrl-C and SIGTERM: one line, at once; the same command goes on to the same bits."""
 
 from __future__ import annotations
 

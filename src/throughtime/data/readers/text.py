@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from throughtime.data.compact import blocks, compact
 from throughtime.data.readers.files import (
     decode,
     files_below,
@@ -19,7 +20,6 @@ from throughtime.data.readers.files import (
     stems,
     suffix,
 )
-from throughtime.data.compact import blocks, compact
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.errors import DataError, nearest
 
