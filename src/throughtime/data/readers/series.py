@@ -7,16 +7,17 @@ line. What was guessed or found stands in the notes of the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from throughtime.data import frequency as steps
 from throughtime.data.readers.files import files_below, quoted, reason, stem, stems, suffix
+from throughtime.data.readers.options import Options
 from throughtime.data.readers.table import Table, frame_table, open_table
 from throughtime.data.readers.times import looks_like_dates, read_times
 from throughtime.data.sequences import Domain, Sequences
@@ -35,9 +36,9 @@ class Columns:
     time_format: as in strftime, or "epoch".
     """
 
-    time: str | Literal[False] | None = None
+    time: Any = None
     value: tuple[str, ...] = ()
-    id: str | None = None
+    id: Any = None
     covariates: tuple[str, ...] = ()
     time_format: str | None = None
     notes: tuple[str, ...] = ()
@@ -59,30 +60,36 @@ class Rows:
     notes: tuple[str, ...]
 
 
-def read_series(path: Path, columns: Columns, gaps: str, header: bool, encoding: str) -> Sequences:
+def read_series(path: Path, options: Options) -> Sequences:
     """One .csv, .tsv or .parquet file: one series, or one for each value of the id column."""
-    rows = read_rows(open_table(path, encoding, header), columns, stem(path))
-    return _assemble([rows], gaps, str(path))
+    rows = read_rows(_open(path, options), _columns(options), stem(path))
+    return _assemble([rows], options.gaps, str(path))
 
 
-def read_frame(frame: Any, columns: Columns, gaps: str) -> Sequences:
+def read_frame(frame: Any, options: Options) -> Sequences:
     """A frame of any library, or a column of one."""
-    return _assemble([read_rows(frame_table(frame), columns, "series")], gaps, "frame")
+    rows = read_rows(frame_table(frame), _columns(options), "series")
+    return _assemble([rows], options.gaps, "frame")
+
+
+def _open(path: Path, options: Options) -> Table:
+    return open_table(path, options.encoding or "utf-8", options.header is not False)
+
+
+def _columns(options: Options) -> Columns:
+    return Columns(options.time, options.value, options.id, options.covariates, options.time_format)
 
 
 def read_series_folder(
     folder: Path,
-    columns: Columns,
-    gaps: str,
-    header: bool,
-    encoding: str,
+    options: Options,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Sequences:
     """Every table below a folder, all with the same columns; each file is a series by its name."""
     paths = [path for path in files_below(folder) if suffix(path) in TABLES]
     parts: list[Rows] = []
     for path, name in zip(paths, stems(paths, folder), strict=True):
-        rows = read_rows(open_table(path, encoding, header), columns, name)
+        rows = read_rows(_open(path, options), _columns(options), name)
         if rows.columns.id is not None:
             rows = replace(rows, names=tuple(f"{name}/{series}" for series in rows.names))
         first = parts[0] if parts else rows
@@ -98,7 +105,7 @@ def read_series_folder(
         parts.append(rows)
         if on_progress is not None:
             on_progress(len(parts), len(paths))
-    return _assemble(parts, gaps, str(folder))
+    return _assemble(parts, options.gaps, str(folder))
 
 
 def read_array(array: np.ndarray, label: str, name: str) -> Sequences:
@@ -140,13 +147,6 @@ def read_npy(path: Path) -> Sequences:
 
 
 # ------------------------------------------------------------------------------- columns of a table
-
-
-def as_names(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Column names from one name, several, or None."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def choose(table: Table, asked: Columns) -> Columns:
