@@ -19,12 +19,26 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from throughtime.data.readers.files import files_below, free_memory, quoted, read_head
+from throughtime.data.readers.files import files_below, free_memory, quoted, read_head, reason
 from throughtime.errors import DataError, MissingExtra, ThroughtimeError, nearest
 
 STDIN = "-"
+MARKS = {
+    "gzip": b"\x1f\x8b",
+    "bzip2": b"BZh",
+    "xz": b"\xfd7zXZ\x00",
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "zip": b"PK\x03\x04",
+}
+ENDINGS = {
+    "gzip": (".gz", ".tgz"),
+    "bzip2": (".bz2",),
+    "xz": (".xz",),
+    "zstd": (".zst",),
+    "zip": (".zip",),
+}
 DEEPEST = 3  # containers inside each other
 BLOCK = 1 << 20
 TAR_MARK = slice(257, 262)
@@ -118,7 +132,7 @@ def standard_input() -> Iterator[Path]:
 
 
 def container(path: Path) -> str | None:
-    """What a file is packed as ("gzip", "zip", …, "pipe"), or None. Spreadsheets are no archives."""
+    """What a file is packed as ("gzip", "zip", …), or None, also for formats that are zips."""
     if path.is_dir():
         return None
     if not path.is_file():
@@ -127,7 +141,12 @@ def container(path: Path) -> str | None:
     for form, mark in MARKS.items():
         if head.startswith(mark):
             return None if form == "zip" and zip_kind(path) is not None else form
-    return "tar" if head[TAR_MARK] == b"ustar" else None
+    if head[TAR_MARK] == b"ustar":
+        return "tar"
+    for form, endings in ENDINGS.items():
+        if path.suffix.lower() in endings:
+            raise DataError(f"{path}: the {form} file is damaged or cut short")
+    return None
 
 
 def zip_kind(path: Path) -> str | None:
@@ -152,8 +171,8 @@ def _unpack(form: str, outer: Unpacked, room: Path) -> Unpacked:
     path, part, notes = outer.path, outer.part, outer.notes
     budget = Budget.of(path, room)
     try:
-        if form in ENDINGS:
-            with _opener(form)(path) as source:
+        if form in ENDINGS and form != "zip":
+            with _opened(form, path) as source:
                 inner = _copy(source, room / _inside(path, form), budget)
             if path.suffix.lower() not in ENDINGS[form]:
                 notes += (f"{path} is {form}-compressed, though its name does not say so",)
@@ -166,6 +185,8 @@ def _unpack(form: str, outer: Unpacked, room: Path) -> Unpacked:
                 part = _members(path, members, room, budget, part)
             inner = room
     except FAILURES as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{path}: cannot be unpacked: {reason(error)}") from error
         if "encrypted" in str(error) or "password" in str(error):
             raise DataError(f"{path}: locked with a password; unpack it first") from error
         raise DataError(f"{path}: the {form} file is damaged or cut short") from error
@@ -211,13 +232,13 @@ def _members(
 ) -> str | None:
     """Unpacks all members but hidden ones, or the one that is named; the part not used up."""
     plain = []
-    for name, opened in members:
-        parts = [p for p in PurePosixPath(name.replace("\\", "/")).parts if p not in ("/", "..")]
+    for given, opened in members:
+        parts = [p for p in PurePosixPath(given.replace("\\", "/")).parts if p not in ("/", "..")]
         if parts and not any(p.startswith(".") or p == "__MACOSX" for p in parts):
             plain.append((PurePosixPath(*parts), opened))
-    chosen = [(name, opened) for name, opened in plain if part in (str(name), name.name)]
+    chosen = [member for member in plain if part in (str(member[0]), member[0].name)]
     if part is not None and not chosen and len(plain) > 1:
-        names = [str(name) for name, _ in plain]
+        names = [str(member) for member, _ in plain]
         raise DataError(
             f"{path}: no member '{part}'{nearest(part, names) or ';'} there are {quoted(names)}"
         )
@@ -251,18 +272,9 @@ def _zstd(path: Path) -> BinaryIO:
     return reader
 
 
-def _opener(form: str) -> Callable[[Path], BinaryIO]:
-    openers: dict[str, Callable[..., BinaryIO]] = {
-        "gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "zstd": _zstd,
-    }  # type: ignore[dict-item]  # fmt: skip
-    return openers[form]
-
-
-MARKS = {
-    "gzip": b"\x1f\x8b",
-    "bzip2": b"BZh",
-    "xz": b"\xfd7zXZ\x00",
-    "zstd": b"\x28\xb5\x2f\xfd",
-    "zip": b"PK\x03\x04",
-}
-ENDINGS = {"gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
+def _opened(form: str, path: Path) -> Any:
+    """The content of a compressed file, as a file."""
+    if form == "zstd":
+        return _zstd(path)
+    openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+    return openers[form](path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from throughtime.errors import DataError, nearest
+from throughtime.errors import DataError, ThroughtimeError, nearest
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # endings that stand after the file's own
 MOST_NAMES = 12  # in a message
@@ -60,10 +61,25 @@ def locate(source: str | Path) -> Path:
     raise DataError(f"{path}: no such file{nearest(path.name, beside)}")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What the operating system says, in one line and without the path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
+
+
+@contextmanager
+def parsing(path: Path | str, what: str, *raised: type[BaseException]) -> Iterator[None]:
+    """Turns what a parser raises, by its types, into a DataError that names the file.
+
+    what: with its article, as in `x.npz: not a readable .npz file`.
+    """
+    try:
+        yield
+    except ThroughtimeError:
+        raise
+    except raised as error:
+        why = reason(error).rstrip(".")[:120]
+        raise DataError(f"{path}: not a readable {what}, damaged or cut short ({why})") from error
 
 
 def suffix(path: Path) -> str:

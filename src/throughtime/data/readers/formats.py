@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from throughtime.data.readers.containers import container, zip_kind
-from throughtime.data.readers.encodings import AUTO, decoded
+from throughtime.data.readers.encodings import decoded
 from throughtime.data.readers.files import read_head, suffix
 from throughtime.errors import DataError
 
@@ -127,7 +127,7 @@ class Guess:
         return FORMATS[self.name].kind
 
 
-def format_of(path: Path, encoding: str = AUTO) -> Guess:
+def format_of(path: Path, encoding: str | None = None) -> Guess:
     """The format of a plain file, not of a container.
 
     Raises: DataError for what is not read, with the way to a file that is.
@@ -178,7 +178,7 @@ def _by_magic(path: Path, head: bytes) -> str | None:
     return None
 
 
-def _by_text(path: Path, head: bytes, encoding: str) -> str:
+def _by_text(path: Path, head: bytes, encoding: str | None) -> str:
     """The format of a file of characters. Raises: DataError where it holds none."""
     whole = head if len(head) < HEAD else head[: head.rfind(b"\n") + 1] or head
     try:
@@ -196,7 +196,7 @@ def _by_text(path: Path, head: bytes, encoding: str) -> str:
         return "ts" if any(line.startswith("@problemname") for line in lowered) else "tsf"
     if lowered and lowered[0][0] in "[{":
         return _json(lines)
-    return "table" if looks_like_table(text) else "text"
+    return "table" if table_width(text) else "text"
 
 
 def _json(lines: list[str]) -> str:
@@ -212,12 +212,12 @@ NUMBER = re.compile(r"[-+]?[$€£]?\d[\d.,:/\-TZ eE+%]*$")
 SEPARATORS = (",", ";", "\t", "|", None)  # None: blanks
 
 
-def looks_like_table(text: str) -> bool:
-    """Whether the first lines have equally many cells, a third of them numbers or dates."""
+def table_width(text: str) -> int:
+    """Columns of a text whose lines have equally many cells, many of them numbers; else 0."""
     lines = [line.strip() for line in text.splitlines()[:LINES] if line.strip()]
     lines = [line for line in lines if line[0] not in "#%"]
     if len(lines) < 3:
-        return False
+        return 0
     for separator in SEPARATORS:
         rows = [line.split(separator) for line in lines]
         widths = [len(row) for row in rows]
@@ -227,11 +227,11 @@ def looks_like_table(text: str) -> bool:
         cells = [cell.strip().strip('"') for row in rows[1:] if len(row) == usual for cell in row]
         numbers = sum(bool(NUMBER.match(cell)) for cell in cells)
         if numbers >= (0.34 if usual > 1 and separator is not None else 0.75) * len(cells):
-            return True
-    return False
+            return usual
+    return 0
 
 
-def is_text(path: Path, encoding: str = AUTO) -> bool:
+def is_text(path: Path, encoding: str | None = None) -> bool:
     """Whether a file holds characters and is no format of its own."""
     try:
         if container(path) is not None or _by_magic(path, read_head(path, HEAD)) is not None:
