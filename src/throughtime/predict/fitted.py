@@ -17,7 +17,13 @@ from throughtime.data.readers.files import quoted
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
-from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError
+from throughtime.errors import (
+    DataError,
+    RunError,
+    SettingError,
+    ThroughtimeError,
+    known_options,
+)
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
 from throughtime.predict import end as ends
@@ -177,6 +183,7 @@ class FittedModel:
 
     # What comes next
 
+    @known_options
     def forecast(
         self,
         horizon: int,
@@ -257,7 +264,19 @@ class FittedModel:
         Raises:
             DataError: where no row comes after the end.
         """
-        end, raw, label = self._end(), self.read(rows, **options), _label(rows)
+        return self.after(self.read(rows, **options), _label(rows))
+
+    def after(self, raw: Sequences, label: str = "the data") -> FittedModel:
+        """See `update`, of rows that have been read.
+
+        Args:
+            raw: the rows.
+            label: what messages call them.
+
+        Raises:
+            DataError: where no row comes after the end.
+        """
+        end = self._end()
         places = ends.matched(end.history, raw, label)
         raw, _ = ends.after(end.history, raw, places)
         kept = [i for i, n in enumerate(raw.lengths.tolist()) if n > 0]
@@ -279,6 +298,7 @@ class FittedModel:
         parts += [self.condition(raw[i]) for i in fresh]
         return replace(self, end=ends.concatenated(parts))
 
+    @known_options
     def sample(
         self,
         length: int,
@@ -309,6 +329,7 @@ class FittedModel:
             sampling.Draw(length, num_paths, seed, temperature, top_p), on_progress,
         )  # fmt: skip
 
+    @known_options
     def stream_text(
         self,
         length: int,
