@@ -198,10 +198,10 @@ def _read_folder(
     _without_about(found, kind)
     kinds = [name for name in KINDS if name in found.values() and kind in (None, name)]
     if not kinds:
+        usual = " ".join(USUAL[name] for name in KINDS if kind in (None, name))
         raise DataError(
             f"{folder}: no file that can be read; the folder holds {counts_by_suffix(paths)}, "
-            f"needed are "
-            f"{' '.join(USUAL[name] for name in KINDS if kind in (None, name))} or others of the guide"
+            f"needed are {usual} or others of the guide"
         )
     if len(kinds) > 1:
         raise DataError(
