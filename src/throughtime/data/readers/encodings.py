@@ -88,8 +88,8 @@ def text_findings(text: str, path: Path | str) -> list[Finding]:
         place = text.replace("\r\n", "\n ").index("\r") if pairs < lone else text.index("\r")
         findings.append(Finding(what, f"{path}:{_line(text, place)}"))
     if "\0" in text:
-        place = f"{path}:{_line(text, text.index(chr(0)))}"
-        findings.append(Finding("NUL characters are kept as characters", place))
+        first = f"{path}:{_line(text, text.index(chr(0)))}"
+        findings.append(Finding("NUL characters are kept as characters", first))
     if not text.isascii() and not unicodedata.is_normalized("NFC", text):
         what = "letters with marks are decomposed, two characters each, and kept so"
         if not unicodedata.is_normalized("NFD", text):
@@ -141,7 +141,7 @@ def _automatic(data: bytes, path: Path | str) -> tuple[str, list[Finding]]:
         except UnicodeDecodeError:
             text = data.decode(name, "replace")
         return text, [_replaced(f"bytes that are not {name} are", text, path)]
-    if name.startswith("utf-8"):
+    if name is None or name.startswith("utf-8"):
         return text, []
     return text, [Finding(f"read as {name}, not utf-8", _example(text, path))]
 
