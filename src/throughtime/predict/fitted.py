@@ -12,8 +12,9 @@ from torch import Tensor
 from throughtime import files
 from throughtime.data.domain import Domain
 from throughtime.data.frames import POLARS, library_of
-from throughtime.data.readers.files import quoted, suffix
-from throughtime.data.readers.read import KINDS, read
+from throughtime.data.readers.dispatch import kind_by_name
+from throughtime.data.readers.files import quoted
+from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.errors import (
@@ -115,10 +116,8 @@ class FittedModel:
         """
         mine, domain = _KIND_NAMES.get(self.domain.kind, self.domain.kind), self.domain
         if isinstance(source, (str, Path)) and "kind" not in {*options, *self.read_options}:
-            source_kind = next(
-                (k for k, names in KINDS.items() if suffix(Path(source)) in names), mine
-            )
-            if source_kind != mine and suffix(Path(source)) != ".jsonl" and mine != "symbols":
+            source_kind = kind_by_name(Path(source)) or mine
+            if source_kind != mine and mine != "symbols":
                 raise DataError(f"{source} is {a(source_kind)}; {self.whose} models {a(mine)}")
         table = isinstance(source, (str, Path)) or library_of(source, "") != ""
         raw = read(source, **{**(self.read_options if table else {}), **options})
