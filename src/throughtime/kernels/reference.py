@@ -6,6 +6,7 @@ Slow and plain on purpose. Every other backend is tested against it.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def _moving(tensor: Tensor | None) -> Tensor | None:
 
 def _layer(given: LayerArguments) -> tuple[Tensor, State]:
     """One layer in one direction. In reverse a restart takes effect after step t, not before it."""
-    moving = {name: _moving(getattr(given, name)) for name in ("x", "b_ih", "b_hh")}
+    moving: dict[str, Any] = {name: _moving(getattr(given, name)) for name in ("x", "b_ih", "b_hh")}
     given = given._replace(**moving)
     x, reset, reverse = given.x, given.reset, given.reverse
     state, initial, weights = given.state(), given.initial(), given.weights()
