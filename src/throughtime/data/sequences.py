@@ -19,7 +19,7 @@ from throughtime.data.domain import Domain
 from throughtime.data.transforms import Flat, Transform, Transforms
 from throughtime.data.transforms.base import rows_of
 from throughtime.data.transforms.text import utf8_width
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError, known_options
 from throughtime.wording import stamp
 
 __all__ = ["Domain", "Sequences"]
@@ -91,6 +91,7 @@ class Sequences:
         check(self)
 
     @classmethod
+    @known_options
     def of(
         cls,
         parts: Iterable[Any],
@@ -233,6 +234,7 @@ class Sequences:
         """The same with these notes added."""
         return replace(self, notes=(*self.notes, *(n for n in notes if n not in self.notes)))
 
+    @known_options
     def split(
         self, valid: float = 0.1, test: float = 0.1, by: str = "auto", gap: int = 0
     ) -> tuple[Sequences, Sequences, Sequences]:

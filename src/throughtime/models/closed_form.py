@@ -18,7 +18,7 @@ from throughtime import state as states
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission
-from throughtime.errors import SettingError
+from throughtime.errors import DataError, SettingError
 from throughtime.models.base import SequenceModel, choose
 from throughtime.state import State
 from throughtime.types import Counted, uncounted
@@ -133,6 +133,10 @@ class ClosedForm(SequenceModel):
         if not self.num_differencing:
             return distribution
         return choose(initial, self.emission.distribution(self.initial_raw), distribution)
+
+
+class NotConverged(DataError):
+    """An optimiser that has not found the most likely parameters."""
 
 
 class Unfitted(SettingError):

@@ -134,10 +134,12 @@ def blend_weights(nats: Tensor) -> Tensor:
     """
     if nats.shape[1] == 0:
         raise SettingError("blending needs held-out steps")
+    nats = nats.double()
     weights = torch.full((len(nats),), 1.0 / len(nats), dtype=torch.float64)
     for _ in range(_ROUNDS):
-        share = torch.softmax(nats.double() + weights.log().unsqueeze(-1), 0)
-        weights = share.mean(1)
+        joint = nats + weights.log().unsqueeze(-1)
+        share = (joint - joint.amax(0)).exp()  # torch.softmax wakes every thread for a few numbers
+        weights = (share / share.sum(0)).mean(1)
         weights = torch.where(weights < _SMALLEST, 0.0, weights)
         weights = weights / weights.sum()
     return weights
