@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import random
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,37 @@ def threads(count: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+_until: ContextVar[float] = ContextVar("until", default=math.inf)
+
+
+@contextmanager
+def until(moment: float | None) -> Iterator[None]:
+    """Runs a block whose loops end early, with what they have, once a moment has come.
+
+    A limit is kept by work that is sized before it begins; this is what still holds where the
+    machine turns out slower than it was. A moment that never comes changes nothing.
+
+    Args:
+        moment: of `time.monotonic`; None, and any later than one around it, change nothing.
+    """
+    token = _until.set(min(_until.get(), math.inf if moment is None else moment))
+    try:
+        yield
+    finally:
+        _until.reset(token)
+
+
+def time_left() -> float:
+    """Seconds until the moment has come; infinite where there is none."""
+    moment = _until.get()
+    return math.inf if moment == math.inf else moment - time.monotonic()
+
+
+def out_of_time() -> bool:
+    """Whether the moment has come until which work may go on."""
+    return time_left() <= 0
 
 
 @contextmanager

@@ -62,13 +62,23 @@ def test_pinball_and_smape_by_hand() -> None:
     assert metrics.smape(point, truth) == pytest.approx([0.0, 100.0, 200.0])
 
 
+def naive_scale(values: np.ndarray, season: int = 1) -> np.ndarray:
+    """That of one series, which stands between two others."""
+    others = np.arange(10.0)[:, None].repeat(values.shape[1], 1) ** 2
+    bounds = np.cumsum([0, 10, len(values), 10])
+    scales: np.ndarray = metrics.naive_scales(
+        np.concatenate([others, values, others]), bounds, season
+    )
+    return scales[1]
+
+
 def test_naive_scale_by_hand() -> None:
     values = np.array([[1.0, 5.0], [2.0, 5.0], [4.0, np.nan], [8.0, 5.0], [9.0, 5.0]])
-    assert metrics.naive_scale(values)[0] == pytest.approx((1 + 2 + 4 + 1) / 4)
-    assert np.isnan(metrics.naive_scale(values)[1])
-    assert metrics.naive_scale(values, 3)[0] == pytest.approx((7 + 7) / 2)
-    assert metrics.naive_scale(values, 9)[0] == pytest.approx(2.0)
-    assert np.isnan(metrics.naive_scale(values[:1])).all()
+    assert naive_scale(values)[0] == pytest.approx((1 + 2 + 4 + 1) / 4)
+    assert np.isnan(naive_scale(values)[1])
+    assert naive_scale(values, 3)[0] == pytest.approx((7 + 7) / 2)
+    assert naive_scale(values, 9)[0] == pytest.approx(2.0)
+    assert np.isnan(naive_scale(values[:1])).all()
 
 
 def test_paths_that_diverge_have_infinite_errors_and_no_warning() -> None:

@@ -19,9 +19,11 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import NonFiniteError
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.training import planning
 from throughtime.training import trainer as train
 from throughtime.training.config import TrainSettings
-from throughtime.training.trainer import Trainer, affordable_steps, validation_nats
+from throughtime.training.planning import affordable_steps
+from throughtime.training.trainer import Trainer, validation_nats
 
 # What training does
 
@@ -314,7 +316,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch, updating: float, validating: float)
         return call
 
     monkeypatch.setattr(Trainer, "update", costly(Trainer.update, updating))
-    monkeypatch.setattr(train, "validation_nats", costly(validation_nats, validating))
+    monkeypatch.setattr(planning, "validation_nats", costly(validation_nats, validating))
 
 
 @pytest.mark.parametrize("validating", [0.001, 0.05, 2.0, 10.0])

@@ -89,8 +89,8 @@ def backtest(
     if horizon < 1:
         return None
     transformed = fitted.transformed(raw_test)
-    scales = _scales(raw_test, season, train)
     places = _places(raw_test, horizon, origins, max_series)
+    scales = _scales(raw_test, season, train)
     continuations = [
         item
         for i, stops in places.items()
@@ -125,22 +125,15 @@ def _places(raw: Sequences, horizon: int, origins: int, max_series: int) -> dict
 
 def _scales(raw: Sequences, season: int, train: Sequences | None) -> np.ndarray:
     """The unit of MASE of each series and column, [N, D]."""
-    shared = None
+    ends = torch.where(raw.starts < 2, raw.lengths, raw.starts)
+    before = raw._window(torch.arange(len(raw)), torch.zeros_like(ends), ends)
+    scales = metrics.naive_scales(before.values.numpy(), before.offsets.numpy(), season)
     if train is not None and bool((raw.starts < 2).any()):
-        each = np.stack(
-            [metrics.naive_scale(train.sequence(i).numpy(), season) for i in range(len(train))]
-        )
+        each = metrics.naive_scales(train.values.numpy(), train.offsets.numpy(), season)
         count = np.isfinite(each).sum(0)
         shared = np.where(count > 0, np.nansum(each, axis=0) / np.maximum(count, 1), np.nan)
-    rows = []
-    for i in range(len(raw)):
-        values = raw.sequence(i).numpy()
-        start = int(raw.starts[i])
-        if start < 2 and shared is not None:
-            rows.append(shared)
-        else:
-            rows.append(metrics.naive_scale(values[: start if start >= 2 else len(values)], season))
-    return np.stack(rows)
+        scales[(raw.starts < 2).numpy()] = shared
+    return scales
 
 
 def _continue(

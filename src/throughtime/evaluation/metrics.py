@@ -44,19 +44,35 @@ def smape(point: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return share
 
 
-def naive_scale(values: np.ndarray, season: int = 1) -> np.ndarray:
-    """Mean |x_t - x_{t-season}| of each column of [T, D]: the unit of MASE; missing left out.
+def naive_scales(values: np.ndarray, bounds: np.ndarray, season: int = 1) -> np.ndarray:
+    """Mean |x_t - x_{t-season}| of each column of each series, [N, D]: the unit of MASE.
 
-    With no such pair the season is taken to be 1; NaN where there is none either or it is zero.
+    Missing values are left out. Where a series has no such pair the season is taken to be 1; NaN
+    where there is none either or it is zero.
+
+    Args:
+        values: series one after the other, [total, D].
+        bounds: where they begin and end, [N + 1].
+        season: the lag.
     """
+    count = len(bounds) - 1
+    rows = np.repeat(np.arange(count), np.diff(bounds))
+    place = np.arange(len(values)) - bounds[rows]
+    scales = np.full((count, values.shape[1]), np.nan)
+    left = np.ones(count, dtype=bool)
     for lag in dict.fromkeys((season, 1)):
-        if len(values) > lag:
-            change = np.abs(values[lag:] - values[:-lag])
-            count = np.isfinite(change).sum(0)
-            if (count > 0).all():
-                mean = np.nansum(change, axis=0) / count
-                return np.where(mean > 0, mean, np.nan)
-    return np.full(values.shape[1], np.nan)
+        at = np.flatnonzero(place >= lag)
+        change = np.abs(values[at] - values[at - lag])
+        known = np.isfinite(change)
+        pairs, total = (
+            np.stack([np.bincount(rows[at], weight, count) for weight in weights.T], 1)
+            for weights in (known.astype(float), np.where(known, change, 0.0))
+        )
+        found = left & (pairs > 0).all(1)
+        mean = total[found] / pairs[found]
+        scales[found] = np.where(mean > 0, mean, np.nan)
+        left &= ~found
+    return scales
 
 
 def interval_ends(level: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from throughtime.history.recommendation import Recommendation, recommended
 from throughtime.history.study import Study, study
 from throughtime.history.work import Work
 from throughtime.predict.fitted import FittedModel
-from throughtime.runtime import threads
+from throughtime.runtime import threads, time_left, until
 from throughtime.search import views
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
@@ -32,6 +32,7 @@ SCHEMA = 2
 _LIMIT = 120.0
 _HELD = 0.2  # of the data for validation, and as many for the test
 _SHARES = {"orders": 0.2, "order matters": 0.08, "networks": 0.25, "memory": 0.06}  # of the limit
+_ORDERS_AT_MOST = 0.5  # of the time that is left, whatever the work was thought to take
 _LEAST_SECONDS = 2.0
 _SECONDS_FOR = 1 / 200  # seconds per step that networks are trained for, where the limit allows
 
@@ -152,7 +153,8 @@ def certificate(
 ) -> Certificate:
     """How much of the past these data need: measured, with intervals, within a time limit.
 
-    The limit bounds the work, and the same limit and seed give the same answers on any machine.
+    The limit bounds the work, and the same limit and seed give the same answers on any machine that
+    has the time for it; on a slower one less is looked at.
 
     Args:
         data: as `tt.fit` takes them; the tuple (train, validation, test) of `Sequences` where the
@@ -169,10 +171,10 @@ def certificate(
     """
     limit, label = seconds(time_limit), label_of(data)
     options = plain_options(checked_options(read_options, certificate))
+    limit, begun = _LIMIT if limit is None else limit, time.monotonic()
     _, spans = load(data, label, _HELD, _HELD, split, options, on_event)
-    return measured(
-        spans, time_limit=_LIMIT if limit is None else limit, seed=seed, on_event=on_event
-    )
+    with until(begun + limit):
+        return measured(spans, time_limit=limit, seed=seed, on_event=on_event)
 
 
 def certificate_of(
@@ -238,7 +240,8 @@ def measured(
 
 
 def _measured(case: Study, limit: float, seed: int, networks: bool, tick: Tick) -> Certificate:
-    trials = _orders(case, _SHARES["orders"] * limit, tick)
+    with until(time.monotonic() + time_left() * _ORDERS_AT_MOST):
+        trials = _orders(case, _SHARES["orders"] * limit, tick)
     selected = trials.best()
     tick("whether order matters")
     # A model that sees nothing has nothing to lose: one that sees a lag is tested.

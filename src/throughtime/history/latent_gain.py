@@ -27,6 +27,7 @@ from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
 from throughtime.models.closed_form import ClosedForm
 from throughtime.predict.fitted import FittedModel
+from throughtime.runtime import out_of_time
 
 WORTH = 0.01  # of what the past is worth: a latent state that adds less is not worth its training
 LEAST = 0.001  # nats per step: less than that is within what training networks again varies by
@@ -164,12 +165,13 @@ def memory_curve(
         nats[steps] = networks.truncated_nats(latent.model, chosen, steps)
 
     for steps in sorted({longest, *(k for k in TRUNCATIONS if k < longest)}):
-        look(steps)
+        if not out_of_time() or len(nats) < 2:
+            look(steps)
     while True:
         points = compared(nats, chosen.bounds, seed)
         needed = sufficient(points)
         below = max((p.lags for p in points if p.lags < needed), default=needed)
-        if needed - below <= max(1, needed // 8):
+        if needed - below <= max(1, needed // 8) or out_of_time():
             return points, needed
         look((below + needed) // 2)
 

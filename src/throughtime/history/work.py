@@ -6,6 +6,8 @@ cautious that a certificate takes well under half of its time limit on one core 
 
 from __future__ import annotations
 
+from throughtime.runtime import out_of_time
+
 NUMBERS_PER_SECOND = 2e8
 
 
@@ -30,7 +32,7 @@ class Work:
     @property
     def over(self) -> bool:
         """Whether nothing new is to be begun."""
-        return self.spent >= self.limit
+        return self.spent >= self.limit or out_of_time()
 
     @property
     def seconds(self) -> float:

@@ -60,6 +60,7 @@ class Autoregressive(SequenceModel):
             order, emission, covariates, num_differencing, **options
         )
         self.closed_form = self.predictor.closed_form
+        self.lookback = order + num_differencing
         if self.closed_form:
             self.initial_raw = self.initial_raw.double()
 

@@ -58,6 +58,7 @@ class SequenceModel(nn.Module, ABC):
     covariates: int = 0  # known columns that it looks at
     identities: tuple[str, ...] = ()  # training series that it tells apart by name
     closed_form: bool = False  # whether `begin` is all the training there is
+    lookback: int | None = None  # steps of the past that its state depends on; None: on all
     initial_raw: Tensor
 
     def __init__(self, emission: Emission, num_differencing: int = 0) -> None:
@@ -75,6 +76,10 @@ class SequenceModel(nn.Module, ABC):
         """The distribution of each x in a batch ``[T, B]``, or ``[T, B, M]`` if the model has M
         members.
         """
+
+    def read(self, batch: Batch, state: State) -> State:
+        """The state after a batch, where nobody asks for the distributions."""
+        return self.members_distribution(batch, state)[1]
 
     @abstractmethod
     def members_step(
@@ -230,6 +235,8 @@ class SequenceModel(nn.Module, ABC):
         data = as_sequences(sequences, self.emission)
         if bool((data.lengths == 0).any()):
             raise SettingError("a sequence without elements has no context: give none instead")
+        if after is None and self.lookback is not None:
+            data = latest(data, self.lookback + 1)  # the last one is not in the state yet
         training = self.training
         self.eval()
         order = (data.lengths - (data.starts if after is not None else 0)).argsort(stable=True)
@@ -239,7 +246,7 @@ class SequenceModel(nn.Module, ABC):
             lanes = Lanes.aligned(part, self._dtype(), scored_only=after is not None)
             state = self.initial_state(len(rows)) if after is None else after[rows].state
             for t in range(0, len(lanes), _CHUNK):
-                _, state = self.members_distribution(lanes[t : t + _CHUNK], state)
+                state = self.read(lanes[t : t + _CHUNK], state)
             parts.append(self._context(part, part.offsets[1:] - 1, state))
         self.train(training)
         return Context.concatenate(parts)[order.argsort()]
@@ -271,6 +278,12 @@ class SequenceModel(nn.Module, ABC):
         Returns:
             A context with a row for each stop.
         """
+        if self.lookback is not None:
+            whole = torch.zeros(1, dtype=torch.int64)
+            ends = [torch.tensor([stop]) for stop in stops]
+            return Context.concatenate(
+                [self.condition(one._window(whole, end, end)) for end in ends]
+            )
         training = self.training
         self.eval()
         lanes = Lanes.aligned(one, self._dtype())
@@ -278,7 +291,7 @@ class SequenceModel(nn.Module, ABC):
         for stop in stops:
             while at < stop:
                 end = min(stop, at + _CHUNK)
-                _, state = self.members_distribution(lanes[at:end], state)
+                state = self.read(lanes[at:end], state)
                 at = end
             at_stops.append(state)
         self.train(training)
@@ -431,6 +444,11 @@ class SequenceModel(nn.Module, ABC):
 
     def _dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.parameters()), torch.float64)
+
+
+def latest(data: Sequences, steps: int) -> Sequences:
+    """The last steps of each sequence, none of which is to be scored."""
+    return dataclasses.replace(data, starts=data.lengths).limit_past(steps)
 
 
 def in_groups(data: Sequences) -> Iterator[Sequences]:

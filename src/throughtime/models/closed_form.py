@@ -95,6 +95,9 @@ class ClosedForm(SequenceModel):
             state[0][0] < self.num_differencing, self.predictive(state)[0]
         ), state
 
+    def read(self, batch: Batch, state: State) -> State:
+        return self._states(batch, state)[1]
+
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         held, after = self._states(batch, state)
         size = sum(part.numel() for part in states.leaves(held[0]))
@@ -127,7 +130,10 @@ class ClosedForm(SequenceModel):
     def _observe(self, x: Tensor, state: State) -> State:
         if self.num_differencing:  # an initial value says nothing about the differences
             x = torch.where((state[0][0] < self.num_differencing).unsqueeze(-1), torch.nan, x)
-        return state[0] + 1, self.advance(x, state)
+        count = state[0] + 1
+        if self.lookback is not None:  # however long a past is, its end is the state
+            count = count.clamp(max=self.lookback)
+        return count, self.advance(x, state)
 
     def _initial_apart(self, initial: Tensor, distribution: Distribution) -> Distribution:
         if not self.num_differencing:

@@ -38,6 +38,8 @@ class Blend(SequenceModel):
         self.register_buffer("weights", shares / shares.sum())
         self.identities = max((m.identities for m in models), key=len)
         self.covariates = max(m.covariates for m in models)
+        pasts = [m.lookback for m in models]
+        self.lookback = None if None in pasts else max(n or 0 for n in pasts)
 
     def parts(self) -> list[SequenceModel]:
         """The models, in order."""
@@ -61,6 +63,9 @@ class Blend(SequenceModel):
     def members_distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         predicted = [part(batch, s) for part, s in zip(self.parts(), state, strict=True)]
         return self._blend(predicted)
+
+    def read(self, batch: Batch, state: State) -> State:
+        return tuple(part.read(batch, s) for part, s in zip(self.parts(), state, strict=True))
 
     def members_step(
         self,

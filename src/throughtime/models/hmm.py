@@ -23,6 +23,7 @@ from throughtime.emissions import Categorical
 from throughtime.emissions.categorical import CategoricalDistribution
 from throughtime.errors import SettingError
 from throughtime.models.closed_form import ClosedForm, Unfitted
+from throughtime.runtime import out_of_time
 from throughtime.state import State
 
 Floats = NDArray[np.float64]
@@ -95,7 +96,7 @@ class HiddenMarkov(ClosedForm):
         before = np.inf
         for _ in range(_ROUNDS):
             parameters, nats = em_round(parameters, lanes, known)
-            if before - nats < _GAIN:
+            if before - nats < _GAIN or out_of_time():
                 break
             before = nats
         self.parameters_ = parameters

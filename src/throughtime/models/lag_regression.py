@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
@@ -28,6 +27,7 @@ from throughtime.emissions import Distribution, StudentT
 from throughtime.emissions.student_t import StudentTDistribution
 from throughtime.errors import SettingError
 from throughtime.models.closed_form import ClosedForm, Unfitted
+from throughtime.models.minimise import lbfgs
 from throughtime.models.regression import student_nats
 from throughtime.state import State
 
@@ -79,6 +79,7 @@ class LagRegression(ClosedForm):
         super().__init__(emission, num_differencing)
         self.lags, self.shape = tuple(lags), shape
         self.weights: Weights | None = None
+        self.lookback = None if self.half_lives else self.order + num_differencing
 
     @property
     def order(self) -> int:
@@ -330,8 +331,7 @@ def _most_likely(f: Floats, g: Floats, y: Floats) -> tuple[tuple[Floats, Floats,
     first = np.concatenate([start, np.zeros(q), [math.log(8.0)]])
     first[p : p + q] = math.log(spread) * white.g.sum(0).numpy() / n
     bounds = [(None, None)] * (p + q) + [(math.log(2.05), math.log(200.0))]
-    settings = {"maxiter": _ROUNDS, "ftol": 1e-9, "gtol": 1e-5}
-    optimum = minimize(white, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
+    optimum = lbfgs(white, first, bounds, maxiter=_ROUNDS, ftol=1e-9, gtol=1e-5)
     location, log_scale = f_root.numpy() @ optimum.x[:p], g_root.numpy() @ optimum.x[p : p + q]
     return (location, log_scale, np.exp(optimum.x[-1])), int(optimum.nfev) + 3
 

@@ -152,6 +152,9 @@ class LatentAutoregressive(SequenceModel):
             raw = torch.where(initial, self.initial_raw, raw)
         return self.emission.distribution(raw), state
 
+    def read(self, batch: Batch, state: State) -> State:
+        return self._outputs(batch, state)[1]
+
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, State]:
         """As in the base class; symbols of small alphabets have head and loss in one pass."""
         if not isinstance(self.emission, Categorical) or self.num_differencing or not self._fused():

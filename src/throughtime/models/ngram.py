@@ -25,10 +25,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from throughtime.errors import DataError, RunError, SettingError, VocabularyError
+from throughtime.models.minimise import lbfgs
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -408,14 +408,7 @@ class _Tuning:
             prior = 0.5 * float(((b - centre) ** 2).sum()) / self.steps
             return float(nats.mean()) + prior, slope + (b - centre) / self.steps
 
-        best = minimize(
-            objective,
-            centre,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(-9.0, 9.0)] * centre.size,
-            options={"maxiter": 60},
-        )
+        best = lbfgs(objective, centre, [(-9.0, 9.0)] * centre.size, maxiter=60)
         discounts = (1 / (1 + np.exp(-best.x))).reshape(estimates.shape) * sizes
         return discounts, self.evaluate(discounts)[0]
 

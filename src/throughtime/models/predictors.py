@@ -98,7 +98,7 @@ class FiniteOrder(Predictor):
         if not self.emission.symbols:
             pasts = pasts.transpose(-1, -2)
         distribution = self.from_past(pasts, self._usable(count), batch.covariates)
-        return distribution, (line[len(line) - self.order :], count[-1:])
+        return distribution, (line[len(line) - self.order :], self._enough(count[-1:]))
 
     def step(
         self, previous: Tensor | None, state: State, covariates: Tensor | None
@@ -107,10 +107,14 @@ class FiniteOrder(Predictor):
         if previous is not None:
             last = torch.cat([last, previous.to(last.dtype).unsqueeze(0)])[1:]
             last = last[len(last) - self.order :]
-            known = known + 1
+            known = self._enough(known + 1)
         past = last.movedim(0, 1)
         distribution = self.from_past(past, self._usable(known[0]), covariates)
         return distribution, (last, known)
+
+    def _enough(self, count: Tensor) -> Tensor:
+        """No more than makes a difference: however long a past is, its end is its state."""
+        return count.clamp(max=self.order + self.num_differencing)
 
     def _usable(self, count: Tensor) -> Tensor:
         return (count - self.num_differencing).clamp(min=0, max=self.order)

@@ -15,11 +15,11 @@ import numpy as np
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import digamma, gammaln
 from torch import Tensor
 
 from throughtime.errors import DataError, SettingError
+from throughtime.models.minimise import lbfgs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -279,12 +279,7 @@ def _lbfgs(
 ) -> Any:
     """The minimum, where every slope is below `tolerance` (or rounding ends the search)."""
     low, high = np.array(bounds).T
-    settings = {"maxiter": 500, "maxfun": 2000, "ftol": 1e-15, "gtol": tolerance, "maxcor": 20}
-    return minimize(
-        objective,
-        np.clip(first, low, high),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options=settings,
-    )
+    return lbfgs(
+        objective, np.clip(first, low, high), bounds,
+        maxiter=500, maxfun=2000, ftol=1e-15, gtol=tolerance, maxcor=20,
+    )  # fmt: skip

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from throughtime.data.sequences import Sequences
@@ -25,6 +24,7 @@ from throughtime.emissions.categorical import CategoricalDistribution
 from throughtime.errors import SettingError
 from throughtime.models.closed_form import ClosedForm, Unfitted
 from throughtime.models.lag_regression import subsampled
+from throughtime.models.minimise import lbfgs
 from throughtime.models.ngram import NGram
 from throughtime.state import State
 
@@ -86,6 +86,10 @@ class SparseNGram(ClosedForm):
         self.core: NGram | None = None
         self.tables = torch.zeros(len(far), emission.num_symbols + 1, emission.num_symbols).double()
         self.weights = torch.zeros(len(far)).double()
+
+    @property
+    def lookback(self) -> int:  # type: ignore[override]
+        return self.order
 
     @property
     def order(self) -> int:
@@ -219,10 +223,7 @@ class SparseNGram(ClosedForm):
             gradient = (says * expected).sum((1, 2)) - says[:, each, now].sum(1)
             return float((total[:, 0] - logits[each, now]).mean()), gradient / len(now)
 
-        optimum = minimize(
-            objective, np.full(len(self.far), 0.5), jac=True, method="L-BFGS-B",
-            bounds=[(0.0, 2.0)] * len(self.far),
-        )  # fmt: skip
+        optimum = lbfgs(objective, np.full(len(self.far), 0.5), [(0.0, 2.0)] * len(self.far))
         return np.asarray(optimum.x)
 
 

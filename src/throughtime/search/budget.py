@@ -53,6 +53,14 @@ class TimeBudget:
         """Seconds so far, those before an interruption counted."""
         return self._clock() - self._begun
 
+    def moment(self, share: float = 1.0) -> float | None:
+        """When so large a share of the limit is over, by the clock; None without a limit."""
+        return None if self.limit is None else self._begun + share * self.limit
+
+    def models_until(self) -> float | None:
+        """When the models have to be fitted."""
+        return self.moment(1 - _EVALUATION)
+
     def certificate(self) -> float:
         """How many seconds' worth of work the history certificate is."""
         share = CERTIFICATE_SECONDS if self.limit is None else _CERTIFICATE * self.limit

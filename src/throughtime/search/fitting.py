@@ -32,13 +32,16 @@ from throughtime.search.candidates import (
 from throughtime.search.defaults import Recommended
 from throughtime.search.views import View, at_most
 from throughtime.search.views import fitted as fitted_transforms
+from throughtime.training import planning
 from throughtime.training.config import RunSettings, TrainSettings
-from throughtime.training.trainer import Trainer, affordable_steps
+from throughtime.training.trainer import Trainer
 from throughtime.types import Event
 
 PAST = 10_000  # steps read before those that are scored: enough for any state, bounded in time
 RESULT = "result.safetensors"
 _LEAST_UPDATES = 10
+# Trainings of a network in units of its first one, by what follows it.
+_PARTS = {"no": 1.0, "from_scratch": 2.0, "continue": 1.0 + defaults.CONTINUED}
 _SYMBOLS = 10  # times as many steps for counts of symbols as for other closed forms
 
 
@@ -207,7 +210,8 @@ def _network(
     settings = _planned(case, fitted, spans, wanted, seconds, store)
     if settings.steps < min(_LEAST_UPDATES, wanted.steps) and case.settings.model == "auto":
         raise TooLittleTime
-    trained = _trained(case, fitted, spans, settings, store)
+    share = None if seconds is None else seconds / _PARTS[settings.refit]
+    trained = _trained(case, fitted, spans, settings, store, share)
     nats, passes = trained.nats, trained.passes
     if settings.refit == "no":
         return finished(case, candidate.family, fitted, nats, trained.seconds, passes)
@@ -219,7 +223,8 @@ def _network(
         fitted = replace(fitted, model=trained.model)
     both, folder = fitted.transformed(case.parts.fitting), store.within("refit").folder
     on_event = _told(case, candidate.name, trained.step, trained.seconds)
-    refit = Trainer(fitted.model, both, None, again, on_event, folder).run()
+    left = None if seconds is None else max(1.0, seconds - trained.seconds)
+    refit = Trainer(fitted.model, both, None, again, on_event, folder, left).run()
     # As the trainers counted them: a run that was killed goes on counting.
     spent = trained.seconds + refit.seconds
     return finished(case, candidate.family, fitted, nats, spent, passes)
@@ -254,14 +259,15 @@ def _trained(
     spans: tuple[Sequences, Sequences],
     settings: TrainSettings,
     store: Artifacts,
+    seconds: float | None,
 ) -> _Trained:
     def compute() -> _Trained:
         on_event = _told(case, fitted.name, 0, 0.0)
-        trainer = Trainer(fitted.model, *spans, settings, on_event, store.folder)
+        trainer = Trainer(fitted.model, *spans, settings, on_event, store.folder, seconds)
         progress = trainer.run()
         nats, best = fitted.step_log_prob(case.held), progress.best_step or progress.step
-        passes, seconds = trainer.passes, progress.seconds
-        return _Trained(fitted.model, nats, progress.step, best, passes, seconds)
+        spent = progress.seconds
+        return _Trained(fitted.model, nats, progress.step, best, trainer.passes, spent)
 
     if settings.refit == "no":
         return compute()
@@ -292,9 +298,11 @@ def _planned(
     def compute() -> TrainSettings:
         if seconds is None or case.settings.steps is not None:
             return wanted
-        parts = {"no": 1.0, "from_scratch": 2.0, "continue": 1.0 + defaults.CONTINUED}
-        share = seconds / parts[wanted.refit]
-        return affordable_steps(fitted.model, *spans, wanted, share, least=1, after=2)
+        share, asked = seconds / _PARTS[wanted.refit], wanted
+        if case.settings.model != "auto":  # it is wanted, however small its updates have to be
+            update, _ = planning.estimated(fitted.model, *spans, wanted)
+            asked = planning.within(wanted, spans[0], update, share)
+        return planning.affordable_steps(fitted.model, *spans, asked, share, least=1, after=2)
 
     return store.cached(
         "plan.json", compute,

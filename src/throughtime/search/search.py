@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from throughtime.evaluation.results import OrderScore
 from throughtime.models.base import SequenceModel
 from throughtime.predict.fitted import FittedModel
+from throughtime.runtime import until
 from throughtime.search import orders, strategies, views
 from throughtime.search.artifacts import Artifacts
 from throughtime.search.budget import TimeBudget
@@ -60,6 +61,19 @@ def search(
     Raises:
         SettingError, DataError: for settings that the data do not allow.
     """
+    with until(budget.models_until()):
+        return _searched(parts, settings, models, recommended, artifacts, budget, on_event)
+
+
+def _searched(
+    parts: Parts,
+    settings: RunSettings,
+    models: Sequence[SequenceModel | FittedModel],
+    recommended: Recommended | None,
+    artifacts: Artifacts,
+    budget: TimeBudget,
+    on_event: Event,
+) -> Found:
     view = views.natural_view(parts.train, parts.valid, settings, budget.closed_form_steps)
     case = Case(parts, settings, view, recommended, artifacts, budget, on_event, tuple(models))
     case = replace(case, orders=tuple(orders.compared(case)))

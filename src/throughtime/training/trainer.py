@@ -7,7 +7,6 @@ the same bits as an uninterrupted one.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -32,8 +31,8 @@ from throughtime.training.reach_monitor import ReachMonitor
 from throughtime.types import Event, unheard
 
 _UNCUT_STEPS = 30_000  # validation data longer than this are read in several lanes at once
-_PROBE_UPDATES = 3
-_FEWEST_UPDATES = 12  # fewer are worth nothing
+_LOOKS = 4  # at the clock, in a training that may take so many seconds
+_SLOWER = 0.85  # of the updates that are left, from which on a plan is given up
 
 
 @dataclass
@@ -53,6 +52,8 @@ class Progress:
     loss_steps: float = 0.0
     cursor: int = 0
     begin: int = 0
+    planned: int | None = None  # updates, where there is no time for those of the settings
+    looks: int = 1
 
 
 @dataclass
@@ -70,6 +71,8 @@ class Trainer:
         settings: see `TrainSettings`.
         on_event: called at every validation and every step that had to be skipped.
         folder: where checkpoints are kept; None: nowhere.
+        seconds: that it may take; where updates turn out slower than planned there are fewer, which
+            is decided a few times and kept with the checkpoints.
         progress: how far it is.
 
     Example:
@@ -83,6 +86,7 @@ class Trainer:
     settings: TrainSettings
     on_event: Event = unheard
     folder: Path | None = None
+    seconds: float | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -105,6 +109,7 @@ class Trainer:
         self.monitor: ReachMonitor | None = None
         self.started = time.monotonic()
         self.saved = self.started
+        self.validating = 0.0  # seconds that a validation takes
 
     def run(self) -> Progress:
         """Trains to the end and leaves the best weights (by validation) in the model."""
@@ -114,11 +119,12 @@ class Trainer:
             self.on_event({"event": "resume", "step": progress.step})
         else:
             self.epoch(0)
-        while progress.step < settings.steps and not self.exhausted():
+        while progress.step < self.steps and not self.exhausted():
             if self.lanes is None or self.at.target >= len(self.lanes):
                 self.epoch(progress.epoch + 1)
             self.update()
-            if progress.step % settings.valid_every == 0 or progress.step == settings.steps:
+            self.keep_to_time()
+            if progress.step % settings.valid_every == 0 or progress.step >= self.steps:
                 self.validate()
             if time.monotonic() - self.saved >= settings.checkpoint_seconds:
                 self.save()
@@ -127,6 +133,23 @@ class Trainer:
                 parameter.copy_(value)
         progress.seconds = self.elapsed()
         return progress
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+        return self.progress.planned or self.settings.steps
+
+    def keep_to_time(self) -> None:
+        """Plans fewer updates where there is no time for them; looked at a few times."""
+        progress, spent = self.progress, self.elapsed()
+        if self.seconds is None or spent * _LOOKS < self.seconds * progress.looks:
+            return
+        progress.looks = int(spent / self.seconds * _LOOKS) + 1
+        left = self.seconds - spent - 2 * self.validating
+        affordable = progress.step + max(0, int(left * progress.step / spent))
+        if affordable < _SLOWER * self.steps or left < -(1 - _SLOWER) * self.seconds:
+            progress.planned = affordable
+            self.save()
 
     def epoch(self, number: int) -> None:
         """A new pass over the training data: new order of sequences, new phases, fresh states."""
@@ -173,10 +196,10 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to the final rate."""
         settings = self.settings
-        warmup = max(1, round(settings.warmup * settings.steps))
+        warmup = max(1, round(settings.warmup * self.steps))
         if step <= warmup:
             return settings.learning_rate * step / warmup
-        share = (step - warmup) / max(1, settings.steps - warmup)
+        share = (step - warmup) / max(1, self.steps - warmup)
         cosine = 0.5 * (1.0 + math.cos(math.pi * share))
         return settings.learning_rate * (settings.final_rate + (1.0 - settings.final_rate) * cosine)
 
@@ -217,6 +240,7 @@ class Trainer:
             self.on_event(self.report(None))
             progress.loss = progress.loss_steps = 0.0
             return
+        begun = time.monotonic()
         swapped = [p.detach().clone() for p in self.parameters]
         with torch.no_grad():
             for parameter, average in zip(self.parameters, self.averages, strict=True):
@@ -230,6 +254,7 @@ class Trainer:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, swapped, strict=True):
                 parameter.copy_(value)
+        self.validating = time.monotonic() - begun
         self.on_event(self.report(nats))
         progress.loss = progress.loss_steps = 0.0
 
@@ -239,7 +264,7 @@ class Trainer:
         return {
             "event": "valid" if self.valid is not None else "step",
             "step": progress.step,
-            "steps": self.settings.steps,
+            "steps": self.steps,
             "seconds": round(seconds, 3),
             "train": progress.loss / max(progress.loss_steps, 1.0) + self.offset,
             "valid": valid,
@@ -355,51 +380,3 @@ def validation_nats(model: SequenceModel, valid: Sequences, past: int | None) ->
         total -= float(distribution.log_prob(batch.x)[real].double().sum())
         count += float(real.sum())
     return total / max(count, 1.0) + train_offset(valid)
-
-
-def affordable_steps(
-    model: SequenceModel,
-    train: Sequences,
-    valid: Sequences,
-    settings: TrainSettings,
-    seconds: float,
-    least: int = 10,
-    after: int = 0,
-) -> TrainSettings:
-    """The settings with as many updates as fit into `seconds`, measured on a copy of the model.
-
-    Args:
-        model: what is to be trained.
-        train: its data.
-        valid: the data that it is validated on.
-        settings: with as many updates as are wanted at most.
-        seconds: in all.
-        least: updates, however little time there is.
-        after: validations that are to follow, in the same time.
-    """
-    endless = settings.model_copy(update={"steps": 10**9})
-    trial = Trainer(copy.deepcopy(model), train, valid, endless)
-    torch.manual_seed(settings.seed)
-    trial.epoch(0)
-    begun = time.monotonic()
-    trial.update()
-    if (time.monotonic() - begun) * _FEWEST_UPDATES > seconds:  # not worth a closer look
-        return settings.model_copy(update={"steps": least, "valid_every": least})
-    begun = time.monotonic()
-    validation_nats(trial.model, valid, settings.valid_past)
-    validating = time.monotonic() - begun
-    begun = time.monotonic()
-    for _ in range(_PROBE_UPDATES):
-        assert trial.lanes is not None
-        if trial.at.target >= len(trial.lanes):
-            trial.epoch(trial.progress.epoch + 1)
-        trial.update()
-    updating = (time.monotonic() - begun) / _PROBE_UPDATES
-    spent = _PROBE_UPDATES * updating + (1 + after) * validating
-    # Validation may take a tenth of the time; up to half of it where there would be fewer than
-    # twenty validations in a run.
-    steps = min(settings.steps, max(least, int((seconds - spent) / (1.1 * updating))))
-    cost = validating / updating
-    every = max(settings.valid_every, math.ceil(max(cost, min(10 * cost, steps / 20))))
-    steps = min(steps, max(least, int((seconds - spent) / (updating * (1 + cost / every)))))
-    return settings.model_copy(update={"steps": steps, "valid_every": min(every, steps)})
