@@ -12,11 +12,18 @@ from torch import Tensor
 from throughtime import files
 from throughtime.data.domain import Domain
 from throughtime.data.frames import POLARS, library_of
-from throughtime.data.readers.files import quoted, suffix
-from throughtime.data.readers.read import KINDS, read
+from throughtime.data.readers.dispatch import kind_by_name
+from throughtime.data.readers.files import quoted
+from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
-from throughtime.errors import DataError, RunError, SettingError, ThroughtimeError
+from throughtime.errors import (
+    DataError,
+    RunError,
+    SettingError,
+    ThroughtimeError,
+    known_options,
+)
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
 from throughtime.predict import end as ends
@@ -24,7 +31,7 @@ from throughtime.predict import sampling
 from throughtime.predict.end import End
 from throughtime.predict.forecast import QUANTILES, Forecast, Question, column_names, draw, places
 from throughtime.predict.future import Future, futures
-from throughtime.predict.scoring import SequenceScores, check_known, step_log_prob
+from throughtime.predict.scoring import SequenceScores, check_known
 from throughtime.training.config import TrainSettings
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
@@ -109,10 +116,8 @@ class FittedModel:
         """
         mine, domain = _KIND_NAMES.get(self.domain.kind, self.domain.kind), self.domain
         if isinstance(source, (str, Path)) and "kind" not in {*options, *self.read_options}:
-            source_kind = next(
-                (k for k, names in KINDS.items() if suffix(Path(source)) in names), mine
-            )
-            if source_kind != mine and suffix(Path(source)) != ".jsonl" and mine != "symbols":
+            source_kind = kind_by_name(Path(source)) or mine
+            if source_kind != mine and mine != "symbols":
                 raise DataError(f"{source} is {a(source_kind)}; {self.whose} models {a(mine)}")
         table = isinstance(source, (str, Path)) or library_of(source, "") != ""
         raw = read(source, **{**(self.read_options if table else {}), **options})
@@ -152,8 +157,8 @@ class FittedModel:
         seen = self.transformed(raw)
         if not unknown:
             check_known(self.transforms, raw, seen)
-        nats = step_log_prob(self.model, seen, on_progress)
-        return SequenceScores(raw, seen, nats, self.unit, library_of(data, self.library))
+        library = library_of(data, self.library)
+        return SequenceScores.of(self.model, (raw, seen), self.unit, library, on_progress)
 
     def log_prob(self, data: Any, **options: Any) -> Tensor:
         """Log-likelihood of each sequence, its first element included.
@@ -178,6 +183,7 @@ class FittedModel:
 
     # What comes next
 
+    @known_options
     def forecast(
         self,
         horizon: int,
@@ -258,7 +264,19 @@ class FittedModel:
         Raises:
             DataError: where no row comes after the end.
         """
-        end, raw, label = self._end(), self.read(rows, **options), _label(rows)
+        return self.after(self.read(rows, **options), _label(rows))
+
+    def after(self, raw: Sequences, label: str = "the data") -> FittedModel:
+        """See `update`, of rows that have been read.
+
+        Args:
+            raw: the rows.
+            label: what messages call them.
+
+        Raises:
+            DataError: where no row comes after the end.
+        """
+        end = self._end()
         places = ends.matched(end.history, raw, label)
         raw, _ = ends.after(end.history, raw, places)
         kept = [i for i, n in enumerate(raw.lengths.tolist()) if n > 0]
@@ -280,6 +298,7 @@ class FittedModel:
         parts += [self.condition(raw[i]) for i in fresh]
         return replace(self, end=ends.concatenated(parts))
 
+    @known_options
     def sample(
         self,
         length: int,
@@ -310,6 +329,7 @@ class FittedModel:
             sampling.Draw(length, num_paths, seed, temperature, top_p), on_progress,
         )  # fmt: skip
 
+    @known_options
     def stream_text(
         self,
         length: int,

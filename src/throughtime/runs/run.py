@@ -22,7 +22,7 @@ from torch import Tensor
 
 from throughtime import files, report
 from throughtime.data.sequences import Sequences
-from throughtime.errors import RunError, SettingError, nearest
+from throughtime.errors import RunError, SettingError, known_options, nearest
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.evaluation.results import Scores
@@ -77,8 +77,7 @@ class Run:
             for row in self.scores.models:
                 path = Artifacts(self.folder / CHECKPOINT).within(row.name).path(RESULT)
                 assert path is not None
-                elsewhere = row.family == "baseline" and not path.exists()  # fitted by `arch`
-                if row.family != "blend" and not elsewhere:
+                if row.family != "blend":
                     one = load_fitted(path).fitted
                     end = self.best.end
                     by_name[row.name] = one if end is None else one.ending(end.history)
@@ -141,6 +140,7 @@ class Run:
             moved.end.save(self.folder / END, digest)
         return replace(self, best=moved)
 
+    @known_options
     def gradients(
         self, *, max_lag: int | None = None, on_progress: Progress = silent
     ) -> GradientReach:
@@ -250,7 +250,7 @@ def update(folder: str | Path, rows: Any) -> dict[str, Any]:
     place = Path(folder)
     fitted = load_model(place)
     raw = fitted.read(rows)
-    moved = fitted.update(raw)
+    moved = fitted.after(raw, str(rows))
     before, after = fitted.end, moved.end
     assert before is not None
     assert after is not None

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from throughtime.data.readers.dispatch import read_path
 from throughtime.data.readers.files import quoted
 from throughtime.data.readers.options import Options
-from throughtime.data.readers.series import read_series
 from throughtime.data.readers.sound import sound_sequences
 from throughtime.data.readers.text import code_points, text_sequences
 from throughtime.data.sequences import Sequences
@@ -44,7 +44,7 @@ def _index(folder: str, title: str) -> Callable[[], Sequences]:
         if package is None or not path.is_file():
             raise MissingExtra("arch", "arch", "demo:prices")
         options = Options(time="Date", value=("Adj Close",), time_format="%m/%d/%Y")
-        return replace(read_series(path, options), names=(title,))
+        return replace(read_path(path, "series", options, None), names=(title,))
 
     return read
 

@@ -132,11 +132,11 @@ class Options:
                 given[part.name] = list(value) if isinstance(value, tuple) else value
         return given
 
-    def check(self, reader: str) -> None:
-        """Raises SettingError for an option that this reader has no use for."""
+    def check(self, *takers: str) -> None:
+        """Raises SettingError for an option that none of these readers has a use for."""
         for option in fields(self):
             readers = READERS[option.name]
-            if getattr(self, option.name) != option.default and reader not in readers:
+            if getattr(self, option.name) != option.default and not {*takers} & {*readers}:
                 raise SettingError(
                     f"{option.name}= says nothing about this source; it is for {readers[0]}"
                 )

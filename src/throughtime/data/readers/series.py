@@ -7,7 +7,7 @@ line. What was guessed or found stands in the notes of the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,92 +16,50 @@ import numpy as np
 import torch
 
 from throughtime.data import frequency as steps
-from throughtime.data.readers.files import files_below, reason, stem, stems, suffix
 from throughtime.data.readers.options import Options
-from throughtime.data.readers.plan import ReadPlan
 from throughtime.data.readers.rows import Rows, read_rows
-from throughtime.data.readers.table import frame_table, open_table
+from throughtime.data.readers.table import Table, frame_table, open_table
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.errors import DataError, SettingError
 from throughtime.wording import some
 
-TABLES = (".csv", ".tsv", ".parquet")
 
-
-def read_series(path: Path, options: Options) -> Sequences:
-    """One .csv, .tsv or .parquet file: one series, or one for each value of the id column."""
-    return assemble([read_rows(open_table(path, options), options, stem(path))], options, str(path))
+def read_table(table: Table, options: Options, name: str) -> Sequences:
+    """One table: one series called `name`, or one for each value of the id column."""
+    return join([(table.label, rows_of(table, options, name))], options, table.label)
 
 
 def read_frame(frame: Any, options: Options) -> Sequences:
     """A frame of any library, or a column of one."""
-    rows = read_rows(frame_table(frame, options), options, "series")
-    return assemble([rows], options, "frame")
+    return read_table(frame_table(frame), options, "series")
 
 
-def read_series_folder(
-    folder: Path,
-    options: Options,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Sequences:
-    """Every table below a folder, all with the same columns; each file is a series by its name."""
-    paths = [path for path in files_below(folder) if suffix(path) in TABLES]
-    parts: list[Rows] = []
-    for path, name in zip(paths, stems(paths, folder), strict=True):
-        rows = read_rows(open_table(path, options), options, name)
-        if rows.by_id:
-            rows = replace(rows, names=tuple(f"{name}/{series}" for series in rows.names))
-        first = parts[0] if parts else rows
+def open_series(path: Path, options: Options) -> Table:
+    """A file of characters as a table."""
+    return open_table(path, options)
+
+
+def rows_of(table: Table, options: Options, name: str) -> Rows:
+    """The series of a table as the options say."""
+    table.options = options
+    return read_rows(table, options, name)
+
+
+def join(parts: Sequence[tuple[str, Rows]], options: Options, label: str) -> Sequences:
+    """The series of several tables, all with the same columns.
+
+    parts: what each table is called in messages, and its rows.
+    """
+    place, first = parts[0]
+    for name, rows in parts:
         if rows.columns != first.columns:
             raise DataError(
-                f"{path}: the value is {some(rows.columns)}, but {some(first.columns)} in "
-                f"'{paths[0]}'; choose with value="
+                f"{name}: the value is {some(rows.columns)}, but {some(first.columns)} in "
+                f"'{place}'; choose with value="
             )
         if _clock(rows) != _clock(first):
-            raise DataError(
-                f"{path}: the times are {_clock(rows)}, in '{paths[0]}' {_clock(first)}"
-            )
-        parts.append(rows)
-        if on_progress is not None:
-            on_progress(len(parts), len(paths))
-    return assemble(parts, options, str(folder))
-
-
-def read_array(array: np.ndarray, label: str, name: str) -> Sequences:
-    """One series from numbers [T] or [T, D]; NaN is a missing value.
-
-    Raises: DataError for other shapes, for what is no number, and for infinities by place.
-    """
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{label}: the array holds {array.dtype}, not real numbers")
-    if array.ndim not in (1, 2) or 0 in array.shape:
-        raise DataError(
-            f"{label}: the array has the shape {list(array.shape)}; a series is [T] or [T, D]"
-        )
-    values = array.astype(np.float64).reshape(len(array), -1)
-    bad = np.argwhere(np.isinf(values))
-    if len(bad):
-        row, column = bad[0]
-        raise DataError(f"{label}: step {row} (counted from 0), column {column}: not finite")
-    width = values.shape[1]
-    labels = ("value",) if width == 1 else tuple(f"value{index}" for index in range(width))
-    offsets = np.array([0, len(values)])
-    no_covariates = np.zeros((len(values), 0))
-    rows = Rows(values, no_covariates, None, offsets, (name,), labels, (), False, ReadPlan(), ())
-    return assemble([rows], Options(), label)
-
-
-def read_npy(path: Path) -> Sequences:
-    """One series from a .npy file [T] or [T, D]."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy file of numbers") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: holds several arrays; save one with numpy.save")
-    return read_array(array, str(path), stem(path))
+            raise DataError(f"{name}: the times are {_clock(rows)}, in '{place}' {_clock(first)}")
+    return assemble([rows for _, rows in parts], options, label)
 
 
 # ---------------------------------------------------------------------------------------- assembly

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from throughtime.data import frames
-from throughtime.data.readers.files import decode, read_bytes, reason, suffix
+from throughtime.data.readers.encodings import decoded
+from throughtime.data.readers.files import gathered, read_bytes, reason, suffix
 from throughtime.data.readers.layout import COMMENTS, NAMES, SAMPLE, Layout, find_layout, split
 from throughtime.data.readers.numbers import (
     Marks,
@@ -58,7 +59,7 @@ class Table:
     ) -> None:
         self.label = label
         self.height = height
-        self.notes = list(notes)
+        self.notes = tuple(notes)
         self.plan = plan or ReadPlan()
         self.options = options or Options()
         self._line = line
@@ -210,17 +211,17 @@ def _is_number(cell: str) -> bool:
 
 
 def open_table(path: Path, options: Options) -> Table:
-    """A table of text or a .parquet file, any of them compressed."""
-    if suffix(path) == ".parquet":
-        return _parquet(path, options)
-    text = decode(read_bytes(path), path, options.encoding or "utf-8")
-    return text_table(str(path), text, options, tab=suffix(path) == ".tsv")
+    """A table in a file of characters."""
+    text, findings = decoded(read_bytes(path), path, options.encoding)
+    table = text_table(str(path), text, options, tab=suffix(path) == ".tsv")
+    table.notes += gathered(findings)
+    return table
 
 
-def frame_table(frame: Any, options: Options) -> Table:
+def frame_table(frame: Any) -> Table:
     """A frame of any library (or a column of one) as a Table; a pandas index becomes a column."""
     table = frames.to_polars(frame)
-    return Table("frame", list(table.columns), table.height, table.select, options=options)
+    return Table("frame", list(table.columns), table.height, table.select)
 
 
 def text_table(label: str, text: str, options: Options, tab: bool = False) -> Table:
