@@ -41,6 +41,7 @@ ORDER = (
     "runs",
     "bench",
     "cli",
+    "__main__",
 )
 
 # Those that need less than the order allows them: what they may import, all told.

@@ -15,7 +15,12 @@ Each message is one line: what is wrong, where, and what to do about it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class ThroughtimeError(Exception):
@@ -53,6 +58,30 @@ class MissingExtra(ThroughtimeError, ImportError):
 
 class NonFiniteError(ThroughtimeError):
     """A loss or gradient that stays infinite or NaN."""
+
+
+def known_options(function: Function) -> Function:
+    """Decorates what users call: an option that it does not have is refused by its name.
+
+    Raises:
+        SettingError: in place of Python's TypeError, with the nearest option.
+    """
+    parameters = [
+        name for name in inspect.signature(function).parameters if name not in ("self", "cls")
+    ]
+    owner = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+
+    @functools.wraps(function)
+    def checked(*args: Any, **options: Any) -> Any:
+        for name in options:
+            if name not in parameters:
+                near = nearest(name, parameters) or ";"
+                raise SettingError(
+                    f"{owner} has no option '{name}'{near} it has {', '.join(parameters)}"
+                )
+        return function(*args, **options)
+
+    return checked  # type: ignore[return-value]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

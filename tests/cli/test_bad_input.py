@@ -48,8 +48,8 @@ def test_files_that_are_not_there_or_hold_nothing(fails: Fails) -> None:
     assert fit_fails(fails, "head.csv") == "head.csv: there are column names but no rows"
     assert fit_fails(fails, "blank.txt") == "blank.txt: the file is empty"
     assert fit_fails(fails, "folder") == (
-        "folder: no file that can be read; the folder holds nothing, needed are .csv .tsv .parquet "
-        ".txt .wav .flac .ogg .mp3"
+        "folder: no file that can be read; the folder holds nothing, needed are .csv .parquet "
+        ".json .xlsx .txt .md .jsonl .wav .flac .mp3 or others of the guide"
     )
 
 
@@ -119,9 +119,8 @@ def test_time_stamps(fails: Fails) -> None:
 
 def test_text_that_is_not_utf8(fails: Fails) -> None:
     Path("old.txt").write_bytes(b"one\ntwo caf\xe9 three\n" * 20)
-    assert fit_fails(fails, "old.txt") == (
-        "old.txt:2: byte 11 (0xe9) is not utf-8; if it is another encoding name it, for example "
-        "--encoding 'latin-1'"
+    assert fit_fails(fails, "old.txt", "--encoding", "utf-8") == (
+        "old.txt:2: byte 11 (0xe9) is not utf-8; --encoding 'cp1252' reads it"
     )
 
 

@@ -309,6 +309,7 @@ def test_sample_of_series(ask: Any, small_runs: SmallRuns, capsys: Capture) -> N
     table = pl.read_csv("s.csv")
     assert table.columns == ["path", "step", "price"]
     assert table["path"].to_list() == [1] * 5 + [2] * 5 + [3] * 5
+    assert table["step"].to_list() == [0, 1, 2, 3, 4] * 3  # as score counts them
     assert said(capsys, "sample", small_runs("series"), "--length", 5) == [
         "1 path of 5 steps: sample.csv"
     ]

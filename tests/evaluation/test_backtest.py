@@ -71,6 +71,21 @@ def test_naive_scale_by_hand() -> None:
     assert np.isnan(metrics.naive_scale(values[:1])).all()
 
 
+def test_paths_that_diverge_have_infinite_errors_and_no_warning() -> None:
+    """numpy's warnings are errors here."""
+    ensemble = np.array([1e300, -1e300, 1.0, 2.0]).reshape(4, 1, 1)
+    wanted = metrics.needed_levels([0.8])
+    quantiles = {level: np.array([[1.0]]) for level in wanted}
+    truth, scale = np.array([[0.5]]), np.array([1.0])
+    row = Accuracy(
+        **metrics.averages(
+            metrics.measures(np.abs(ensemble) * 1e7, quantiles, truth, scale, [0.8], True), [0.8]
+        )
+    )
+    assert row.rmse is None
+    assert row.mase == 0.5
+
+
 def test_measures_leave_missing_truths_out() -> None:
     ensemble = np.random.default_rng(0).normal(size=(100, 2, 1))
     truth = np.array([[0.3], [np.nan]])

@@ -22,6 +22,7 @@ from throughtime.data.transforms import Transforms
 from throughtime.errors import NonFiniteError, RunError, SettingError
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.results import GradientRecord
+from throughtime.models.latent import Dropout
 from throughtime.predict.fitted import FittedModel
 from throughtime.report.picture import gradient
 from throughtime.runs.assessment import best_network
@@ -121,8 +122,7 @@ def test_every_distribution_can_be_examined(kind: str, cell: str) -> None:
         cell=cell,
         hidden_size=4,
         members=2,
-        dropout=0.2,
-        recurrent_dropout=0.1,
+        dropout=Dropout(0.2, recurrent=0.1),
         emission=distribution,
     )
     one = network(model, TrainSettings(bptt="5"))

@@ -15,6 +15,7 @@ from torch import Tensor
 import throughtime as tt
 from throughtime.data.batching import Lanes
 from throughtime.errors import BackendError, SettingError
+from throughtime.models.latent import Dropout
 
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -199,7 +200,7 @@ def test_what_is_refused():
     with pytest.raises(BackendError, match="mingru runs on backend 'reference', not 'cpu'"):
         tt.LatentAutoregressive("mingru", 4, emission=normal, backend="cpu")
     with pytest.raises(SettingError, match="mingru has no recurrent matrix"):
-        tt.LatentAutoregressive("mingru", 4, emission=normal, recurrent_dropout=0.1)
+        tt.LatentAutoregressive("mingru", 4, emission=normal, dropout=Dropout(recurrent=0.1))
 
 
 # In a model

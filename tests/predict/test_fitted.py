@@ -17,6 +17,7 @@ from throughtime import state as states
 from throughtime.data.domain import Domain
 from throughtime.errors import DataError, RunError, SettingError
 from throughtime.predict.fitted import FittedModel
+from throughtime.runs.run import update
 
 
 def panel(lengths: tuple[int, ...] = (80, 120), stamped: bool = True) -> tt.Sequences:
@@ -155,6 +156,33 @@ def test_update_takes_later_rows_only_and_new_series() -> None:
     assert more.end is not None
     assert more.end.steps.tolist() == [80, 60, 40]
     assert more.forecast(2, num_paths=3).names == ("a", "b", "z")
+
+
+def test_rows_that_are_not_new_are_named_by_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text("day,sold\n" + "".join(f"{day},{i}\n" for i, day in enumerate(days(60))))
+    fitted = tt.train(tt.Autoregressive(1, emission=tt.emissions.Normal()), path)
+    with pytest.raises(DataError, match=r"old\.csv: no row comes after the end of the data"):
+        fitted.update(path)
+    fitted.save(tmp_path / "run")
+    with pytest.raises(DataError, match=r"old\.csv: no row comes after the end of the data"):
+        update(tmp_path / "run", path)
+
+
+def test_a_misspelt_option_is_refused_with_the_nearest(fitted: FittedModel) -> None:
+    with pytest.raises(SettingError, match="forecast has no option 'num_path'; did you mean"):
+        fitted.forecast(3, num_path=3)  # type: ignore[call-arg]
+    with pytest.raises(SettingError, match="sample has no option 'temprature'; did you mean"):
+        fitted.sample(3, temprature=2)  # type: ignore[call-arg]
+    with pytest.raises(SettingError, match="split has no option 'tests'; did you mean 'test'"):
+        panel().split(tests=0.1)  # type: ignore[call-arg]
+    normal = tt.emissions.Normal()
+    with pytest.raises(SettingError, match="LatentAutoregressive has no option 'hidden'; did you"):
+        tt.LatentAutoregressive("gru", hidden=3, emission=normal)  # type: ignore[call-arg]
+    with pytest.raises(SettingError, match=r"bptt= takes a method of tt\.bptt .* got object"):
+        tt.fit(panel(), bptt=object())
+    with pytest.raises(SettingError, match=r"bptt= takes a method of tt\.bptt .* got object"):
+        tt.train(fitted, panel(), bptt=object())
 
 
 def test_series_without_times_go_on_counting() -> None:

@@ -8,6 +8,7 @@ from support.model_cases import generator
 
 import throughtime as tt
 from throughtime.data.sequences import Domain, Sequences
+from throughtime.models.latent import Dropout
 from throughtime.search.defaults import Recipe, recipe
 from throughtime.training.config import DataSettings, RunSettings
 
@@ -31,7 +32,7 @@ def test_events_in_silence_get_a_memory_and_a_gradient_as_long_as_the_longest() 
     assert found.time_scale == 300
     assert found.train.bptt == "300"
     assert found.train.segment is None  # no sequence is begun in the middle
-    assert found.dropout == found.input_dropout == found.recurrent_dropout == 0
+    assert found.dropout == Dropout()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from support.training_cases import SYMBOLS, everything, same, small_model, train
 from throughtime import files
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.base import SequenceModel
+from throughtime.models.latent import Dropout
 from throughtime.training import trainer as train
 from throughtime.training.trainer import Trainer
 
@@ -59,10 +60,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         if cell == "mlp":
             torch.manual_seed(0)
             return Autoregressive(3, emission=SYMBOLS, predictor="mlp", hidden_size=8)
-        more = {} if cell == "rnn" else {"members": 2, "num_layers": 2, "recurrent_dropout": 0.2}
-        if cell == "mingru":
-            more.pop("recurrent_dropout")
-        return small_model(cell=cell, dropout=0.3, **more)
+        more = {} if cell == "rnn" else {"members": 2, "num_layers": 2}
+        dropout = Dropout(0.3, recurrent=0.2 if cell not in ("rnn", "mingru") else 0.0)
+        return small_model(cell=cell, dropout=dropout, **more)
 
     whole = trainer(settings, model=model())
     whole.run()

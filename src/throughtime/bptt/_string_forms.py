@@ -38,7 +38,7 @@ _READ: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 
 
-def parse(text: str) -> GradientMethod:
+def parse(text: str | GradientMethod) -> GradientMethod:
     """The gradient method that a string names.
 
     Args:
@@ -51,14 +51,21 @@ def parse(text: str) -> GradientMethod:
             - ``mean_lag=16`` with ``every=…`` and ``alpha=…``: `Randomized`
             - ``online`` or ``online=K1``: `Online`
 
-            Several settings are parted by commas: ``bias=0.05,every=100``.
+            Several settings are parted by commas: ``bias=0.05,every=100``. A method is taken as
+            it is.
 
     Returns:
         The method; ``parse(str(method)) == method`` for each of them.
 
     Raises:
-        SettingError: for a string that names none, and for settings that make no sense.
+        SettingError: for what names none, and for settings that make no sense.
     """
+    if isinstance(text, GradientMethod):
+        return text
+    if not isinstance(text, str):
+        raise SettingError(
+            f"bptt= takes a method of tt.bptt or its string form, got {type(text).__name__}"
+        )
     parts = [part.strip() for part in text.split(",")]
     if len(parts) <= 2 and all(part.lstrip("-").isdecimal() for part in parts):
         return Truncated(*map(int, parts))

@@ -93,7 +93,7 @@ def sample_table(fitted: FittedModel, draw: Draw, on_progress: Progress) -> dict
     names = fitted.domain.columns or tuple(f"value_{i}" for i in range(values.shape[-1]))
     table: dict[str, Any] = {
         "path": np.repeat(np.arange(1, draw.paths + 1), draw.steps),
-        "step": np.tile(np.arange(1, draw.steps + 1), draw.paths),
+        "step": np.tile(np.arange(draw.steps), draw.paths),
     }
     table |= {name: values[..., i].flatten().numpy() for i, name in enumerate(names)}
     write_frame(pl.DataFrame(table), draw.file)

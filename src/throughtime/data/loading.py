@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from throughtime.data.readers.read import READERS, read
-from throughtime.data.readers.series import as_names
+from throughtime.data.readers.options import READERS, as_names
+from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.errors import DataError, SettingError, nearest
 from throughtime.types import Event

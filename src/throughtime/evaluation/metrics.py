@@ -69,6 +69,10 @@ def needed_levels(levels: Sequence[float]) -> list[float]:
     return sorted({*DECILES, *(end for level in levels for end in interval_ends(level))})
 
 
+_diverging = np.errstate(over="ignore", invalid="ignore")  # paths that do have infinite errors
+
+
+@_diverging
 def measures(
     ensemble: np.ndarray,
     quantiles: dict[float, np.ndarray],
@@ -99,6 +103,7 @@ def measures(
     return measured
 
 
+@_diverging
 def averages(measured: dict[Any, np.ndarray], levels: Sequence[float]) -> dict[str, Any]:
     """The fields of `results.Accuracy`: means over everything that is not NaN, else NaN."""
     square = _mean(measured["square"])

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from throughtime.errors import NonFiniteError, RunError, SettingError
+from throughtime.errors import NonFiniteError, RunError, SettingError, known_options
 from throughtime.files import finite
 from throughtime.gradflow import _rng_state as rng_state
 from throughtime.gradflow._contract import (
@@ -309,6 +309,7 @@ def _tensor(values: Iterable[float | None]) -> Tensor:
     return torch.tensor([number(value) for value in values], dtype=torch.float64)
 
 
+@known_options
 def ledger(
     loss: Loss,
     batch: Any,

@@ -32,7 +32,7 @@ from throughtime.emissions import Distribution, Emission, SkewStudentT, StudentT
 from throughtime.emissions.skew_student_t import standardised_skew_student_t
 from throughtime.emissions.student_t import StudentTDistribution
 from throughtime.errors import DataError, MissingExtra, SettingError
-from throughtime.models.closed_form import ClosedForm, Unfitted
+from throughtime.models.closed_form import ClosedForm, NotConverged, Unfitted
 from throughtime.state import State
 
 FEWEST = 200  # steps below which so many parameters of the spread cannot be estimated
@@ -98,7 +98,6 @@ class Garch(ClosedForm):
         super().__init__(natural, num_differencing)
         self.fitted: Tensor | None = None  # c, φ, ω, α…, γ…, β…, df, skew
         self.units: Tensor = torch.zeros(4, dtype=torch.float64)  # scale, backcast, mean, variance
-        self.converged = True
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -112,7 +111,7 @@ class Garch(ClosedForm):
         """Maximum likelihood by arch on the scored steps.
 
         Raises: MissingExtra without the package; DataError for what it cannot be fitted to: several
-            series or columns, missing values, fewer than 200 steps, a constant.
+            series or columns, missing values, fewer than 200 steps, a constant; NotConverged.
         """
         super().begin(train)
         why = unsuitable(train)
@@ -126,13 +125,14 @@ class Garch(ClosedForm):
             o=self.spec.o, q=self.spec.q, dist="skewt" if self.spec.skewed else "t", rescale=False,
         )  # fmt: skip
         result = model.fit(disp="off", show_warning=False)  # convergence is read from the result
+        if result.convergence_flag != 0:
+            raise NotConverged(f"{self.name}: the optimiser of arch did not converge on these data")
         coefficients = np.array(result.params, dtype=np.float64)
         rest = values[1:] / scale - coefficients[0] - coefficients[1] * values[:-1] / scale
         backcast = float(model.volatility.backcast(rest))
         own = values / scale
         self.fitted = torch.from_numpy(coefficients)
         self.units = torch.tensor([scale, backcast, own.mean(), own.var()], dtype=torch.float64)
-        self.converged = result.convergence_flag == 0
 
     def predict(self, data: Sequences, rows: Tensor) -> Distribution:
         x = torch.where(data.initial, torch.nan, data.values[:, 0]) / self.units[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from throughtime import state as states
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Distribution, Emission
-from throughtime.errors import SettingError
+from throughtime.errors import SettingError, known_options
 from throughtime.layers import LAYERS
 from throughtime.models.base import SequenceModel, Start
 from throughtime.models.encoders import SymbolEncoder, encoder, known_covariates
@@ -23,6 +24,22 @@ from throughtime.models.native import sampler as sampling
 from throughtime.models.native.sampler import Sampler
 from throughtime.models.predictors import marginal_values
 from throughtime.state import State, Traced
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Shares of what is dropped while a network is trained.
+
+    Attributes:
+        outputs: of each layer's output, between layers and before the head.
+        inputs: of what the network reads.
+        recurrent: of the recurrent matrices themselves, drawn anew for each call (Merity et al.
+            2018).
+    """
+
+    outputs: float = 0.0
+    inputs: float = 0.0
+    recurrent: float = 0.0
 
 
 class LatentAutoregressive(SequenceModel):
@@ -37,10 +54,7 @@ class LatentAutoregressive(SequenceModel):
         hidden_size: units of each member.
         num_layers: layers on top of each other.
         emission: how a step is distributed given the state.
-        dropout: between layers and before the head, while training.
-        input_dropout: on what the network reads.
-        recurrent_dropout: on the recurrent matrices themselves, drawn anew for each call (Merity
-            et al. 2018).
+        dropout: while training: a share, between layers and before the head, or a `Dropout`.
         members: independent networks trained side by side in one block-diagonal recurrence; their
             distributions are averaged (a deep ensemble, Lakshminarayanan et al. 2017).
         embedding_size: of a symbol's learned vector; chosen by the size of the network if None.
@@ -59,6 +73,7 @@ class LatentAutoregressive(SequenceModel):
         BackendError: if a named backend does not run here.
     """
 
+    @known_options
     def __init__(
         self,
         cell: str = "gru",
@@ -66,9 +81,7 @@ class LatentAutoregressive(SequenceModel):
         num_layers: int = 1,
         *,
         emission: Emission,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        dropout: float | Dropout = 0.0,
         members: int = 1,
         embedding_size: int | None = None,
         time_scale: float | None = None,
@@ -79,21 +92,21 @@ class LatentAutoregressive(SequenceModel):
     ) -> None:
         if cell not in LAYERS:
             raise SettingError(f"cell '{cell}' is not one of: {', '.join(LAYERS)}")
-        if cell == "mingru" and recurrent_dropout:
-            raise SettingError("mingru has no recurrent matrix for recurrent_dropout")
+        dropout = dropout if isinstance(dropout, Dropout) else Dropout(dropout)
+        if cell == "mingru" and dropout.recurrent:
+            raise SettingError("mingru has no recurrent matrix for recurrent dropout")
         if num_differencing > 1:
             raise SettingError("a latent model takes values differenced once, at lag 1")
         super().__init__(emission, num_differencing)
         self.cell, self.hidden_size, self.num_layers = cell, hidden_size, num_layers
         self.members, self.dropout, self.time_scale = members, dropout, time_scale
-        self.input_dropout, self.recurrent_dropout = input_dropout, recurrent_dropout
         self.covariates, self.identities = covariates, tuple(identities)
         self.embedding_size = embedding_size or min(hidden_size * members, 64)
         self.encoder = encoder(emission, self.embedding_size)
         self.identity = nn.Embedding(len(identities), 8) if identities else None
         width = self.encoder.size + covariates + (8 if identities else 0)
         hidden = hidden_size * members
-        between = dropout if num_layers > 1 else 0.0
+        between = dropout.outputs if num_layers > 1 else 0.0
         self.recurrent: Any = LAYERS[cell](
             width, hidden, num_layers, dropout=between, backend=backend
         )
@@ -109,9 +122,9 @@ class LatentAutoregressive(SequenceModel):
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,
             "emission": self.emission.to_json(),
-            "dropout": self.dropout,
-            "input_dropout": self.input_dropout,
-            "recurrent_dropout": self.recurrent_dropout,
+            "dropout": self.dropout.outputs,
+            "input_dropout": self.dropout.inputs,
+            "recurrent_dropout": self.dropout.recurrent,
             "members": self.members,
             "embedding_size": self.embedding_size,
             "time_scale": self.time_scale,
@@ -146,12 +159,16 @@ class LatentAutoregressive(SequenceModel):
         y, state = self._outputs(batch, state)
         if not cross_entropy.fits(y, self.head_weight[0]):
             return self._loss_of(self.emission.distribution(self._head(y)), batch), state
-        y = F.dropout(y, self.dropout, self.training) if self.dropout else y
+        y = self._dropped(y)
         rows, target = y.flatten(0, 1), batch.x.flatten()
         scale = batch.weight.flatten() / self.members
         parts = zip(rows.chunk(self.members, -1), self.head_weight, self.head_bias, strict=True)
         total = [cross_entropy.nats(part, w, b, target, scale) for part, w, b in parts]
         return torch.stack(total).sum() if self.members > 1 else total[0], state
+
+    def _dropped(self, y: Tensor) -> Tensor:
+        share = self.dropout.outputs
+        return F.dropout(y, share, self.training) if share else y
 
     def _fused(self) -> bool:
         return self.recurrent.backend in ("auto", "cpu")
@@ -247,8 +264,8 @@ class LatentAutoregressive(SequenceModel):
         self, previous: Tensor, start: Tensor, covariates: Tensor | None, series: Tensor | None
     ) -> Tensor:
         x = self.encoder(previous, start)
-        if self.input_dropout:
-            x = F.dropout(x, self.input_dropout, self.training)
+        if self.dropout.inputs:
+            x = F.dropout(x, self.dropout.inputs, self.training)
         parts = [x]
         if self.covariates:
             parts.append(known_covariates(self.covariates, covariates, x))
@@ -264,7 +281,7 @@ class LatentAutoregressive(SequenceModel):
         if restart is None and not isinstance(state, Traced):
             initial = None
         arguments = (x, state, restart, initial)
-        if self.members == 1 and not (self.training and self.recurrent_dropout):
+        if self.members == 1 and not (self.training and self.dropout.recurrent):
             return self.recurrent(*arguments)
         weights = {
             name: self._blocks(name, weight) for name, weight in self.recurrent.named_parameters()
@@ -289,8 +306,8 @@ class LatentAutoregressive(SequenceModel):
             return weight
         if self.members > 1:
             weight = weight * self._mask(weight)
-        if self.recurrent_dropout and name.startswith("weight_hh"):
-            weight = F.dropout(weight, self.recurrent_dropout, self.training)
+        if self.dropout.recurrent and name.startswith("weight_hh"):
+            weight = F.dropout(weight, self.dropout.recurrent, self.training)
         return weight
 
     def _mask(self, weight: Tensor) -> Tensor:
@@ -300,7 +317,7 @@ class LatentAutoregressive(SequenceModel):
         return block.repeat(weight.shape[0] // block.shape[0], 1)
 
     def _head(self, y: Tensor) -> Tensor:
-        y = F.dropout(y, self.dropout, self.training) if self.dropout else y
+        y = self._dropped(y)
         if self.members == 1:
             raw = F.linear(y, self.head_weight[0], self.head_bias[0])
         else:

@@ -15,7 +15,7 @@ from throughtime.models.exponential_smoothing import ExponentialSmoothing
 from throughtime.models.garch import Garch
 from throughtime.models.hmm import HiddenMarkov
 from throughtime.models.lag_regression import LagRegression
-from throughtime.models.latent import LatentAutoregressive
+from throughtime.models.latent import Dropout, LatentAutoregressive
 from throughtime.models.sparse_ngram import SparseNGram
 
 KINDS: dict[str, Any] = {
@@ -64,7 +64,9 @@ def build(description: dict[str, Any]) -> SequenceModel:
     if kind not in KINDS:
         raise SettingError(f"model kind '{kind}' is not one of: {', '.join(KINDS)}, blend")
     options["emission"] = emissions.from_json(options["emission"])
-    if "identities" in options:
+    if kind == "latent":
+        names = ("dropout", "input_dropout", "recurrent_dropout")
+        options["dropout"] = Dropout(*(options.pop(name) for name in names))
         options["identities"] = tuple(options["identities"])
     model: SequenceModel = KINDS[kind](**options)
     return model

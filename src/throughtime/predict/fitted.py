@@ -12,11 +12,12 @@ from torch import Tensor
 from throughtime import files, manifest
 from throughtime.data.domain import Domain
 from throughtime.data.frames import POLARS, library_of
-from throughtime.data.readers.files import quoted, suffix
-from throughtime.data.readers.read import KINDS, read
+from throughtime.data.readers.dispatch import kind_by_name
+from throughtime.data.readers.files import quoted
+from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
-from throughtime.errors import DataError, SettingError
+from throughtime.errors import DataError, SettingError, known_options
 from throughtime.manifest import MODEL, Manifest
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
@@ -25,7 +26,7 @@ from throughtime.predict import sampling
 from throughtime.predict.end import End
 from throughtime.predict.forecast import QUANTILES, Forecast, Question, column_names, draw, places
 from throughtime.predict.future import Future, futures
-from throughtime.predict.scoring import SequenceScores, check_known, step_log_prob
+from throughtime.predict.scoring import SequenceScores, check_known
 from throughtime.training.config import TrainSettings
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
@@ -108,10 +109,8 @@ class FittedModel:
         """
         mine, domain = _KIND_NAMES.get(self.domain.kind, self.domain.kind), self.domain
         if isinstance(source, (str, Path)) and "kind" not in {*options, *self.read_options}:
-            source_kind = next(
-                (k for k, names in KINDS.items() if suffix(Path(source)) in names), mine
-            )
-            if source_kind != mine and suffix(Path(source)) != ".jsonl" and mine != "symbols":
+            source_kind = kind_by_name(Path(source)) or mine
+            if source_kind != mine and mine != "symbols":
                 raise DataError(f"{source} is {a(source_kind)}; {self.whose} models {a(mine)}")
         table = isinstance(source, (str, Path)) or library_of(source, "") != ""
         raw = read(source, **{**(self.read_options if table else {}), **options})
@@ -151,8 +150,8 @@ class FittedModel:
         seen = self.transformed(raw)
         if not unknown:
             check_known(self.transforms, raw, seen)
-        nats = step_log_prob(self.model, seen, on_progress)
-        return SequenceScores(raw, seen, nats, self.unit, library_of(data, self.library))
+        library = library_of(data, self.library)
+        return SequenceScores.of(self.model, (raw, seen), self.unit, library, on_progress)
 
     def log_prob(self, data: Any, **options: Any) -> Tensor:
         """Log-likelihood of each sequence, its first element included.
@@ -177,6 +176,7 @@ class FittedModel:
 
     # What comes next
 
+    @known_options
     def forecast(
         self,
         horizon: int,
@@ -257,7 +257,19 @@ class FittedModel:
         Raises:
             DataError: where no row comes after the end.
         """
-        end, raw, label = self._end(), self.read(rows, **options), _label(rows)
+        return self.after(self.read(rows, **options), _label(rows))
+
+    def after(self, raw: Sequences, label: str = "the data") -> FittedModel:
+        """See `update`, of rows that have been read.
+
+        Args:
+            raw: the rows.
+            label: what messages call them.
+
+        Raises:
+            DataError: where no row comes after the end.
+        """
+        end = self._end()
         places = ends.matched(end.history, raw, label)
         raw, _ = ends.after(end.history, raw, places)
         kept = [i for i, n in enumerate(raw.lengths.tolist()) if n > 0]
@@ -279,6 +291,7 @@ class FittedModel:
         parts += [self.condition(raw[i]) for i in fresh]
         return replace(self, end=ends.concatenated(parts))
 
+    @known_options
     def sample(
         self,
         length: int,
@@ -309,6 +322,7 @@ class FittedModel:
             sampling.Draw(length, num_paths, seed, temperature, top_p), on_progress,
         )  # fmt: skip
 
+    @known_options
     def stream_text(
         self,
         length: int,

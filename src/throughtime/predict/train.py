@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from throughtime.bptt import GradientMethod
+from throughtime.bptt import GradientMethod, parse
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Transform, Transforms
@@ -95,6 +95,7 @@ def _settings(
     asked = {} if before is None else before.model_dump()
     asked |= given | {"refit": "no"}
     if bptt is not None:
+        parse(bptt)  # refuses what is neither a method nor its string form
         asked["bptt"] = str(bptt)
     settings: TrainSettings = validated(TrainSettings, asked)
     return settings

@@ -14,7 +14,7 @@ from throughtime.data.readers.sound import wav_bytes
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission, Mixture
 from throughtime.errors import NonFiniteError, SettingError
-from throughtime.evaluation import arch_baselines, gradient_reach
+from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.backtest import backtest
 from throughtime.evaluation.calibration import calibration
 from throughtime.evaluation.comparison import Entry, StepScores, compare
@@ -38,8 +38,8 @@ from throughtime.evaluation.summary import verdict
 from throughtime.evaluation.surprisal import surprisal
 from throughtime.history import Certificate, with_network
 from throughtime.models.autoregressive import Autoregressive
+from throughtime.models.garch import Garch
 from throughtime.models.latent import LatentAutoregressive
-from throughtime.runtime import version
 from throughtime.search.candidates import FittedCandidate
 from throughtime.search.fitting import Parts
 from throughtime.search.search import Found
@@ -167,7 +167,7 @@ def assess(
 
 
 def _entries(subject: Subject, on_event: Event) -> list[Entry]:
-    """The fitted models, and the standard ones of the field, on test data."""
+    """The fitted models on test data."""
     parts, entries = subject.parts, []
     for one in subject.models:
         on_event({"event": "evaluate", "what": one.name})
@@ -184,13 +184,6 @@ def _entries(subject: Subject, on_event: Event) -> list[Entry]:
                 one.passes,
             )
         )
-    asked = "garch" in subject.settings.baselines  # then they are among the models
-    if parts.test.domain.kind == "real" and version("arch") and not asked:
-        on_event({"event": "evaluate", "what": "arch models"})
-        kinds = subject.search.view.transforms.kinds
-        every = [one.fitted.transforms for one in subject.models]
-        alike = next(one for one in reversed(every) if one.kinds == kinds)
-        entries += arch_baselines.baselines(parts.valid, parts.test, alike)
     return entries
 
 
@@ -300,6 +293,8 @@ def describe(fitted: FittedCandidate) -> str:
     model = fitted.model
     if fitted.blended:
         return " + ".join(f"{weight:.2f} {name}" for name, weight in fitted.blended)
+    if isinstance(model, Garch):
+        return f"{model.spec.description}, fitted by arch"
     distribution = _in_words(model.emission)
     if isinstance(model, LatentAutoregressive):
         size = f"{model.cell.upper()}({model.hidden_size})"

@@ -17,6 +17,7 @@ from throughtime.emissions import Emission
 from throughtime.errors import DataError, SettingError
 from throughtime.evaluation.results import DataSummary, Part
 from throughtime.history import Certificate, certificate_of
+from throughtime.models import baselines
 from throughtime.predict.end import latest
 from throughtime.predict.fitted import FittedModel
 from throughtime.report.read import CONFIG, LOG, SCORES
@@ -39,7 +40,7 @@ from throughtime.wording import stamp
 def fit(
     data: Any,
     *,
-    model: str | Model | Sequence[Model] = "auto",
+    model: str | Model | Sequence[str | Model] = "auto",
     order: int | str = "auto",
     hidden: int | None = None,
     layers: int | None = None,
@@ -67,9 +68,9 @@ def fit(
     Args:
         data: a path, a folder, "demo:prices", a frame, an array or tensor, a list of them, a
             `Sequences`, or the tuple (train, valid, test) of `Sequences` where the split is given.
-        model: "auto" or one of ar, rnn, gru, lstm; or a model by value, or a list of them: each is
-            trained as it is and compared with the baselines. A `FittedModel` goes on being trained
-            from its weights.
+        model: "auto" or one of ar, rnn, gru, lstm; or a model by value; or a list of names and
+            models. A model by value is trained as it is and compared with the baselines; a
+            `FittedModel` goes on being trained from its weights.
         order: lags of the autoregression, or "auto".
         hidden: units of the networks.
         layers: of the networks.
@@ -160,6 +161,7 @@ def _read(
     if wanted.settings["symbols"] != "characters" and whole.domain.kind != "text":
         symbols = wanted.settings["symbols"]
         raise SettingError(f"symbols={symbols} says nothing about {label}; it is for text")
+    baselines.check(wanted.settings["baselines"], whole)
     parts = Parts(*spans)
     summary = _summary(name or label, whole, parts)
     on_event({"event": "data", **summary.to_json()})

@@ -19,7 +19,7 @@ from throughtime.models import registry
 from throughtime.models.base import SequenceModel
 from throughtime.models.baselines import BASELINES
 from throughtime.predict.fitted import FittedModel
-from throughtime.search import candidates
+from throughtime.training.config import FAMILIES
 
 Model = SequenceModel | FittedModel
 SYMBOLS = ("characters", "bytes", "tokens")
@@ -41,7 +41,7 @@ class Request:
 
 def request(
     *,
-    model: str | Model | Sequence[Model],
+    model: str | Model | Sequence[str | Model],
     order: int | str,
     bptt: str | GradientMethod,
     emission: str | Emission,
@@ -60,9 +60,8 @@ def request(
     Raises:
         SettingError: with what would do.
     """
-    models = _models(model)
-    if isinstance(model, str):
-        _choice("model", model, candidates.MODELS)
+    given = _given(model)
+    models = tuple(one for one in given if not isinstance(one, str))
     _choice("symbols", symbols, SYMBOLS)
     if order != "auto":
         if not str(order).isdigit() or int(order) < 1:
@@ -75,7 +74,7 @@ def request(
         raise SettingError("a fitted model has its transforms, and goes on being trained with them")
     return Request(
         {
-            "model": tuple(_described(one) for one in models) if models else model,
+            "model": model if isinstance(model, str) else tuple(map(_described, given)),
             "order": order,
             "bptt": _bptt(bptt),
             "emission": _emission(emission),
@@ -95,25 +94,30 @@ def _choice(name: str, given: str, known: Iterable[str]) -> None:
         raise SettingError(f"{name}={given}{near} use one of: {', '.join(known)}")
 
 
-def _models(model: Any) -> tuple[Model, ...]:
-    """The models given by value; () where there is a name."""
+def _given(model: Any) -> tuple[str | Model, ...]:
+    """The models asked for, by name or by value."""
     if isinstance(model, str):
-        return ()
+        _choice("model", model, ("auto", *FAMILIES))
+        return (model,)
     given = (model,) if isinstance(model, (SequenceModel, FittedModel)) else model
     if not isinstance(given, Iterable) or not (models := tuple(given)):
         raise SettingError(f"model={model!r}: a name, a model such as tt.LatentAutoregressive, or "
-                           "a list of models")  # fmt: skip
+                           "a list of models and names")  # fmt: skip
     for one in models:
-        if not isinstance(one, (SequenceModel, FittedModel)):
+        if isinstance(one, str):
+            _choice("model", one, FAMILIES)
+        elif not isinstance(one, (SequenceModel, FittedModel)):
             raise SettingError(
                 f"model= takes models (tt.LatentAutoregressive, tt.Autoregressive, any "
-                f"SequenceModel, a FittedModel), not a {type(one).__name__}"
+                f"SequenceModel, a FittedModel) and names, got {type(one).__name__}"
             )
     return models
 
 
-def _described(model: Model) -> dict[str, Any]:
+def _described(model: str | Model) -> str | dict[str, Any]:
     """A given model as settings hold it; of a fitted one, the weights are what it is."""
+    if isinstance(model, str):
+        return model
     if isinstance(model, SequenceModel):
         return model.settings()
     digest = hashlib.sha256()
@@ -123,10 +127,9 @@ def _described(model: Model) -> dict[str, Any]:
 
 
 def _bptt(bptt: str | GradientMethod) -> str:
-    text = str(bptt)
-    if text != "auto":
-        methods.parse(text)
-    return text
+    if bptt != "auto":
+        methods.parse(bptt)
+    return str(bptt)
 
 
 def _emission(emission: str | Emission) -> str | dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from throughtime import files, report
 from throughtime.data.sequences import Sequences
-from throughtime.errors import RunError, SettingError, nearest
+from throughtime.errors import RunError, SettingError, known_options, nearest
 from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.evaluation.results import Scores
@@ -79,9 +79,8 @@ class Run:
             for row in self.scores.models:
                 path = Artifacts(Path(CHECKPOINT)).within(row.name).path(RESULT)
                 assert path is not None
-                name = path.as_posix()
-                elsewhere = row.family == "baseline" and name not in kept  # fitted by `arch`
-                if row.family != "blend" and not elsewhere:
+                if row.family != "blend":
+                    name = path.as_posix()
                     with files.reading(self.folder / name):
                         one = parse_fitted(*kept.tensors(name)).fitted
                     end = self.best.end
@@ -144,6 +143,7 @@ class Run:
                 _keep_end(Manifest.read(self.folder), moved)
         return replace(self, best=moved)
 
+    @known_options
     def gradients(
         self, *, max_lag: int | None = None, on_progress: Progress = silent
     ) -> GradientReach:
@@ -260,7 +260,7 @@ def update(folder: str | Path, rows: Any) -> dict[str, Any]:
         kept = Manifest.read(place)
         fitted = _run(kept).best if SCORES in kept else _model(kept)
         raw = fitted.read(rows)
-        moved = fitted.update(raw)
+        moved = fitted.after(raw, str(rows))
         _keep_end(kept, moved)
     before, after = fitted.end, moved.end
     assert before is not None

@@ -26,7 +26,6 @@ from throughtime.search.defaults import Recommended, recipe
 from throughtime.search.views import View, fitted
 from throughtime.training.config import RunSettings, TrainSettings
 
-MODELS = ("auto", "ar", "rnn", "gru", "lstm")
 _LONGEST_ORDER = 200  # that is tried where it is recommended
 _MOST_IDENTITIES = 500
 MAX_ORDER = {"text": 10, "sound": 3, "real": 40}  # of the ladder that --order auto tries
@@ -215,7 +214,7 @@ def latent_candidates(
     settings: RunSettings,
     recommended: Recommended | None = None,
 ) -> list[Candidate]:
-    """RNN, GRU and LSTM, or the one asked for.
+    """RNN, GRU and LSTM, or those asked for.
 
     Args:
         view: of the data.
@@ -224,9 +223,9 @@ def latent_candidates(
         settings: what was asked for.
         recommended: by the history certificate.
     """
-    if settings.model == "ar" or isinstance(settings.model, tuple):
+    cells = [family for family in settings.families if family != "ar"]
+    if not cells:
         return []
-    cells = ("rnn", "gru", "lstm") if settings.model == "auto" else (settings.model,)
     chosen = recipe(train, view.emission, settings, recommended)
     make = partial(
         LatentAutoregressive,
@@ -234,8 +233,6 @@ def latent_candidates(
         num_layers=chosen.layers,
         emission=view.emission,
         dropout=chosen.dropout,
-        input_dropout=chosen.input_dropout,
-        recurrent_dropout=chosen.recurrent_dropout,
         members=chosen.members,
         embedding_size=chosen.embedding,
         time_scale=chosen.time_scale,

@@ -6,7 +6,7 @@ What was tried and what it gave is in docs/results.md.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from throughtime import bptt
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Emission
 from throughtime.errors import SettingError
+from throughtime.models.latent import Dropout
 from throughtime.training.config import RunSettings, TrainSettings
 
 _BYTES_PER_UNIT = 64  # kept by a recurrent layer for its backward pass, per step and unit
@@ -35,9 +36,7 @@ class Recipe:
     train: TrainSettings
     layers: int = 1
     members: int = 1
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    recurrent_dropout: float = 0.0
+    dropout: Dropout = field(default_factory=Dropout)
     embedding: int | None = None
     time_scale: float | None = None
 
@@ -90,7 +89,7 @@ TABLE: dict[str, Row] = {
     # scratch now and then, as they do when the model is used.
     "text": Row(
         Recipe(
-            hidden=128, dropout=0.3, input_dropout=0.1, recurrent_dropout=0.2, embedding=64,
+            hidden=128, dropout=Dropout(0.3, 0.1, 0.2), embedding=64,
             train=TrainSettings(
                 lanes=32, segment=4000, bptt="80", learning_rate=4e-3, weight_decay=0.01,
                 warmup=0.03, average=0.99, valid_every=100, refit="continue", precision="bfloat16",
@@ -138,7 +137,7 @@ TABLE: dict[str, Row] = {
     # Piano rolls: few pieces, so much dropout, small batches and two networks averaged.
     "rolls": Row(
         Recipe(
-            hidden=256, members=2, dropout=0.5, input_dropout=0.2, recurrent_dropout=0.3,
+            hidden=256, members=2, dropout=Dropout(0.5, 0.2, 0.3),
             train=TrainSettings(
                 lanes=8, bptt="100", learning_rate=1e-2, weight_decay=0.01, warmup=0.03,
                 average=0.98, valid_every=50, precision="bfloat16",
@@ -149,7 +148,7 @@ TABLE: dict[str, Row] = {
     # Series: many small networks averaged, gates spread over 100 steps.
     "values": Row(
         Recipe(
-            hidden=8, members=8, dropout=0.1, time_scale=100.0,
+            hidden=8, members=8, dropout=Dropout(0.1), time_scale=100.0,
             train=TrainSettings(
                 steps=250, lanes=32, segment=200, bptt="200", learning_rate=1e-2,
                 betas=(0.9, 0.999), weight_decay=0.0, warmup=0.2, clip=3.0, average=0.98,

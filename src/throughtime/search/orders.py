@@ -19,7 +19,7 @@ def compared(case: Case) -> list[OrderScore]:
     """The orders that the data can carry, each in closed form; [] where there is no closed form."""
     emission = closed_form_emission(case.view.emission)
     kind = natural_predictor(emission)
-    if case.settings.model not in ("auto", "ar") or kind == "mlp":
+    if "ar" not in case.settings.families or kind == "mlp":
         return []
     train = case.sample(case.parts.train)
     known = case.vocabulary or views.fitted(case.view.transforms, train)

@@ -15,14 +15,15 @@ from throughtime import emissions
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Difference, Transforms
 from throughtime.emissions import Emission
-from throughtime.errors import SettingError
 from throughtime.evaluation.results import Family
 from throughtime.models.autoregressive import Autoregressive, natural_predictor
 from throughtime.models.base import SequenceModel
-from throughtime.models.baselines import BASELINES
+from throughtime.models.baselines import BASELINES, unsuited
+from throughtime.models.closed_form import ClosedForm, NotConverged
 from throughtime.models.ensemble import Blend, blend_weights, cross_fitted
 from throughtime.predict.fitted import FittedModel
 from throughtime.predict.train import adapted, name_of
+from throughtime.runtime import version
 from throughtime.search import candidates, defaults, orders, views
 from throughtime.search.candidates import Candidate, FittedCandidate
 from throughtime.search.fitting import Case, TooLittleTime, finished, fit
@@ -68,24 +69,29 @@ def _constant(name: str, transforms: Transforms, emission: Emission) -> Candidat
 
 
 def named_baselines(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate]:
-    """The classical models that were asked for by name, where they apply."""
-    found: list[FittedCandidate] = []
-    for name in case.settings.baselines:
-        train = _seen(case)
-        made = BASELINES[name].make(case.view.emission, train, case.view.num_differencing)
-        if not made:
-            raise SettingError(f"baseline '{name}' is for {BASELINES[name].suits}")
-        for title, model in made.items():
-            make = partial(copy.deepcopy, model)
-            candidate = Candidate(title, "baseline", make, case.view.transforms)
-            found.append(fit(case, candidate))
+    """The classical models that were asked for by name, and volatility models where they apply."""
+    asked, made, found = case.settings.baselines, dict[str, ClosedForm](), list[FittedCandidate]()
+    usual = ("garch",) if case.parts.train.domain.kind == "real" and version("arch") else ()
+    train = _seen(case) if asked or usual else None
+    for name in dict.fromkeys((*asked, *usual)):
+        assert train is not None
+        models = BASELINES[name].make(case.view.emission, train, case.view.num_differencing)
+        if not models and name in asked:
+            raise unsuited(name)
+        made |= models
+    for title, model in made.items():
+        make = partial(copy.deepcopy, model)
+        try:
+            found.append(fit(case, Candidate(title, "baseline", make, case.view.transforms)))
+        except NotConverged as error:
+            case.on_event({"event": "note", "model": title, "message": str(error)})
     return found
 
 
 def autoregressions(case: Case, before: Sequence[FittedCandidate]) -> list[FittedCandidate]:
     """Models of finite order: the best order in closed form, and a network that sees some lags."""
     settings, view = case.settings, case.view
-    if settings.model not in ("auto", "ar"):
+    if "ar" not in settings.families:
         return []
     emission, order = candidates.closed_form_emission(view.emission), orders.selected(case)
     train, found = _seen(case), []

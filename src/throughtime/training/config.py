@@ -11,6 +11,8 @@ from throughtime.data.transforms import Transforms
 from throughtime.emissions import Emission
 from throughtime.errors import SettingError
 
+FAMILIES = ("ar", "rnn", "gru", "lstm")  # of models, by name
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +60,7 @@ class RunSettings(_Settings):
     """Everything that `fit` was asked for."""
 
     data: DataSettings
-    model: str | tuple[dict[str, Any], ...] = "auto"  # a name, or the settings of given models
+    model: str | tuple[str | dict[str, Any], ...] = "auto"  # names, or settings of given models
     order: int | Literal["auto"] = "auto"
     hidden: int | None = None
     layers: int | None = None
@@ -70,6 +72,12 @@ class RunSettings(_Settings):
     time_limit: float | None = None  # seconds, for all models together
     seed: int = 0
     steps: int | None = None
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Of `FAMILIES` those to be fitted."""
+        asked = (self.model,) if isinstance(self.model, str) else self.model
+        return FAMILIES if self.model == "auto" else tuple(f for f in FAMILIES if f in asked)
 
     def asked_emission(self) -> Emission | str:
         """The emission by value, or its string form; "auto" where it is to be chosen."""

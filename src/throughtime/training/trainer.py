@@ -241,7 +241,7 @@ class Trainer:
             "step": progress.step,
             "steps": self.settings.steps,
             "seconds": round(seconds, 3),
-            "train": progress.loss / max(progress.loss_steps, 1.0) + train_offset(self.train),
+            "train": progress.loss / max(progress.loss_steps, 1.0) + self.offset,
             "valid": valid,
             "best": progress.best,
             "rate": round(progress.step / max(seconds, 1e-9), 3),
@@ -252,6 +252,11 @@ class Trainer:
             "lag": None if self.at.estimate is None else self.at.estimate.lag,
             "reach": self.reach(),
         }
+
+    @cached_property
+    def offset(self) -> float:
+        """What turns nats per step of the training data into their own units."""
+        return train_offset(self.train)
 
     def reach(self) -> float | None:
         """How many steps back the gradient of a network reaches now, at validations that look."""
@@ -352,7 +357,9 @@ def _by_decay(model: SequenceModel) -> tuple[list[Tensor], list[Tensor]]:
 
 def train_offset(data: Sequences) -> float:
     """What turns nats per step of transformed values into nats in the data's own units."""
-    scored = data.scored() & ~data.missing
+    if data.log_det.stride() == (0,) and len(data.log_det):  # the same everywhere
+        return float(-data.log_det[0])
+    scored = data.scored()
     return float(-data.log_det[scored].mean()) if bool(scored.any()) else 0.0
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from throughtime.data.readers.dispatch import read_path
 from throughtime.data.readers.files import quoted
-from throughtime.data.readers.series import Columns, read_series
+from throughtime.data.readers.options import Options
 from throughtime.data.readers.sound import sound_sequences
 from throughtime.data.readers.text import code_points, text_sequences
 from throughtime.data.sequences import Sequences
@@ -42,8 +43,8 @@ def _index(folder: str, title: str) -> Callable[[], Sequences]:
         path = path / f"{folder}.csv.gz"
         if package is None or not path.is_file():
             raise MissingExtra("arch", "arch", "demo:prices")
-        columns = Columns(time="Date", value=("Adj Close",), time_format="%m/%d/%Y")
-        return replace(read_series(path, columns, "keep", True, "utf-8"), names=(title,))
+        options = Options(time="Date", value=("Adj Close",), time_format="%m/%d/%Y")
+        return replace(read_path(path, "series", options, None), names=(title,))
 
     return read
 

@@ -1,18 +1,46 @@
-"""Paths, bytes and characters: opening what the user named, with a sentence when it cannot be."""
+"""Paths and bytes: finding what the user named, with a sentence when it cannot be read."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from throughtime.errors import DataError, SettingError, nearest
+from throughtime.errors import DataError, ThroughtimeError, nearest
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # endings that stand after the file's own
+MOST_NAMES = 12  # in a message
+LONGEST_NAME = 60  # characters of a name in a message
 
 
-def quoted(names: Iterable[str]) -> str:
-    """The names in quotes, separated by commas: `'a', 'b'`."""
-    return ", ".join(f"'{name}'" for name in names)
+def quoted(names: Iterable[str], most: int = MOST_NAMES) -> str:
+    """The names in quotes: `'a', 'b'`; of many the first, and how many more there are."""
+    given = [str(name) for name in names]
+    cut = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in given]
+    shown = ", ".join(f"'{name}'" for name in cut[:most])
+    return shown if len(cut) <= most else f"{shown} and {len(cut) - most:,} more"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something noticed in one place: `what` is the same sentence wherever it is noticed."""
+
+    what: str
+    where: str
+
+
+def gathered(findings: Iterable[Finding], most: int = 3) -> tuple[str, ...]:
+    """One note for each kind of finding, with its first few places and how many more there are."""
+    places: dict[str, list[str]] = {}
+    for finding in findings:
+        places.setdefault(finding.what, []).append(finding.where)
+    notes = []
+    for what, where in places.items():
+        more = f" and {len(where) - most:,} more" if len(where) > most else ""
+        notes.append(f"{what}: {', '.join(where[:most])}{more}")
+    return tuple(notes)
 
 
 def locate(source: str | Path) -> Path:
@@ -33,24 +61,40 @@ def locate(source: str | Path) -> Path:
     raise DataError(f"{path}: no such file{nearest(path.name, beside)}")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What the operating system says, in one line and without the path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
 
 
+@contextmanager
+def parsing(path: Path | str, what: str, *raised: type[BaseException]) -> Iterator[None]:
+    """Turns what a parser raises, by its types, into a DataError that names the file.
+
+    what: with its article, as in `x.npz: not a readable .npz file`.
+    """
+    try:
+        yield
+    except ThroughtimeError:
+        raise
+    except raised as error:
+        why = reason(error).rstrip(".")[:120]
+        raise DataError(f"{path}: not a readable {what}, damaged or cut short ({why})") from error
+
+
 def suffix(path: Path) -> str:
-    """The extension in lower case, that of the file inside when it is gzipped: `.csv`."""
-    suffixes = [part.lower() for part in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+    """The extension in lower case, that of the file inside when it is compressed: `.csv`."""
+    return Path(_inner_name(path)).suffix.lower()
 
 
 def stem(path: Path) -> str:
-    """The file's name without its extension (and without `.gz`)."""
-    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    return Path(name).stem
+    """The file's name without its extension (and without `.gz` and its like)."""
+    return Path(_inner_name(path)).stem
+
+
+def _inner_name(path: Path) -> str:
+    """The name without the ending of a compression: `a.csv` of `a.csv.gz`."""
+    return path.stem if path.suffix.lower() in COMPRESSED and path.stem else path.name
 
 
 def stems(paths: Sequence[Path], folder: Path) -> list[str]:
@@ -62,46 +106,46 @@ def stems(paths: Sequence[Path], folder: Path) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole content, decompressed when the name ends in `.gz`.
-
-    Raises: DataError for a file that cannot be opened, is damaged, or holds nothing.
-    """
+    """The whole content. Raises: DataError for a file that cannot be opened or holds nothing."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from error
-    if path.name.lower().endswith(".gz") and data:
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, zlib.error, OSError) as error:
-            raise DataError(f"{path}: the gzip file is damaged or cut short") from error
     if not data:
         raise DataError(f"{path}: the file is empty")
     return data
 
 
-def decode(data: bytes, path: Path, encoding: str = "utf-8") -> str:
-    """The bytes as characters; a byte order mark is removed, newlines stay as they are.
-
-    Raises: DataError naming the byte and the line that are not `encoding`; SettingError for an
-    encoding that does not exist.
-    """
+def read_head(path: Path, size: int) -> bytes:
+    """The first bytes. Raises: DataError for a file that cannot be opened or holds nothing."""
     try:
-        text = data.decode(encoding)
-    except LookupError as error:
-        raise SettingError(
-            f"encoding='{encoding}': no such encoding; the usual one is utf-8"
-        ) from (error)
-    except UnicodeError as error:
-        start = int(getattr(error, "start", 0))
-        line = data.count(b"\n", 0, start) + 1
-        hint = "; if it is another encoding name it, for example encoding='latin-1'"
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            hint = "; it looks like UTF-16: encoding='utf-16'"
+        with path.open("rb") as file:
+            data = file.read(size)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
+    if not data:
+        raise DataError(f"{path}: the file is empty")
+    return data
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free on this machine (a terabyte where it does not say so)."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 1 << 40
+
+
+def check_memory(path: Path | str, needed: int) -> None:
+    """Raises DataError, before anything is allocated, for what does not fit into free memory."""
+    free = free_memory()
+    if needed > free:
         raise DataError(
-            f"{path}:{line}: byte {start:,} (0x{data[start]:02x}) is not {encoding}{hint}"
-        ) from error
-    return text.removeprefix("\ufeff")
+            f"{path}: needs {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free"
+        )
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -7,22 +7,22 @@ line. What was guessed or found stands in the notes of the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from throughtime.data import frequency as steps
-from throughtime.data.readers.files import files_below, quoted, reason, stem, stems, suffix
+from throughtime.data.readers.files import quoted
+from throughtime.data.readers.options import Options
 from throughtime.data.readers.table import Table, frame_table, open_table
 from throughtime.data.readers.times import looks_like_dates, read_times
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.errors import DataError, SettingError
 
-TABLES = (".csv", ".tsv", ".parquet")
 TIME_NAMES = ("ds", "date", "time", "timestamp", "datetime", "t", "year", "month", "day", "week")
 GAPS = ("keep", "fill")
 
@@ -35,9 +35,9 @@ class Columns:
     time_format: as in strftime, or "epoch".
     """
 
-    time: str | Literal[False] | None = None
+    time: Any = None
     value: tuple[str, ...] = ()
-    id: str | None = None
+    id: Any = None
     covariates: tuple[str, ...] = ()
     time_format: str | None = None
     notes: tuple[str, ...] = ()
@@ -59,94 +59,48 @@ class Rows:
     notes: tuple[str, ...]
 
 
-def read_series(path: Path, columns: Columns, gaps: str, header: bool, encoding: str) -> Sequences:
-    """One .csv, .tsv or .parquet file: one series, or one for each value of the id column."""
-    rows = read_rows(open_table(path, encoding, header), columns, stem(path))
-    return _assemble([rows], gaps, str(path))
+def read_table(table: Table, options: Options, name: str) -> Sequences:
+    """One table: one series called `name`, or one for each value of the id column."""
+    return join([(table.label, rows_of(table, options, name))], options, table.label)
 
 
-def read_frame(frame: Any, columns: Columns, gaps: str) -> Sequences:
+def read_frame(frame: Any, options: Options) -> Sequences:
     """A frame of any library, or a column of one."""
-    return _assemble([read_rows(frame_table(frame), columns, "series")], gaps, "frame")
+    return read_table(frame_table(frame), options, "series")
 
 
-def read_series_folder(
-    folder: Path,
-    columns: Columns,
-    gaps: str,
-    header: bool,
-    encoding: str,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Sequences:
-    """Every table below a folder, all with the same columns; each file is a series by its name."""
-    paths = [path for path in files_below(folder) if suffix(path) in TABLES]
-    parts: list[Rows] = []
-    for path, name in zip(paths, stems(paths, folder), strict=True):
-        rows = read_rows(open_table(path, encoding, header), columns, name)
-        if rows.columns.id is not None:
-            rows = replace(rows, names=tuple(f"{name}/{series}" for series in rows.names))
-        first = parts[0] if parts else rows
+def open_series(path: Path, options: Options) -> Table:
+    """A file of characters as a table."""
+    return open_table(path, options.encoding, options.header is not False)
+
+
+def rows_of(table: Table, options: Options, name: str) -> Rows:
+    """The series of a table as the options say."""
+    asked = Columns(
+        options.time, options.value, options.id, options.covariates, options.time_format
+    )
+    rows = read_rows(table, asked, name)
+    return replace(rows, notes=(*table.notes, *rows.notes))
+
+
+def join(parts: Sequence[tuple[str, Rows]], options: Options, label: str) -> Sequences:
+    """The series of several tables, all with the same columns.
+
+    parts: what each table is called in messages, and its rows.
+    """
+    place, first = parts[0]
+    for name, rows in parts:
         if rows.columns.value != first.columns.value:
             raise DataError(
-                f"{path}: the value is {quoted(rows.columns.value)}, but "
-                f"{quoted(first.columns.value)} in '{paths[0]}'; choose with value="
+                f"{name}: the value is {quoted(rows.columns.value)}, but "
+                f"{quoted(first.columns.value)} in '{place}'; choose with value="
             )
         if _clock(rows) != _clock(first):
-            raise DataError(
-                f"{path}: the times are {_clock(rows)}, in '{paths[0]}' {_clock(first)}"
-            )
-        parts.append(rows)
-        if on_progress is not None:
-            on_progress(len(parts), len(paths))
-    return _assemble(parts, gaps, str(folder))
-
-
-def read_array(array: np.ndarray, label: str, name: str) -> Sequences:
-    """One series from numbers [T] or [T, D]; NaN is a missing value.
-
-    Raises: DataError for other shapes, for what is no number, and for infinities by place.
-    """
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{label}: the array holds {array.dtype}, not real numbers")
-    if array.ndim not in (1, 2) or 0 in array.shape:
-        raise DataError(
-            f"{label}: the array has the shape {list(array.shape)}; a series is [T] or [T, D]"
-        )
-    values = array.astype(np.float64).reshape(len(array), -1)
-    bad = np.argwhere(np.isinf(values))
-    if len(bad):
-        row, column = bad[0]
-        raise DataError(f"{label}: step {row} (counted from 0), column {column}: not finite")
-    width = values.shape[1]
-    labels = ("value",) if width == 1 else tuple(f"value{index}" for index in range(width))
-    columns = Columns(value=labels)
-    offsets = np.array([0, len(values)])
-    no_covariates = np.zeros((len(values), 0))
-    rows = Rows(values, no_covariates, None, offsets, (name,), columns, ())
-    return _assemble([rows], "keep", label)
-
-
-def read_npy(path: Path) -> Sequences:
-    """One series from a .npy file [T] or [T, D]."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {reason(error)}") from error
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy file of numbers") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: holds several arrays; save one with numpy.save")
-    return read_array(array, str(path), stem(path))
+            raise DataError(f"{name}: the times are {_clock(rows)}, in '{place}' {_clock(first)}")
+    return _assemble([rows for _, rows in parts], options.gaps, label)
 
 
 # ------------------------------------------------------------------------------- columns of a table
-
-
-def as_names(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Column names from one name, several, or None."""
-    if given is None:
-        return ()
-    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def choose(table: Table, asked: Columns) -> Columns:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from throughtime.data import frames
-from throughtime.data.readers.files import decode, quoted, read_bytes, reason, suffix
+from throughtime.data.readers.encodings import decoded
+from throughtime.data.readers.files import gathered, quoted, read_bytes, reason, suffix
 from throughtime.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Table:
         self.height = height
         self._load = load
         self._line = line
+        self.notes: tuple[str, ...] = ()  # what was noticed when the file was opened
         self._cells: dict[str, pl.Series] = {}
         for index, name in enumerate(columns):
             if name in columns[:index]:
@@ -139,15 +141,15 @@ def _is_number(cell: str) -> bool:
 # ---------------------------------------------------------------------------------------- sources
 
 
-def open_table(path: Path, encoding: str = "utf-8", header: bool = True) -> Table:
-    """A .csv, .tsv (either may be gzipped) or .parquet file as a Table."""
-    if suffix(path) == ".parquet":
-        return _parquet(path)
-    text = decode(read_bytes(path), path, encoding)
+def open_table(path: Path, encoding: str | None = None, header: bool = True) -> Table:
+    """A file of characters as a Table."""
+    text, findings = decoded(read_bytes(path), path, encoding)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     separator = "\t" if suffix(path) == ".tsv" else _separator(text)
-    return _csv(str(path), text.rstrip("\n"), separator, header)
+    table = _csv(str(path), text.rstrip("\n"), separator, header)
+    table.notes = gathered(findings)
+    return table
 
 
 def frame_table(frame: Any) -> Table:
@@ -258,13 +260,3 @@ def _quoted_rows(
             f"{label}:{start}: a quoted cell is not closed properly ({reason(error)})"
         ) from error
     return np.asarray(cells), np.asarray(starts)
-
-
-def _parquet(path: Path) -> Table:
-    import polars as pl
-
-    try:
-        frame = pl.read_parquet(io.BytesIO(read_bytes(path)))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file") from error
-    return Table(str(path), list(frame.columns), frame.height, frame.select)
