@@ -313,16 +313,27 @@ class Trainer:
             "state": checkpoint.pack(self.at.state, "state", tensors),
             "begin_state": checkpoint.pack(self.at.begin_state, "begin_state", tensors),
             "estimate": None if self.at.estimate is None else vars(self.at.estimate),
+            "data": self._fingerprint,
         }
         files.write_tensors(self.folder / "training.safetensors", tensors, rest)
 
     def resume(self) -> bool:
-        """Goes on from the folder's checkpoint, if it has one of the same settings."""
+        """Goes on from the folder's checkpoint, if it is of the same model, settings and data.
+
+        One that is damaged is told of, and training begins from the start.
+        """
         path = None if self.folder is None else self.folder / "training.safetensors"
         if path is None or not path.exists():
             return False
-        tensors, values = files.read_tensors(path)
-        if values["settings"] != self.settings.model_dump(mode="json"):
+        try:
+            with files.reading(path):
+                tensors, values = files.read_tensors(path)
+                made_of = values["settings"], values["data"]
+        except files.Damaged as error:
+            self.on_event({"event": "note", "message": error.anew})
+            return False
+        settings = self.settings.model_dump(mode="json")
+        if made_of != (settings, self._fingerprint) or not self._fits(tensors):
             return False
         torch.set_rng_state(tensors["generator"])
         with torch.no_grad():
@@ -339,6 +350,19 @@ class Trainer:
         self.at = Position(self.progress.cursor, state, self.progress.begin, begin_state, estimate)
         self.started = time.monotonic()
         return True
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.train.fingerprint()
+
+    def _fits(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether a checkpoint is of a model like this one."""
+        shapes = {
+            f"{kind}.{i}": value.shape
+            for kind, values in self._kinds().items()
+            for i, value in enumerate(values)
+        }
+        return shapes == {name: tensors[name].shape for name in shapes if name in tensors}
 
     def _kinds(self) -> dict[str, list[Tensor]]:
         current = [p.detach() for p in self.parameters]
