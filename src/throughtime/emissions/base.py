@@ -293,3 +293,18 @@ def standardise(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def scale_or_one(scale: Tensor, values: Tensor) -> Tensor:
     """The scale [D], but 1 where a column has a single value, which tells nothing of it."""
     return torch.where((~values.isnan()).sum(0) > 1, scale, 1.0)
+
+
+def choose(mask: Tensor, first: Distribution, second: Distribution) -> Distribution:
+    """The first distribution where mask ``[...]`` is True, the second elsewhere; both of one
+    family.
+    """
+    changes: dict[str, Any] = {}
+    for part in dataclasses.fields(second):  # type: ignore[arg-type]
+        one, other = getattr(first, part.name), getattr(second, part.name)
+        if isinstance(other, Tensor):
+            where = mask[(..., *(None,) * (other.dim() - mask.dim()))]
+            changes[part.name] = torch.where(where, one.to(other.dtype), other)
+        elif isinstance(other, Distribution):
+            changes[part.name] = choose(mask, one, other)
+    return dataclasses.replace(second, **changes)  # type: ignore[type-var]

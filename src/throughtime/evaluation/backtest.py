@@ -23,6 +23,7 @@ from throughtime.evaluation.results import (
     Times,
 )
 from throughtime.predict.fitted import FittedModel
+from throughtime.runtime import out_of_time
 from throughtime.wording import stamps
 
 FAN_LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
@@ -91,13 +92,14 @@ def backtest(
     transformed = fitted.transformed(raw_test)
     places = _places(raw_test, horizon, origins, max_series)
     scales = _scales(raw_test, season, train)
-    continuations = [
-        item
-        for i, stops in places.items()
-        for item in _continue(
+    continuations: list[_Continuation] = []
+    for i, stops in list(places.items()):
+        if continuations and out_of_time():
+            del places[i]
+            continue
+        continuations += _continue(
             fitted, raw_test, transformed, i, stops, horizon, num_paths, seed, scales
         )
-    ]
     return BacktestResult(
         horizon=horizon,
         origins=max(len(stops) for stops in places.values()),

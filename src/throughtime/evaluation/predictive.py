@@ -66,12 +66,7 @@ def walk(
     """
     training = model.training
     model.eval()
-    wanted = selected & transformed.scored()
-    with torch.no_grad():
-        for batch, distribution in model.distributions(transformed):
-            mask = (batch.weight > 0) & wanted[batch.index.clamp(min=0)]
-            if bool(mask.any()):
-                yield batch.index[mask], distribution[mask]
+    yield from model.distributions_at(transformed, selected)
     model.train(training)
 
 

@@ -33,6 +33,7 @@ _LIMIT = 120.0
 _HELD = 0.2  # of the data for validation, and as many for the test
 _SHARES = {"orders": 0.2, "order matters": 0.08, "networks": 0.25, "memory": 0.06}  # of the limit
 _ORDERS_AT_MOST = 0.5  # of the time that is left, whatever the work was thought to take
+_LATE, _LATE_SECONDS = 1.05, 5.0  # of the limit, when even work that was thought to fit ends
 _LEAST_SECONDS = 2.0
 _SECONDS_FOR = 1 / 200  # seconds per step that networks are trained for, where the limit allows
 
@@ -173,7 +174,7 @@ def certificate(
     options = plain_options(checked_options(read_options, certificate))
     limit, begun = _LIMIT if limit is None else limit, time.monotonic()
     _, spans = load(data, label, _HELD, _HELD, split, options, on_event)
-    with until(begun + limit):
+    with until(begun + _LATE * limit + _LATE_SECONDS):
         return measured(spans, time_limit=limit, seed=seed, on_event=on_event)
 
 

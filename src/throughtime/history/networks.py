@@ -22,7 +22,7 @@ from throughtime.models import registry
 from throughtime.models.base import SequenceModel
 from throughtime.models.closed_form import ClosedForm
 from throughtime.predict.fitted import FittedModel
-from throughtime.runtime import threads, time_left
+from throughtime.runtime import threads
 from throughtime.search import candidates, defaults
 from throughtime.search.candidates import Candidate
 from throughtime.training.config import DataSettings, RunSettings, TrainSettings
@@ -38,7 +38,6 @@ _CHUNK = 50  # steps run at once
 # describes the distribution of a step, and for each weight.
 _PER_STEP, _PER_PARAMETER, _PER_WEIGHT = 6e-6, 1.5e-7, 2e-10
 _BEGIN = 1.5e-2  # seconds for each such number, to find a constant distribution
-_SHARE = 0.4  # of the time that is left, whatever the updates were thought to take
 _LEAST_UPDATES = 10  # with fewer a network says nothing
 
 
@@ -118,10 +117,7 @@ def _trained(
         return None
     model.begin(train)
     with threads(training.threads or 1):
-        left = time_left()
-        trainer = Trainer(
-            model, train, valid, planned, seconds=None if left == math.inf else _SHARE * left
-        )
+        trainer = Trainer(model, train, valid, planned)
         trainer.run()
     share = planned.steps / training.steps
     return Network(name, model.eval(), (valid, test), trainer.passes, share)

@@ -10,11 +10,15 @@ from torch import Tensor
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission
+from throughtime.emissions.base import choose
+from throughtime.emissions.categorical import CategoricalDistribution
 from throughtime.errors import SettingError
-from throughtime.models.base import SequenceModel, choose
+from throughtime.models.base import SequenceModel
 from throughtime.models.predictors import PREDICTORS, CountPredictor, Predictor
 from throughtime.state import State
 from throughtime.types import Counted, uncounted
+
+_NUMBERS = 2**22  # of probabilities, held at once
 
 
 class Autoregressive(SequenceModel):
@@ -118,6 +122,17 @@ class Autoregressive(SequenceModel):
         for run in core.runs(data.values, data.offsets):  # many at once, not step by step
             yield run
             on_steps(len(run))
+
+    def distributions_at(
+        self, data: Sequences, wanted: Tensor
+    ) -> Iterator[tuple[Tensor, Distribution]]:
+        core = self.predictor.core if isinstance(self.predictor, CountPredictor) else None
+        if core is None:
+            yield from super().distributions_at(data, wanted)
+            return
+        at_once = max(1, _NUMBERS // core.num_symbols)
+        for rows in (wanted & data.scored()).nonzero().flatten().split(at_once):
+            yield rows, CategoricalDistribution(core.distribution_at(data, rows).log())
 
     def extra_tensors(self) -> dict[str, Tensor]:
         return self.predictor.tensors()

@@ -4,7 +4,6 @@ step.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,33 +14,16 @@ from torch import Tensor, nn
 from throughtime import rng
 from throughtime import state as states
 from throughtime.data.batching import Batch, Lanes
-from throughtime.data.compact import BLOCK
+from throughtime.data.pieces import in_groups, latest
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission, MixtureOf
 from throughtime.errors import SettingError, VocabularyError
-from throughtime.models.context import Context
+from throughtime.models.context import Context, Start
 from throughtime.state import State
 from throughtime.types import Counted, uncounted
 
 _CHUNK = 512  # steps scored per call: bounds memory, does not change the result
 _LANES = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Where sampled paths go on from: what `SequenceModel.sample` takes, a row for each path.
-
-    root: of the random numbers, see `rng.root`; previous: None at the start of a sequence.
-    """
-
-    num_paths: int
-    root: int
-    state: State
-    previous: Tensor | None
-    covariates: Tensor | None
-    series: Tensor | None
-    temperature: float
-    top_p: float
 
 
 class SequenceModel(nn.Module, ABC):
@@ -209,14 +191,39 @@ class SequenceModel(nn.Module, ABC):
             done = part.stop
         return total
 
-    def distributions(self, data: Sequences) -> Iterator[tuple[Batch, Distribution]]:
-        """The predictive distribution of every element, chunk by chunk; no sequence is ever cut."""
+    def distributions(
+        self, data: Sequences, wanted: Tensor | None = None
+    ) -> Iterator[tuple[Batch, Distribution]]:
+        """The predictive distribution of every element, chunk by chunk; no sequence is ever cut.
+
+        wanted: bool ``[total]``; chunks without one of these steps are only read.
+        """
         lanes = Lanes(data, min(_LANES, max(1, len(data))), cut=False, dtype=self._dtype())
         state = self.initial_state(lanes.num_lanes)
         for t in range(0, len(lanes), _CHUNK):
             batch = lanes[t : t + _CHUNK]
+            if wanted is not None and not bool(wanted[batch.index[batch.weight > 0]].any()):
+                state = self.read(batch, state)
+                continue
             distribution, state = self.forward(batch, state)
             yield batch, distribution
+
+    @torch.no_grad()
+    def distributions_at(
+        self, data: Sequences, wanted: Tensor
+    ) -> Iterator[tuple[Tensor, Distribution]]:
+        """The predictive distributions of some scored steps, some at a time.
+
+        Args:
+            data: as the model sees them.
+            wanted: which steps of ``data.values``, bool ``[total]``.
+
+        Yields:
+            The steps, int64 ``[n]``, and their distributions ``[n]``.
+        """
+        for batch, distribution in self.distributions(data, wanted):
+            mask = (batch.weight > 0) & wanted[batch.index.clamp(min=0)]
+            yield batch.index[mask], distribution[mask]
 
     @torch.no_grad()
     def condition(
@@ -446,21 +453,6 @@ class SequenceModel(nn.Module, ABC):
         return next((p.dtype for p in self.parameters()), torch.float64)
 
 
-def latest(data: Sequences, steps: int) -> Sequences:
-    """The last steps of each sequence, none of which is to be scored."""
-    return dataclasses.replace(data, starts=data.lengths).limit_past(steps)
-
-
-def in_groups(data: Sequences) -> Iterator[Sequences]:
-    """Neighbouring sequences in sets of a few million steps; a longer one is a set of its own."""
-    begin = 0
-    while begin < len(data):
-        last = int(torch.searchsorted(data.offsets, data.offsets[begin] + BLOCK, right=True)) - 1
-        stop = max(begin + 1, last)
-        yield data if stop - begin == len(data) else data[begin:stop]
-        begin = stop
-
-
 def as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:
     """The data as a set of sequences, refused where the emission cannot have emitted them."""
     if isinstance(sequences, Sequences):
@@ -484,21 +476,6 @@ def as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) ->
         given = f"[T, {values.shape[1]}]" if values.is_floating_point() else "symbols"
         raise SettingError(f"this model takes values [T, {emission.columns}]; got {given}")
     return data
-
-
-def choose(mask: Tensor, first: Distribution, second: Distribution) -> Distribution:
-    """The first distribution where mask ``[...]`` is True, the second elsewhere; both of one
-    family.
-    """
-    changes: dict[str, Any] = {}
-    for part in dataclasses.fields(second):  # type: ignore[arg-type]
-        one, other = getattr(first, part.name), getattr(second, part.name)
-        if isinstance(other, Tensor):
-            where = mask[(..., *(None,) * (other.dim() - mask.dim()))]
-            changes[part.name] = torch.where(where, one.to(other.dtype), other)
-        elif isinstance(other, Distribution):
-            changes[part.name] = choose(mask, one, other)
-    return dataclasses.replace(second, **changes)  # type: ignore[type-var]
 
 
 def _columns(values: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from throughtime import state as states
 from throughtime.data.batching import Batch
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission
+from throughtime.emissions.base import choose
 from throughtime.errors import DataError, SettingError
-from throughtime.models.base import SequenceModel, choose
+from throughtime.models.base import SequenceModel
 from throughtime.state import State
 from throughtime.types import Counted, uncounted
 
@@ -67,7 +68,7 @@ class ClosedForm(SequenceModel):
 
     def log_prob_at(self, data: Sequences, rows: Tensor) -> Tensor:
         """Nats of some steps as the model sees them, float64 ``[n]``; arguments as `predict`."""
-        size = max(1, _NUMBERS // (self.emission.num_parameters if self.emission.symbols else 1))
+        size = self._at_once()
         if len(rows) <= size:
             return self.predict(data, rows).log_prob(data.values[rows])
         return torch.cat([self.log_prob_at(data, part) for part in rows.split(size)])
@@ -78,6 +79,16 @@ class ClosedForm(SequenceModel):
         if len(rows):
             nats[rows] = self.log_prob_at(data, rows)
         yield nats
+
+    def distributions_at(
+        self, data: Sequences, wanted: Tensor
+    ) -> Iterator[tuple[Tensor, Distribution]]:
+        for rows in (wanted & data.scored()).nonzero().flatten().split(self._at_once()):
+            yield rows, self.predict(data, rows)
+
+    def _at_once(self) -> int:
+        """How many steps' distributions to hold."""
+        return max(1, _NUMBERS // (self.emission.num_parameters if self.emission.symbols else 1))
 
     def initial_state(self, batch_size: int) -> State:
         return torch.zeros(1, batch_size, dtype=torch.int64), self.memory(batch_size)

@@ -87,3 +87,20 @@ class Context:
             torch.cat([part.previous for part in parts]),
             torch.cat(series) if len(series) == len(parts) else None,
         )
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where sampled paths go on from: what `SequenceModel.sample` takes, a row for each path.
+
+    root: of the random numbers, see `rng.root`; previous: None at the start of a sequence.
+    """
+
+    num_paths: int
+    root: int
+    state: State
+    previous: Tensor | None
+    covariates: Tensor | None
+    series: Tensor | None
+    temperature: float
+    top_p: float

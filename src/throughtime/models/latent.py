@@ -17,7 +17,8 @@ from throughtime.data.sequences import Sequences
 from throughtime.emissions import Categorical, Distribution, Emission
 from throughtime.errors import SettingError, known_options
 from throughtime.layers import LAYERS
-from throughtime.models.base import SequenceModel, Start
+from throughtime.models.base import SequenceModel
+from throughtime.models.context import Start
 from throughtime.models.encoders import SymbolEncoder, encoder, known_covariates
 from throughtime.models.native import cross_entropy
 from throughtime.models.native import sampler as sampling

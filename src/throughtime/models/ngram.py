@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from throughtime.data.sequences import Sequences
 from throughtime.errors import DataError, RunError, SettingError, VocabularyError
 from throughtime.models.minimise import lbfgs
 
@@ -155,6 +156,13 @@ class NGram:
         for x in context[:, max(0, context.shape[1] - self.order) :].numpy().T:
             nodes = self._advance(nodes, x)
         return self.probabilities(torch.from_numpy(nodes), order)
+
+    def distribution_at(self, data: Sequences, rows: Tensor, order: int | None = None) -> Tensor:
+        """The probability of every symbol at some steps of data, float64 ``[n, V]``."""
+        lags = range(self._nested(order), 0, -1)
+        context = [before(data, rows, lag, -1) for lag in lags]
+        empty = torch.empty(len(rows), 0, dtype=torch.int64)
+        return self.distribution(torch.stack(context, 1) if context else empty, order)
 
     def unknown(self, rows: int) -> Tensor:
         """The state of `rows` paths about whose past nothing is known, int64 ``[rows, order + 1]``.
@@ -444,6 +452,13 @@ class _Tuning:
                         bucket, slope * classes[j] * p[level], BUCKETS
                     )
         return np.array([-np.log(distribution).mean() for distribution in whole]), gradient
+
+
+def before(data: Sequences, rows: Tensor, lag: int, nothing: int) -> Tensor:
+    """The symbol `lag` steps before each of some steps; `nothing` where its sequence begins."""
+    first = data.offsets[torch.searchsorted(data.offsets, rows, right=True) - 1]
+    place = rows - lag
+    return torch.where(place >= first, data.values[place.clamp(min=0)].long(), nothing)
 
 
 def _checked(values: Tensor, offsets: Tensor, num_symbols: int) -> tuple[Ints, Ints]:

@@ -25,7 +25,7 @@ from throughtime.errors import SettingError
 from throughtime.models.closed_form import ClosedForm, Unfitted
 from throughtime.models.lag_regression import subsampled
 from throughtime.models.minimise import lbfgs
-from throughtime.models.ngram import NGram
+from throughtime.models.ngram import NGram, before
 from throughtime.state import State
 
 Floats = NDArray[np.float64]
@@ -129,11 +129,7 @@ class SparseNGram(ClosedForm):
         return half
 
     def predict(self, data: Sequences, rows: Tensor) -> CategoricalDistribution:
-        lags = range(self.nearest, 0, -1)
-        context = torch.stack([before(data, rows, j, -1) for j in lags], 1) if lags else None
-        if context is None:
-            context = torch.empty(len(rows), 0, dtype=torch.int64)
-        table = self._core().distribution(context, self.nearest).log().clamp(min=_LEAST)
+        table = self._core().distribution_at(data, rows, self.nearest).log().clamp(min=_LEAST)
         far = [before(data, rows, lag, self.num_symbols) for lag in self.far]
         return self._tilted(table, far)
 
@@ -230,13 +226,6 @@ class SparseNGram(ClosedForm):
 def at_once(num_symbols: int) -> int:
     """How many distributions over all symbols to hold."""
     return min(20_000, max(100, _HELD // num_symbols))
-
-
-def before(data: Sequences, rows: Tensor, lag: int, nothing: int) -> Tensor:
-    """The symbol `lag` steps before each of some steps; `nothing` where its sequence begins."""
-    first = data.offsets[torch.searchsorted(data.offsets, rows, right=True) - 1]
-    place = rows - lag
-    return torch.where(place >= first, data.values[place.clamp(min=0)].long(), nothing)
 
 
 def _contiguous(data: Sequences, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ from throughtime.history import Certificate, with_network
 from throughtime.models.autoregressive import Autoregressive
 from throughtime.models.garch import Garch
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.runtime import out_of_time
 from throughtime.search.candidates import FittedCandidate
 from throughtime.search.fitting import Parts
 from throughtime.search.search import Found
@@ -76,19 +77,21 @@ class Effort:
         """What fits in some seconds of which scoring is a part."""
         left = max(0.0, seconds - speed.scoring - speed.forecast)
         share = _FORECASTS_SHARE * left / max(1e-3, speed.forecasts)
-        return cls(min(1.0, share), min(1.0, _GRADIENT_SHARE * left / _GRADIENT_SECONDS))
+        gradient = _GRADIENT_SHARE * left / (_GRADIENT_SECONDS * speed.slowness)
+        return cls(min(1.0, share), min(1.0, gradient))
 
 
 @dataclass(frozen=True)
 class Speed:
     """Seconds that something took: scoring all models, and a forecast of one series.
 
-    models: how many are to be evaluated.
+    models: how many are to be evaluated. slowness: seconds that pass in one of this process.
     """
 
     scoring: float
     forecast: float
     models: int
+    slowness: float = 1.0
 
     @property
     def forecasts(self) -> float:
@@ -135,21 +138,31 @@ def assess(
         effort: how much to do beside scoring, from the speed that it may have measured.
     """
     parts, seed, begun = subject.parts, subject.settings.seed, time.monotonic()
+    busy, left_out = time.process_time(), LeftOut()
     entries = _entries(subject, on_event)
     spent = time.monotonic() - begun
+    slowness = max(1.0, spent / max(1e-3, time.process_time() - busy))
     scores = compare(entries, parts.test, data, seed)
     best = next(one for one in subject.models if one.name == scores.best)
-    measured = effort(lambda: Speed(spent, _forecast_seconds(subject, best), len(subject.models)))
+    measured = effort(
+        lambda: Speed(spent, _forecast_seconds(subject, best), len(subject.models), slowness)
+    )
     subject = replace(subject, effort=measured)
-    certificate = _certificate(subject, best.name, on_event)
+    certificate = _certificate(subject, best.name, on_event, left_out)
     on_event({"event": "evaluate", "what": f"forecasts of {best.name}"})
-    backtested = _backtest(subject, best, on_event)
-    calibrated = calibration(best.fitted, subject.looked_at, seed)
+    backtested = _backtest(subject, best, on_event, left_out)
+    calibrated = None
+    if left_out.unless_time("calibration"):
+        calibrated = calibration(best.fitted, subject.looked_at, seed)
     test = next(entry.test for entry in entries if entry.name == best.name)
     surprised = surprisal(test, parts.test, best.fitted)
     risk = next_risk(best.fitted, parts.test)
-    gradients = _gradients(subject, scores, on_event)
+    gradients = _gradients(subject, scores, on_event, left_out)
     on_event({"event": "evaluate", "what": f"samples of {best.name}"})
+    drawn: tuple[Sample, ...] = ()
+    if left_out.unless_time("samples"):
+        drawn = samples(best, parts.test, seed, subject.effort.distributions)
+    data = data.model_copy(update={"notes": (*data.notes, *left_out.note())})
     return scores.model_copy(
         update={
             "data": data.model_copy(update={"transforms": best.fitted.transforms.kinds}),
@@ -160,7 +173,7 @@ def assess(
             "surprisal": surprised,
             "risk": risk,
             "gradients": gradients,
-            "samples": samples(best, parts.test, seed, subject.effort.distributions),
+            "samples": drawn,
             "verdict": verdict(best.name, scores.step, scores.comparisons, risk),
         }
     )
@@ -193,7 +206,28 @@ def best_network(fitted: Sequence[FittedCandidate], selected: str) -> FittedCand
     return min(networks, key=lambda one: (one.name != selected, one.valid), default=None)
 
 
-def _certificate(subject: Subject, best: str, on_event: Event) -> CertificateRecord | None:
+class LeftOut:
+    """What an evaluation has had no time for, to be said in one line."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def unless_time(self, name: str, is_time: bool = True) -> bool:
+        """Whether there is time for something; else it is noted as left out."""
+        if is_time and not out_of_time():
+            return True
+        self.names.append(name)
+        return False
+
+    def note(self) -> tuple[str, ...]:
+        """The line; nothing where all was done."""
+        names = ", ".join(dict.fromkeys(self.names))
+        return (f"Left out for lack of time: {names}.",) if names else ()
+
+
+def _certificate(
+    subject: Subject, best: str, on_event: Event, left_out: LeftOut
+) -> CertificateRecord | None:
     """The certificate of the data; where a network beats every finite order, with its memory."""
     certificate, parts = subject.certificate, subject.parts
     if certificate is None:
@@ -201,18 +235,23 @@ def _certificate(subject: Subject, best: str, on_event: Event) -> CertificateRec
     network = best_network(subject.models, best)
     finite_order = [one.valid for one in subject.models if one.family == "autoregressive"]
     enough = subject.effort.distributions >= _LEAST_MEMORY
-    if network is not None and network.valid < min(finite_order, default=math.inf) and enough:
+    wanted = network is not None and network.valid < min(finite_order, default=math.inf)
+    if network is not None and wanted and left_out.unless_time("the network's memory", enough):
         on_event({"event": "evaluate", "what": f"memory of {network.name}"})
         seed, test = subject.settings.seed, subject.looked_at
         certificate = with_network(certificate, network.fitted, parts.train, test, seed)
     return CertificateRecord.model_validate(certificate.to_json())
 
 
-def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRecord | None:
+def _gradients(
+    subject: Subject, scores: Scores, on_event: Event, left_out: LeftOut
+) -> GradientRecord | None:
     """How far back the gradient of the best network reaches; None where there is none."""
     network = best_network(subject.models, scores.best)
     data, share = subject.parts.fitting, subject.effort.gradient
-    if network is None or int(data.lengths.max()) < 2 or share < _LEAST_GRADIENT:
+    if network is None or int(data.lengths.max()) < 2:
+        return None
+    if not left_out.unless_time("the gradient's reach", share >= _LEAST_GRADIENT):
         return None
     on_event({"event": "evaluate", "what": f"gradient of {network.name}"})
     work = gradient_reach.WORK * share
@@ -227,7 +266,9 @@ def _gradients(subject: Subject, scores: Scores, on_event: Event) -> GradientRec
     return result.record()
 
 
-def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> BacktestResult | None:
+def _backtest(
+    subject: Subject, best: FittedCandidate, on_event: Event, left_out: LeftOut
+) -> BacktestResult | None:
     """The forecasts of the best model, and beside them those of every model in short."""
     parts, seed, season = subject.parts, subject.settings.seed, subject.search.view.season
     test, horizon = subject.looked_at, max(season or 0, _HORIZON)
@@ -244,6 +285,8 @@ def _backtest(subject: Subject, best: FittedCandidate, on_event: Event) -> Backt
         return None
     models = {}
     for one in subject.models:
+        if not left_out.unless_time(f"forecasts of {one.name}"):
+            continue
         on_event({"event": "evaluate", "what": f"forecasts of {one.name}"})
         brief = backtest(
             one.fitted, test, horizon, some(_ORIGINS // 2), _PATHS // 2, seed,

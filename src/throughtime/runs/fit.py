@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from throughtime.runs.assessment import Effort, Speed, Subject, assess
 from throughtime.runs.request import Model, Request, check_kept, request
 from throughtime.runs.run import Run
 from throughtime.runs.store import BUDGET, CHECKPOINT, Log, making, tidy
-from throughtime.runtime import isolated, one_blas_thread, threads
+from throughtime.runtime import isolated, one_blas_thread, threads, time_left, until
 from throughtime.search.artifacts import Artifacts
 from throughtime.search.budget import TimeBudget
 from throughtime.search.fitting import PAST, Parts
@@ -35,6 +36,12 @@ from throughtime.search.views import at_most
 from throughtime.training.config import DataSettings, RunSettings, validated
 from throughtime.types import Event
 from throughtime.wording import stamp
+
+_CERTIFICATE_UNTIL = 0.25  # of the limit, whatever its work was thought to take
+_PROBED = 2000  # steps that all models are timed on
+_SCORING_SHARE = 0.4  # of the time left, for the scores of all models
+_SIDE_BY_SIDE, _LEAST_PAST = 64, 50  # series and steps that the reading of an end is timed on
+_END_SHARE = 0.05  # of the limit, for reading the end of the data
 
 
 def fit(
@@ -181,18 +188,20 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
         on_event = Log(folder / LOG, on_event)
         artifacts = Artifacts(folder / CHECKPOINT, on_event)
         budget = budget.kept_in(folder / CHECKPOINT / BUDGET, on_event)
-    certificate = _certificate(work, artifacts, budget, on_event)
+    with until(budget.moment(_CERTIFICATE_UNTIL)):
+        certificate = _certificate(work, artifacts, budget, on_event)
     recommended = None if certificate is None else certificate.recommendation
     found = search(
         work.parts, work.settings, models=work.models, recommended=recommended,
         artifacts=artifacts, budget=budget, on_event=on_event,
     )  # fmt: skip
     models = [one.fitted for one in found.candidates]
-    with threads(next((one.training.threads for one in models if one.training), None)):
-        parts, summary = _tested(work, budget.held_out_steps)
+    used = next((one.training.threads for one in models if one.training), None)
+    with until(budget.moment()), threads(used):
+        parts, summary = _tested(work, models, budget)
         subject = Subject(found, parts, work.settings, certificate)
         scores = assess(subject, summary, on_event, _effort(budget.evaluation(), artifacts))
-        best = _ended(next(one for one in models if one.name == scores.best), work)
+        best = _ended(next(one for one in models if one.name == scores.best), work, budget)
     if folder is not None:
         scores.write(folder / SCORES)
     data = scores.data.to_json()
@@ -208,18 +217,42 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
     return Run(best, scores, data, folder, tuple(models), work.whole)
 
 
-def _ended(best: FittedModel, work: _Work) -> FittedModel:
+def _ended(best: FittedModel, work: _Work, budget: TimeBudget) -> FittedModel:
     """The model with the end of all the data; in a limited time no more than that is read."""
-    if work.settings.time_limit is None or int(work.whole.lengths.max()) <= PAST:
+
+    def affordable() -> float:
+        if best.model.lookback is not None:
+            return PAST
+        few, begun = latest(work.whole[:_SIDE_BY_SIDE], _LEAST_PAST), time.monotonic()
+        best.condition(few)
+        each = (time.monotonic() - begun) / len(few.values) * len(work.whole)  # of a step
+        left = max(0.0, time_left()) + _END_SHARE * (budget.limit or 0.0)
+        return min(PAST, max(_LEAST_PAST, left / 2 / each))
+
+    past = budget.kept("past", affordable)
+    if past is None or int(work.whole.lengths.max()) <= past:
         return best.ending(work.whole)
-    ended = best.ending(latest(work.whole, PAST))
+    ended = best.ending(latest(work.whole, int(past)))
     assert ended.end is not None
     return replace(ended, end=replace(ended.end, steps=work.whole.lengths))
 
 
-def _tested(work: _Work, most: int | None) -> tuple[Parts, DataSummary]:
+def _tested(
+    work: _Work, models: Sequence[FittedModel], budget: TimeBudget
+) -> tuple[Parts, DataSummary]:
     """The data with as many test steps as there is time for, which the summary says."""
-    parts, summary = work.parts, work.summary
+    parts, summary, most = work.parts, work.summary, budget.held_out_steps
+    few = at_most(parts.test, _PROBED)
+
+    def affordable() -> float:
+        begun = time.monotonic()
+        for one in models:
+            one.step_log_prob(few)
+        each = (time.monotonic() - begun) / few.steps
+        return max(few.steps, min(most or 0, _SCORING_SHARE * max(0.0, time_left()) / each))
+
+    if most is not None and len(few.values) < len(parts.test.values):
+        most = int(budget.kept("test steps", affordable) or 0)
     test = at_most(parts.test, most)
     if test.steps == parts.test.steps:
         return parts, summary

@@ -106,6 +106,10 @@ class TimeBudget:
         least = _LEAST_EVALUATION
         return self._decided("evaluation", lambda limit: max(least * limit, limit - self.spent))
 
+    def kept(self, name: str, decide: Callable[[], float]) -> float | None:
+        """A number that the clock decides once, and an interrupted run again; None: no limit."""
+        return self._decided(name, lambda limit: decide())
+
     def keep(self) -> None:
         """Writes down what was decided and how much time is gone."""
         if self._path is not None:

@@ -25,6 +25,7 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import NonFiniteError
 from throughtime.models.base import SequenceModel
 from throughtime.models.latent import LatentAutoregressive
+from throughtime.runtime import out_of_time
 from throughtime.training import checkpoint
 from throughtime.training.config import TrainSettings
 from throughtime.training.reach_monitor import ReachMonitor
@@ -142,6 +143,8 @@ class Trainer:
     def keep_to_time(self) -> None:
         """Plans fewer updates where there is no time for them; looked at a few times."""
         progress, spent = self.progress, self.elapsed()
+        if out_of_time():
+            progress.planned = progress.step
         if self.seconds is None or spent * _LOOKS < self.seconds * progress.looks:
             return
         progress.looks = int(spent / self.seconds * _LOOKS) + 1
