@@ -403,7 +403,8 @@ def _best(
                "they run in order", "they are regular", "none lies after today")  # fmt: skip
     for place, (mine, theirs) in enumerate(zip(best.key, other.key, strict=True)):
         if abs(mine - theirs) > (0.1 if place == 4 else 0.0):
-            return best, f"so {aspects[place]}", tuple(one.form for one in others)
+            whole = [one.form for one in others if one.key[0] <= best.key[0]]
+            return best, f"so {aspects[place]}", tuple(whole)
     raise DataError(
         f"{table.label}: column '{label}': '{example}' can be read in two ways under which the "
         f"data are equally regular: time_format='{best.form}' or time_format='{other.form}'"
