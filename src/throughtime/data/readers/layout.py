@@ -16,6 +16,7 @@ from throughtime.errors import DataError
 
 SEPARATORS = (",", ";", "\t", "|", " ")
 SAMPLE = 400  # lines that are looked at
+_YEARS = 4  # names of columns that make a row of names
 _LONGEST = 30  # lines that one quoted cell may have
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " ": "blanks"}
 COMMENTS = ("#", "%", "//")
@@ -171,6 +172,8 @@ def _find_header(
     else:
         above = _block_above(rows, start, lines)
         header = _header_of(above, rows, width)
+        if start == 0 and _counts_years(rows[0][1], kinds):
+            header, start = 0, 1
         if options.header is True:
             header, start = 0, max(start, 1)
         elif all(kind == "word" for kind in kinds):
@@ -196,6 +199,15 @@ def _find_header(
         separator, quoting, None if header is None else rows[header][0], first, names, skipped,
         evidence, reason_given, tuple(notes),
     )  # fmt: skip
+
+
+def _counts_years(row: list[str], kinds: list[str]) -> bool:
+    """Whether the first row calls columns of numbers by years: each row below is a series."""
+    years = [cell for cell, kind in zip(row, kinds, strict=False) if kind == "number"]
+    if len(years) < _YEARS or not all(cell.isdigit() and len(cell) == 4 for cell in years):
+        return False
+    steps = np.diff([int(year) for year in years])
+    return "word" in kinds and bool((steps == steps[0]).all() and steps[0] > 0)
 
 
 def _without_tail(rows: list[list[str]], width: int) -> int:

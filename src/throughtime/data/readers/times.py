@@ -549,6 +549,9 @@ def _check_years(
     """Raises DataError where a unit puts stamps into years that nobody means."""
     years = values.astype("datetime64[Y]").astype(np.int64) + 1970
     odd = np.isfinite(numbers) & (np.isnat(values) | (years < 1900) | (years > 2200))
+    early = (years < 1975) & (years > 1969)
+    if early.all() and _epoch_of(numbers[np.isfinite(numbers)]) is not None:
+        odd = early  # in another unit they lie in our day
     if form == "excel" or not odd.any():
         return
     row = int(np.argmax(odd))
