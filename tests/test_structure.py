@@ -82,6 +82,7 @@ PUBLIC = [
     "RNN",
     "Run",
     "Sequences",
+    "Stepper",
     "TrainSettings",
     "Trainer",
     "accelerate",
@@ -93,6 +94,7 @@ PUBLIC = [
     "kernels",
     "load",
     "read",
+    "restore",
     "train",
 ]
 

@@ -61,7 +61,7 @@ class Sequence(ctypes.Structure):
 
 @mirrors("tt_stream")
 class Stream(ctypes.Structure):
-    """A stack of layers and the state it has reached, the `tt_layers` in it spread out."""
+    """A stack of layers, the `tt_layers` in it spread out, and a state that we leave alone."""
 
     _fields_ = fields(
         ("int", "kind type layers I H threads"),
@@ -159,10 +159,10 @@ def library() -> ctypes.CDLL:
     return _library
 
 
-def stream_step() -> Callable[[int, int], None]:
-    """`tt_stream_step`, called without giving up the interpreter's lock: it takes microseconds."""
-    step = ctypes.PyDLL(library()._name).tt_stream_step
-    step.argtypes, step.restype = [ctypes.c_void_p] * 2, None
+def step_of_layers() -> Callable[..., int]:
+    """`tt_step_layers`, called without giving up the interpreter's lock: it takes microseconds."""
+    step = ctypes.PyDLL(library()._name).tt_step_layers
+    step.argtypes, step.restype = [*[ctypes.c_void_p] * 6, ctypes.c_int64], ctypes.c_int
     return step
 
 
