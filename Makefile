@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPREAD := -n auto --maxprocesses 8 --dist worksteal  # pytest: a process a core
 
-.PHONY: demo test test-all lint docs check format clean
+.PHONY: demo test test-all soak lint docs check format clean
 
 demo: $(STAMP)  ## fit and compare models of daily index prices
 	$(BIN)/throughtime fit demo:prices -o runs/demo
@@ -15,6 +15,9 @@ test: $(STAMP)  ## the tests, without those that are long by nature
 
 test-all: $(STAMP)  ## every test
 	$(BIN)/python -m pytest -q $(SPREAD)
+
+soak: $(STAMP)  ## damaged files of every kind, for SOAK_SECONDS
+	$(BIN)/python benchmarks/soak.py $(or $(SOAK_SECONDS),600)
 
 docs: $(STAMP)  ## the guide and the reference of the Python interface, in build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,9 @@ def test_the_new_content_is_complete_and_on_disk_before_it_takes_the_place(
 
 def test_a_half_written_temporary_file_of_a_killed_process_is_never_read(tmp_path: Path) -> None:
     path = tmp_path / "training.safetensors"
-    sha = files.write_tensors(path, {"a": torch.ones(3)}, 1)
+    files.write_tensors(path, {"a": torch.ones(3)}, 1)
     (tmp_path / ".training.safetensors.x7").write_bytes(path.read_bytes()[:20])
-    result, value = files.read_tensors(path, sha)
+    result, value = files.read_tensors(path)
     assert torch.equal(result["a"], torch.ones(3))
     assert value == 1
 
@@ -141,9 +142,8 @@ def test_a_half_written_temporary_file_of_a_killed_process_is_never_read(tmp_pat
 def test_tensors_and_values_come_back(given_tensors: dict[str, Tensor], value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.safetensors"
-        sha = files.write_tensors(path, given_tensors, value)
-        assert sha == hashlib.sha256(path.read_bytes()).hexdigest()
-        result, back = files.read_tensors(path, sha)
+        files.write_tensors(path, given_tensors, value)
+        result, back = files.read_tensors(path)
     assert back == value
     assert {name: bits(t) for name, t in result.items()} == {
         name: bits(t) for name, t in given_tensors.items()
@@ -161,7 +161,7 @@ def test_states_come_back(one: Any, other: Any) -> None:
 
 
 @examples(40)
-@given(json_values)
+@given(json_values | st.fixed_dictionaries({"value": json_values}))
 def test_json_comes_back(value: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.json"
@@ -228,10 +228,15 @@ def test_what_is_read_lies_in_aligned_memory(tmp_path: Path) -> None:
 # Damage
 
 
+UNSEALED = f"sha256:{'0' * 64}"  # may stand in what people give, too
+GIVEN: dict[str, Any] = {UNSEALED: [f"sha256:{'a' * 64}", UNSEALED], "value": 1}
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> tuple[Path, str]:
+def saved(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
-    return path, files.write_tensors(path, {"a": torch.arange(100.0)}, {"b": 1})
+    files.write_tensors(path, {UNSEALED: torch.arange(100.0)}, GIVEN)
+    return path
 
 
 def message(call: Any, *arguments: Any) -> str:
@@ -249,50 +254,114 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert message(files.read_json, missing) == expected.format("model.json")
 
 
-def test_another_file_than_the_run_was_saved_with(saved: tuple[Path, str]) -> None:
-    path, sha = saved
-    expected = f"{path} is not the file this run was saved with (its SHA-256 differs)"
-    assert message(files.read_tensors, path, "0" * 64) == expected
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1  # one bit of one weight
+def refused(read: Any, path: Path, content: bytes) -> str:
+    """Why content is refused; the sentence is whole."""
     path.write_bytes(content)
-    assert message(files.read_tensors, path, sha) == expected
-    assert "a" in files.read_tensors(path)[0]
+    result = message(read, path)
+    assert result.startswith(f"{path} is damaged (")
+    assert result.endswith("); restore it from a copy, or fit again in another folder")
+    return result
+
+
+def test_the_digest_is_that_of_the_file_with_zeros_in_its_place(saved: Path) -> None:
+    path = saved.with_name("x.json")
+    files.write_json(path, GIVEN)
+    for content in (saved.read_bytes(), path.read_bytes()):
+        given = re.search(rb"sha256:([0-9a-f]{64})", content)
+        assert given is not None
+        bare = content[: given.start(1)] + b"0" * 64 + content[given.end(1) :]
+        assert given[1].decode() == hashlib.sha256(bare).hexdigest()
+    assert files.read_json(path) == GIVEN
+    assert files.read_tensors(saved)[1] == GIVEN
+    assert list(files.read_tensors(saved)[0]) == [UNSEALED]
+
+
+def test_a_bit_anywhere_is_noticed(saved: Path) -> None:
+    path = saved.with_name("x.json")
+    files.write_json(path, GIVEN)
+    for read, where in ((files.read_tensors, saved), (files.read_json, path)):
+        whole = where.read_bytes()
+        for at in range(len(whole)):
+            content = bytearray(whole)
+            content[at] ^= 1 << at % 8
+            refused(read, where, content)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 8, 60, -1])
-def test_a_truncated_file(saved: tuple[Path, str], kept: int) -> None:
-    path, sha = saved
-    path.write_bytes(path.read_bytes()[:kept])
-    result = message(files.read_tensors, path)
-    assert result.startswith(f"{path} is damaged (")
-    assert result.endswith("); fit the model again")
-    assert "SHA-256 differs" in message(files.read_tensors, path, sha)
+def test_a_truncated_file(saved: Path, kept: int) -> None:
+    refused(files.read_tensors, saved, saved.read_bytes()[:kept])
 
 
 def test_a_file_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    path.write_bytes(b"PK\x03\x04" + bytes(200))
-    assert message(files.read_tensors, path).startswith(f"{path} is damaged (")
+    assert "it carries no digest" in refused(files.read_tensors, path, b"PK" + bytes(200))
 
 
-def test_damaged_json(tmp_path: Path) -> None:
-    path = tmp_path / "model.json"
-    path.write_text('{"schema": 1, ')
-    assert message(files.read_json, path) == (
-        f"{path} is damaged (Expecting property name enclosed in double quotes: "
-        "line 1 column 15 (char 14)); fit the model again"
-    )
-    path.write_bytes(b'{"name": "\xff"}')
-    result = message(files.read_json, path)
-    assert result.startswith(f"{path} is damaged ('utf-8' codec can't decode byte 0xff")
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.json").mkdir()
+    assert "Is a directory" in message(files.read_json, tmp_path / "x.json")
 
 
-def test_damaged_values_beside_the_tensors(tmp_path: Path) -> None:
-    from safetensors.torch import save
+# With a digest of their own: what no parser can make sense of
 
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(save({"a": torch.ones(1)}, {"throughtime": "{not json"}))
-    assert message(files.read_tensors, path).startswith(f"{path} is damaged (")
-    path.write_bytes(save({"a": torch.ones(1)}))
-    assert files.read_tensors(path)[1] is None
+
+def forged(content: bytes) -> bytes:
+    """Content with its own digest."""
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return content.replace(UNSEALED.encode(), b"sha256:" + digest, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b'"schema": 1, ', "Expecting property name enclosed in double quotes"),
+        (b'"name": "\xff"}', "codec can't decode byte 0xff"),
+        (b'"a": ' + b"[" * 200_000, "brackets nested more than 100 deep"),
+        (b'"a": ' + b"[" * 101 + b"]" * 101 + b"}", "brackets nested more than 100 deep"),
+        (b'"a": ' + b"9" * 9999 + b"}", "Exceeds the limit"),
+    ],
+)
+def test_damaged_json(tmp_path: Path, text: bytes, why: str) -> None:
+    content = forged(f'{{"digest": "{UNSEALED}", '.encode() + text)
+    assert why in refused(files.read_json, tmp_path / "model.json", content)
+
+
+def test_brackets_in_texts_are_no_depth(tmp_path: Path) -> None:
+    path, value = tmp_path / "x.json", {"a": ['["\\{' * 999, "\\", '"[' * 999], "b": [[]] * 999}
+    files.write_json(path, value)
+    assert files.read_json(path) == value
+
+
+def header(size: int | None, text: str, data: bytes = b"") -> bytes:
+    """A safetensors file with a right digest and a header of one's own."""
+    encoded = text.encode()
+    return forged((len(encoded) if size is None else size).to_bytes(8, "little") + encoded + data)
+
+
+def values(text: str, tensors: str = "") -> str:
+    inner = json.dumps(f'{{"digest": "{UNSEALED}", "value": {text}}}')
+    return f'{{"__metadata__": {{"throughtime": {inner}}}{tensors}}}'
+
+
+def one(dtype: str, shape: str, end: int) -> str:
+    return f', "a": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [0, {end}]}}'
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (header(2**63 - 1, values("1")), "a header of 9,223,372,036,854,775,807 bytes in a file"),
+        (header(10**8, values("1")), "a header of 100,000,000 bytes in a file of"),
+        (header(None, values("[" * 9999)), "nested more than 100 deep"),
+        (header(None, values("{nothing")), "Expecting property name"),
+        (header(None, values("1", ', "a": ' + "[" * 9999)), "nested more than 100 deep"),
+        (header(None, values("1", one("F32", "[1]", 4))), ""),
+        (header(None, values("1", one("F32", "[4611686018427387904, 8]", 4)), bytes(4)), ""),
+        (header(None, values("1", one("F32", "[9]", 4)), bytes(4)), ""),
+        (header(None, values("1", one("F99", "[1]", 4)), bytes(4)), ""),
+        (header(None, f'{{"a": "{UNSEALED}"}}'), "no '__metadata__'"),
+        (header(None, f'["{UNSEALED}"]'), "list indices"),
+    ],
+)  # fmt: skip
+def test_headers_that_lie(tmp_path: Path, content: bytes, why: str) -> None:
+    assert why in refused(files.read_tensors, tmp_path / "x.safetensors", content)

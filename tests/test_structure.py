@@ -23,6 +23,7 @@ ORDER = (
     "rng",
     "runtime",
     "files",
+    "manifest",
     "wording",
     "kernels",
     "layers",
@@ -40,6 +41,7 @@ ORDER = (
     "runs",
     "bench",
     "cli",
+    "__main__",
 )
 
 # Those that need less than the order allows them: what they may import, all told.
@@ -52,6 +54,7 @@ ONLY: dict[str, set[str]] = {
     "wording": set(),
     "runtime": set(),
     "files": {"errors"},
+    "manifest": {"errors", "files"},
     "kernels": {"errors", "state"},
     "layers": {"errors", "state", "kernels"},
     "emissions": {"errors"},
@@ -60,7 +63,7 @@ ONLY: dict[str, set[str]] = {
     "bptt": {"errors", "state", "gradflow"},
     "bench": {"errors", "state", "runtime", "wording", "kernels", "layers", "emissions", "models"},
     # Reports read values, they never load models.
-    "report": {"errors", "files", "wording", "evaluation.results"},
+    "report": {"errors", "files", "manifest", "wording", "evaluation.results"},
 }
 WITHOUT_TORCH = {"_version", "errors", "types", "wording", "report"}
 

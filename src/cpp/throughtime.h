@@ -119,6 +119,10 @@ int64_t tt_gates(int64_t kind);
 /* Elements of `reserve`. */
 int64_t tt_reserve(int64_t kind, int64_t type, int64_t T, int64_t B, int64_t H);
 
+/* SIGINT and SIGTERM write a line to stderr and end the process with exit code 1, whatever it is
+ * doing. */
+void tt_leave_on_signals(const char* line, int64_t size);
+
 /* Fills every workspace with NaN before use: for tests. */
 void tt_poison(int64_t on);
 

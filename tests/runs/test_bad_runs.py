@@ -51,7 +51,7 @@ def test_folders_that_hold_something_else(
         f"prices.csv is a file, not a folder{other}"
     )
     Path("run/config.toml").write_text("[data\n")
-    assert fails(*again).startswith("run/config.toml is damaged (")
+    assert fails(*again).startswith("run/config.toml is damaged (it carries no digest")
 
 
 def test_data_that_changed_since(fails: Fails, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,8 +134,10 @@ MISSING = {
     "model.json": (
         "story has no model.json: the run is not finished; the same fit command finishes it"
     ),
-    "model.safetensors": "story has no model.safetensors; it is not a finished run",
-    "scores.json": "story has no scores.json; it is not a finished run",
+    **{
+        name: f"story has no {name}; restore it from a copy, or fit again in another folder"
+        for name in ("model.safetensors", "context.safetensors", "scores.json")
+    },
 }
 
 
@@ -147,46 +149,47 @@ def test_a_run_that_misses_a_file(fails: Fails, copy: Path, name: str) -> None:
 
 
 def test_files_that_some_commands_do_without(fails: Fails, copy: Path, capsys: Any) -> None:
-    for name in ("context.safetensors", "config.toml", "log.jsonl", "report.html"):
-        (copy / name).unlink()
+    (copy / "report.html").unlink()
     shutil.rmtree(copy / "checkpoint")
-    main(["score", "story", "story.txt"])
     main(["report", "story"])
     assert (copy / "report.html").exists()
+    for name in ("config.toml", "log.jsonl"):
+        (copy / name).unlink()
+    main(["score", "story", "story.txt"])
     capsys.readouterr()
-    assert fails("update", "story", "story.txt", code=2) == (
-        "the run story was kept without the end of its data; give data= to go on from"
-    )
+    assert fails("report", "story").startswith("story has no log.jsonl; restore it")
 
 
 def test_a_run_that_is_damaged(fails: Fails, copy: Path) -> None:
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[:-1] + b"x")
+    anew = "; restore it from a copy, or fit again in another folder"
     assert fails("score", "story", "story.txt") == (
-        "story/model.safetensors is not the file this run was saved with (its SHA-256 differs)"
+        f"story/model.safetensors is damaged (its SHA-256 differs){anew}"
     )
     (copy / "model.safetensors").write_bytes(weights)
-    good = (copy / "model.json").read_text()
-    (copy / "model.json").write_text(good[: len(good) // 2])
+    good = files.read_json(copy / "model.json")
+    (copy / "model.json").write_text(json.dumps(good)[:200])
     assert fails("score", "story", "story.txt").startswith("story/model.json is damaged (")
     for damage, wanted in (
-        ({"schema": "one"}, "story/model.json is damaged (no schema); fit the model again"),
+        ({"schema": "one"}, f"story/model.json is damaged (no schema){anew}"),
+        ({"schema": 2}, "story/model.json was written by an older throughtime (schema 2, this one "
+         "reads 3); fit again in another folder"),
         ({"schema": 9}, "story/model.json was written by a newer throughtime (schema 9, this one "
-         "reads up to 2); upgrade with: pip install --upgrade throughtime"),
+         "reads 3); upgrade with: pip install --upgrade throughtime"),
         ({"model": {"kind": "oracle"}}, None),
         ({"model": 5}, None),
         ({"transforms": {}}, None),
     ):  # fmt: skip
-        (copy / "model.json").write_text(json.dumps({**json.loads(good), **damage}))
+        files.write_json(copy / "model.json", {**good, **damage})
         result = fails("score", "story", "story.txt")
         if wanted is None:
-            assert result.startswith("story/model.json describes no model of this version (")
+            assert result.startswith("story/model.json is damaged (")
+            assert result.endswith(anew)
         else:
             assert result == wanted
-    (copy / "model.json").write_text('{"schema": 1}')
-    assert fails("score", "story", "story.txt") == (
-        "story/model.json is damaged (no data); fit the model again"
-    )
+    files.write_json(copy / "model.json", {k: v for k, v in good.items() if k != "data"})
+    assert fails("score", "story", "story.txt") == f"story/model.json is damaged (no 'data'){anew}"
 
 
 def test_what_is_no_run(fails: Fails, small_runs: SmallRuns) -> None:
@@ -199,7 +202,7 @@ def test_what_is_no_run(fails: Fails, small_runs: SmallRuns) -> None:
     assert fails("sample", "notes") == "notes is not a run: it has no model.json"
     assert fails("sample", prices()) == "prices.csv is a file; a run is a folder, made by fit"
     assert fails("report", "notes") == (
-        "notes has no scores.json: the run has not ended; repeat its fit command to resume"
+        "notes has no model.json: the run has not ended; repeat its fit command to resume"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from throughtime import manifest
 from throughtime.evaluation.results import (
     BacktestResult,
     Calibration,
@@ -50,7 +51,8 @@ def put(folder: Path, scores: Scores, log: list[dict[str, Any]], config: str, mo
     scores.write(folder / "scores.json")
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     (folder / "config.toml").write_text(config, encoding="utf-8")
-    (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
+    names = manifest.digests(folder, ("scores.json", "log.jsonl", "config.toml"))
+    manifest.write(folder, {}, model, names)
     return folder
 
 

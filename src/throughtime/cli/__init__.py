@@ -1,50 +1,49 @@
 """The command line: every command prints for people on stderr or, with --json, one object.
 
-base      the app, the consoles, what all commands share
-reading   how data are read
-fitting   fit, history
-use       score, forecast, sample
-look      report, gradients, demo, doctor, bench
+interruption  what Ctrl-C does
+base          the app, the consoles, what all commands share
+reading       how data are read
+fit           fit, history
+predict       score, forecast, update, sample
+inspect       report, gradients, demo, doctor, bench
+
+The commands are imported when one is run, so that nothing is interrupted by a traceback.
 """
 
 from __future__ import annotations
 
 import sys
 
-from cyclopts import CycloptsError
+from throughtime.cli.interruption import leave_on_signals
 
-from throughtime.cli import fit as fitting
-from throughtime.cli import inspect as look
-from throughtime.cli import predict as use
-from throughtime.cli.base import app
-from throughtime.cli.messages import explained
-from throughtime.errors import SettingError, ThroughtimeError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-__all__ = ["app", "fitting", "look", "main", "use"]
+    from throughtime.cli.base import app as app
+
+__all__ = ["app", "main"]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command; every failure is one line and an exit code."""
+    """Runs a command; every failure is one line and an exit code.
+
+    Args:
+        arguments: of the command; None: those of the process, which Ctrl-C then ends at once.
+    """
     tokens = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in tokens
-    tokens = [token for token in tokens if token != "--debug"]
-    try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        again = "; the same command goes on where it stopped" if tokens[:1] == ["fit"] else ""
-        _fail(f"interrupted{again}", 1)
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(1) from None
-    except (ThroughtimeError, OSError, MemoryError, RuntimeError) as error:
-        message = explained(error)
-        if debug or message is None:
-            raise
-        _fail(message, 2 if isinstance(error, SettingError) else 1)
+    again = "; the same command goes on where it stopped" if tokens[:1] == ["fit"] else ""
+    interrupted = f"error: interrupted{again}"
+    if arguments is None:
+        leave_on_signals(interrupted)
+    from throughtime.cli.commands import run
+
+    run(tokens, interrupted)
 
 
-def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    raise SystemExit(code)
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module 'throughtime.cli' has no attribute '{name}'")
+    from throughtime.cli.commands import app
+
+    return app

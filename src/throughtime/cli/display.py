@@ -146,6 +146,10 @@ class FitDisplay:
             self._say_plainly(stage)
         self.status = f"{stage}: {event['about']}"
 
+    def _on_note(self, event: dict[str, Any]) -> None:
+        about = f"{event['model']}: " if "model" in event else ""
+        self._say(f"  note: {about}{event['message']}")
+
     def _on_uncertified(self, event: dict[str, Any]) -> None:
         self._say(f"  how much of the past matters is not known: {event['why']}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from throughtime.data.compact import INTEGERS
 from throughtime.data.domain import Domain
 from throughtime.data.transforms.text import encode_text
 from throughtime.errors import DataError, SettingError, VocabularyError
@@ -49,10 +50,10 @@ def plain_values(part: Tensor, name: str, domain: Domain | None) -> Tensor:
 def check(s: Sequences) -> None:
     """Raises where the fields of a set do not fit together."""
     count, total = len(s.offsets) - 1, s.values.shape[0]
-    wanted = (torch.int64, 1) if s.domain.integer else (torch.float64, 2)
-    if (s.values.dtype, s.values.dim()) != wanted:
+    kinds, axes = (INTEGERS, 1) if s.domain.integer else ((torch.float64,), 2)
+    if s.values.dtype not in kinds or s.values.dim() != axes:
         raise DataError(
-            f"{s.domain.kind} values are {wanted[0]} with {wanted[1]} axes, "
+            f"{s.domain.kind} values are {kinds[-1]} with {axes} axes, "
             f"not {s.values.dtype} with {s.values.dim()}"
         )
     if count < 0 or int(s.offsets[0]) != 0 or int(s.offsets[-1]) != total:

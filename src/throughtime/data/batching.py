@@ -14,6 +14,9 @@ from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError
 
 GOOD = 0.98  # utilisation from which whole sequences in lanes are balanced well enough
+_NOWHERE = -(2**62)  # the step of a place that holds none
+_BEGIN = 1  # the row of the table of pieces that says where each begins
+_PLACES = 2**20  # looked at at once
 PIECE = tuple[int, int, int]  # first step and end in `values`, and steps that cannot be cut off
 
 
@@ -74,7 +77,7 @@ class Lanes:
 
     Sequences are cut only when whole ones leave more than 2 % of the lanes empty, at most
     ``num_lanes`` times, or if `segment` asks for it. A cut piece begins with reset, without start,
-    and with the true previous value. The pass takes one int64 per step.
+    and with the true previous value. The pass takes memory for its pieces, not for its steps.
 
     Args:
         sequences: to pack.
@@ -109,13 +112,8 @@ class Lanes:
             raise SettingError(f"past={past}: 0 or more steps, None for all")
         if segment is not None and not cut:
             raise SettingError("segment asks for cuts and cut=False forbids them: give one")
-        self.sequences = sequences
         lanes = _pack(_pieces(sequences, past, generator), num_lanes, segment, generator, cut)
-        self.num_lanes = len(lanes)
-        self.dtype = dtype
-        self.device: torch.device | None = None
-        self._code = _code(lanes, sequences)
-        self._describe()
+        self._lay_out(sequences, lanes, dtype)
 
     @classmethod
     def aligned(
@@ -129,30 +127,76 @@ class Lanes:
             scored_only: the pasts are left out and no lane is reset, since the states that have
                 read them are at hand; the scored parts are of one length then.
         """
+        begins = sequences.offsets[:-1] + (sequences.starts if scored_only else 0)
+        pieces = zip(begins.tolist(), sequences.offsets[1:].tolist(), strict=True)
         made = object.__new__(cls)
-        made.sequences, made.num_lanes, made.dtype, made.device = (
-            sequences,
-            len(sequences),
-            dtype,
-            None,
-        )
-        made._code = _code_aligned(sequences, scored_only)
-        made._describe()
+        made._lay_out(sequences, [[(*piece, 1)] for piece in pieces], dtype, at_the_end=True)
+        if scored_only:
+            made._table[_BEGIN] = _NOWHERE
         return made
 
-    def _describe(self) -> None:
-        counts = ((self._code >= 0) & (self._code & 4 > 0)).sum(1)
-        self._scored = [0, *counts.cumsum(0).tolist()]
-        self._known = bool((self.sequences.identity >= 0).any())
-        self._has_initial = bool(self.sequences.initial.any())
+    def _lay_out(
+        self,
+        sequences: Sequences,
+        lanes: list[list[PIECE]],
+        dtype: torch.dtype,
+        at_the_end: bool = False,
+    ) -> None:
+        """Notes where each piece lies: in which lane, from which time on; lane after lane.
+
+        What follows the last piece of a lane (or comes before one that is to lie at the end) is a
+        piece of nothing.
+        """
+        self.sequences, self.num_lanes, self.dtype = sequences, len(lanes), dtype
+        self.device: torch.device | None = None
+        sizes = [sum(end - begin for begin, end, _ in lane) for lane in lanes]
+        self._length, self._filled = max(sizes, default=0), sum(sizes)
+        empty, laid = (_NOWHERE, _NOWHERE), list[tuple[int, int, int]]()
+        for i, (lane, size) in enumerate(zip(lanes, sizes, strict=True)):
+            time = i * (self._length + 1)
+            if at_the_end and size < self._length:
+                laid.append((time, *empty))
+                time += self._length - size
+            for begin, end, _ in lane:
+                laid.append((time, begin, time % (self._length + 1)))
+                time += end - begin
+            laid.append((time, *empty))
+        columns = torch.tensor(laid, dtype=torch.int64).reshape(-1, 3).t().contiguous()
+        self._keys, begins, heads = columns
+        rows = (torch.searchsorted(sequences.offsets, begins, right=True) - 1).clamp_(min=0)
+        real, first = begins >= 0, sequences.offsets[rows]
+        starts = torch.cat([sequences.starts.long(), torch.zeros(1, dtype=torch.int64)])
+        scored = torch.where(real, first + starts[rows], -_NOWHERE)
+        shift = torch.where(real, begins - heads, _NOWHERE)
+        self._table = torch.stack([shift, begins, torch.where(real, first, _NOWHERE), scored])
+        self._known = bool((sequences.identity >= 0).any())
+        self._has_initial = bool(sequences.initial.any())
+        missing = sequences.missing
+        self._missing = missing if bool(missing.any()) else None
+
+    def _places(self, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the places ``[T, B]`` between two times: the step (-1: none), and three flags.
+
+        Whether it is the first of its sequence, whether its lane is reset there, whether it is
+        scored.
+        """
+        times = torch.arange(begin, end).unsqueeze(1)
+        lanes = torch.arange(self.num_lanes) * (self._length + 1)
+        piece = torch.searchsorted(self._keys, times + lanes, right=True).sub_(1)
+        shift, begins, first, scored_from = self._table[:, piece]
+        step = shift.add_(times).clamp_(min=-1)
+        scored = step >= scored_from
+        if self._missing is not None:
+            scored &= ~self._missing[step]
+        return step, step == first, step == begins, scored
 
     def __len__(self) -> int:
-        return self._code.shape[0]
+        return self._length
 
     @property
     def utilisation(self) -> float:
         """The share of the T * B places that hold a step of the data, pasts included."""
-        return float((self._code >= 0).double().mean()) if self._code.numel() else 1.0
+        return self._filled / (self._length * self.num_lanes) if self._filled else 1.0
 
     def scored(self, begin: int, end: int) -> int:
         """How many scored steps lie between two times of the lanes, `begin` included.
@@ -160,12 +204,18 @@ class Lanes:
         Args:
             begin, end: from 0 to ``len(lanes)``.
         """
-        return self._scored[end] - self._scored[begin]
+        return sum(int(part.sum()) for part in self._scored(begin, end))
 
     def scored_steps(self) -> Tensor:
         """The times at which any lane has a scored step, int64, in order."""
-        counts = torch.tensor(self._scored)
-        return (counts[1:] > counts[:-1]).nonzero()[:, 0]
+        every = [part.any(1) for part in self._scored(0, len(self))]
+        return torch.cat(every).nonzero()[:, 0] if every else torch.zeros(0, dtype=torch.int64)
+
+    def _scored(self, begin: int, end: int) -> Iterator[Tensor]:
+        """Which places are scored, some times after the other, bool ``[T, B]``."""
+        at_once = max(1, _PLACES // self.num_lanes)
+        for first in range(begin, end, at_once):
+            yield self._places(first, min(end, first + at_once))[3]
 
     def to(self, device: torch.device | str) -> Lanes:
         """The same pass, whose slices are moved to a device as they are gathered."""
@@ -184,11 +234,9 @@ class Lanes:
     def __getitem__(self, steps: slice) -> Batch:
         """The lanes between two times as a `Batch`, gathered from the sequences."""
         _contiguous(steps, len(self))
-        s, code = self.sequences, self._code[steps]
-        padding = code < 0
-        index = code >> 3
-        flags = code.clamp(min=0)
-        start = (flags & 1).bool()
+        s, (begin, end, _) = self.sequences, steps.indices(len(self))
+        index, start, reset, scored = self._places(begin, max(begin, end))
+        padding = index < 0
         covariates = series = initial = None
         at = index.clamp(min=0)
         if s.covariates is not None:
@@ -202,8 +250,8 @@ class Lanes:
             x=self._values(s.values, at, padding),
             previous=self._values(s.values, (at - 1).clamp_(min=0), padding | start),
             start=start,
-            reset=(flags & 2).bool(),
-            weight=(flags & 4).bool().to(torch.float32),
+            reset=reset,
+            weight=scored.to(torch.float32),
             covariates=covariates,
             series=series,
             index=index,
@@ -217,7 +265,7 @@ class Lanes:
         flat = values[:, 0] if values.shape[1:] == (1,) else values
         gathered = flat.index_select(0, at.flatten()).reshape(*at.shape, *values.shape[1:])
         if not values.is_floating_point():
-            return gathered.masked_fill_(nothing, 0)
+            return gathered.long().masked_fill_(nothing, 0)
         return gathered.to(self.dtype).masked_fill_(nothing[..., None], 0.0)
 
 
@@ -355,44 +403,3 @@ def _filled(pieces: list[PIECE], num_lanes: int, capacity: int) -> list[list[PIE
             room -= stop - begin
             begin, tied = stop, 1
     return lanes + [[] for _ in range(num_lanes - len(lanes))]
-
-
-def _packed(s: Sequences) -> Tensor:
-    """int64 [total]: each step times 8, plus 4 where scored, 1 at the start of a sequence."""
-    packed = torch.arange(s.values.shape[0]) * 8
-    packed += s.scored().to(torch.int64) * 4
-    packed[s.offsets[:-1][s.lengths > 0]] += 1
-    return packed
-
-
-def _code_aligned(s: Sequences, scored_only: bool) -> Tensor:
-    """As `_code`, for lanes of one sequence each that end together."""
-    begins = s.starts if scored_only else torch.zeros_like(s.starts)
-    lengths = s.lengths - begins
-    length = int(lengths.max()) if len(s) else 0
-    steps = torch.arange(length)[:, None] - (length - lengths) + (s.offsets[:-1] + begins)
-    real = torch.arange(length)[:, None] >= length - lengths
-    code = torch.where(real, _packed(s)[steps.clamp(min=0)], -1)
-    if not scored_only:
-        code += 2 * (code & 1) * real
-    return code
-
-
-def _code(lanes: list[list[PIECE]], s: Sequences) -> Tensor:
-    """int64 [T, B]: the step times 8, plus 4 where scored, 2 at a reset, 1 at a start; -1 padding.
-
-    One number per place keeps the whole pass in 8 bytes a step.
-    """
-    length = max((sum(end - begin for begin, end, _ in lane) for lane in lanes), default=0)
-    packed = _packed(s)
-    code = torch.full((len(lanes), length), -1, dtype=torch.int64)
-    places = torch.arange(length)
-    for row, lane in zip(code, lanes, strict=True):
-        bounds = torch.tensor([piece[:2] for piece in lane], dtype=torch.int64).reshape(-1, 2)
-        sizes = bounds[:, 1] - bounds[:, 0]
-        heads = sizes.cumsum(0) - sizes
-        steps = torch.repeat_interleave(bounds[:, 0] - heads, sizes)
-        steps += places[: len(steps)]
-        row[: len(steps)] = packed[steps]
-        row[heads] += 2
-    return code.t().contiguous()

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from throughtime.data import compact
 from throughtime.data import split as splitting
 from throughtime.data._checks import as_tensor, check, check_same_data, domain_of, plain_values
 from throughtime.data.domain import Domain
+from throughtime.data.readers.plan import ReadPlan
 from throughtime.data.transforms import Flat, Transform, Transforms
 from throughtime.data.transforms.base import rows_of
 from throughtime.data.transforms.text import utf8_width
@@ -34,7 +36,9 @@ class Sequences:
     memory with the set they come from, so neither change the tensors that you pass in or get out.
 
     Attributes:
-        values: int64 ``[total]`` (text, symbols) or float64 ``[total, D]``, NaN where missing.
+        values: whole numbers ``[total]`` (text, symbols) in the smallest of uint8, int16, int32
+            and int64 that was found to hold them, or float64 ``[total, D]``, NaN where missing;
+            `sequence` and batches give int64.
         offsets: int64 ``[N + 1]``; sequence i is ``values[offsets[i]:offsets[i + 1]]``, its past
             included.
         starts: int64 ``[N]``, the first scored step of each; those before are conditioned on only.
@@ -68,7 +72,10 @@ class Sequences:
     differencing: Tensor = _UNSET
     identity: Tensor = _UNSET
     text_sizes: dict[str, Tensor] | None = None  # read them as `sizes`
-    read_options: Mapping[str, Any] = field(default_factory=dict)  # how a table or file was read
+    read_options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # with which others are read alike
+    plan: ReadPlan | None = None  # what a table was taken for
     library: str = "polars"  # of the frame that they came in
 
     def __post_init__(self) -> None:
@@ -77,8 +84,8 @@ class Sequences:
             "starts": lambda: torch.zeros(count, dtype=torch.int64),
             "domain": lambda: domain_of(self.values),
             "names": lambda: tuple(str(i) for i in range(count)),
-            "log_det": lambda: torch.zeros(total, dtype=torch.float64),
-            "differencing": lambda: torch.zeros(total, dtype=torch.uint8),
+            "log_det": lambda: compact.constant(0.0, total, torch.float64),
+            "differencing": lambda: compact.constant(0, total, torch.uint8),
             "identity": lambda: torch.full((count,), -1, dtype=torch.int64),
         }
         for name, make in filled.items():
@@ -151,7 +158,7 @@ class Sequences:
     def missing(self) -> Tensor:
         """True where any column of a step is missing, bool [total]."""
         if not self.values.is_floating_point():
-            return torch.zeros(self.values.shape[0], dtype=torch.bool)
+            return compact.constant(0, len(self.values), torch.bool)
         return self.values.isnan().any(1)
 
     @property
@@ -161,12 +168,15 @@ class Sequences:
 
     def scored(self) -> Tensor:
         """True where a step counts in the likelihood: not past, not missing; bool [total]."""
-        first = torch.repeat_interleave(self.offsets[:-1] + self.starts, self.lengths)
-        return (torch.arange(self.values.shape[0]) >= first) & ~self.missing
+        counts = torch.stack([self.starts, self.lengths - self.starts], 1).long().flatten().numpy()
+        after = torch.from_numpy(np.repeat(np.tile([False, True], len(self)), counts))
+        return after if self.domain.integer else after & ~self.missing
 
     @property
     def steps(self) -> int:
         """How many steps are scored."""
+        if self.domain.integer:
+            return int((self.lengths - self.starts).sum())
         return int(self.scored().sum())
 
     @property
@@ -179,16 +189,16 @@ class Sequences:
             return self.text_sizes
         if self.domain.kind != "text":
             return {}
-        after = self.lengths - self.starts
-        width = utf8_width(self.values)
-        running = torch.cat([torch.zeros(1, dtype=torch.int64), width.cumsum(0)])
-        ends = self.offsets[1:]
-        return {"characters": after, "bytes": running[ends] - running[ends - after]}
+        after, ends = self.lengths - self.starts, self.offsets[1:]
+        spans = torch.stack([ends - after, ends], 1)
+        sums = compact.counted(self.values, spans.flatten(), utf8_width).reshape(-1, 2)
+        return {"characters": after, "bytes": sums[:, 1] - sums[:, 0]}
 
     def sequence(self, i: int) -> Tensor:
-        """The values of sequence i with its past, [T_i] or [T_i, D]."""
+        """The values of sequence i with its past, int64 [T_i] or float64 [T_i, D]."""
         i = _row(i, len(self))
-        return self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
+        values = self.values[int(self.offsets[i]) : int(self.offsets[i + 1])]
+        return values.long() if self.domain.integer else values
 
     def where(self, position: int) -> str:
         """The place of a step (an index into `values`) for messages."""
@@ -261,9 +271,7 @@ class Sequences:
             return self
         kept = self.lengths - dropped
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), kept.cumsum(0)])
-        steps = torch.arange(int(offsets[-1])) + torch.repeat_interleave(
-            self.offsets[:-1] + dropped - offsets[:-1], kept
-        )
+        steps = self._steps(self.offsets[:-1] + dropped, kept)
         return self._taken(steps, torch.arange(len(self)), offsets, self.starts - dropped)
 
     def origins(self, horizon: int, count: int) -> list[tuple[Sequences, Sequences]]:
@@ -346,11 +354,14 @@ class Sequences:
             if part.is_floating_point():
                 # One bit pattern for every NaN and for both zeros: they are the same data.
                 part = torch.where(part.isnan(), torch.nan, part) + 0.0
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.contiguous().numpy().tobytes())
+            integer = not part.is_floating_point()
+            kind = torch.int64 if integer else part.dtype  # in whatever type they are held
+            digest.update(f"{kind}{tuple(part.shape)}".encode())
+            for steps in compact.blocks(len(part)):
+                digest.update(part[steps].to(kind).contiguous().numpy().data)
         if self.times is not None:
             digest.update(str(self.times.dtype).encode())
-            digest.update(self.times.tobytes())
+            digest.update(np.ascontiguousarray(self.times).view(np.uint8).data)
         return digest.hexdigest()
 
     def __repr__(self) -> str:
@@ -403,14 +414,17 @@ class Sequences:
         steps: Tensor | slice
         if torch.equal(index, torch.arange(len(self))) and not ends_early:
             steps = slice(None)
-        elif len(index) == 1:
-            first = int(self.offsets[index[0]])
-            steps = slice(first, first + int(kept[0]))
         else:
-            steps = torch.arange(int(offsets[-1])) + torch.repeat_interleave(
-                self.offsets[index] - offsets[:-1], kept
-            )
+            steps = self._steps(self.offsets[index], kept)
         return self._taken(steps, index, offsets, starts)
+
+    @staticmethod
+    def _steps(begins: Tensor, lengths: Tensor) -> Tensor | slice:
+        """The steps of stretches that begin in these places, one stretch after the other."""
+        if len(begins) == 1:
+            return slice(int(begins[0]), int(begins[0] + lengths[0]))
+        shift = begins - (lengths.cumsum(0) - lengths)
+        return torch.arange(int(lengths.sum())) + torch.repeat_interleave(shift, lengths)
 
     def _taken(
         self, steps: Tensor | slice, which: Tensor | slice, offsets: Tensor, starts: Tensor
@@ -427,8 +441,8 @@ class Sequences:
             names=tuple(self.names[i] for i in chosen),
             times=None if self.times is None else self.times[at],
             covariates=None if self.covariates is None else self.covariates[steps],
-            log_det=self.log_det[steps],
-            differencing=self.differencing[steps],
+            log_det=compact.picked(self.log_det, steps),
+            differencing=compact.picked(self.differencing, steps),
             identity=self.identity[which],
             text_sizes=None if sizes is None else {k: v[which] for k, v in sizes.items()},
         )

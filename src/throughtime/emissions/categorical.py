@@ -50,7 +50,8 @@ class Categorical(Emission):
 def frequencies(values: Tensor, num_symbols: int) -> Tensor:
     """How often each symbol occurs, float64 [V]."""
     values = torch.as_tensor(values).detach().cpu().flatten()
-    values = values[~torch.isnan(values)].long()
+    if values.is_floating_point():
+        values = values[~torch.isnan(values)].long()
     if len(values) == 0:
         raise DataError("there are no symbols to train on: give a sequence that is not empty")
     low, high = int(values.min()), int(values.max())

@@ -462,9 +462,9 @@ class Scores(Result):
         files.write_json(path, self.to_json())
 
     @classmethod
-    def read(cls, path: Path) -> Scores:
-        """What `write` wrote; raises what `from_json` does."""
-        return cls.from_json(files.read_described(path, SCHEMA, ()), path)
+    def parse(cls, content: bytes, path: Path) -> Scores:
+        """What is in the file that `write` made; raises what `from_json` does."""
+        return cls.from_json(files.parse_described(content, path, SCHEMA), path)
 
     @classmethod
     def from_json(cls, values: dict[str, Any], path: Path = Path("scores.json")) -> Scores:
@@ -473,15 +473,13 @@ class Scores(Result):
         Raises:
             RunError: if it is damaged or of another schema.
         """
-        values = dict(values)
-        if (schema := values.pop("schema", 0)) != SCHEMA:
-            raise files.damaged(path, f"schema {schema} of an older throughtime")
+        files.check_schema(values, path, SCHEMA)
         try:
-            return cls.model_validate(values)
+            return cls.model_validate({k: v for k, v in values.items() if k != "schema"})
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise files.damaged(path, f"{place}: {first['msg']}") from None
+            raise files.Damaged(path, f"{place}: {first['msg']}") from None
 
 
 def _as_long(length: int, *columns: Sized | None) -> None:

@@ -211,5 +211,5 @@ def _stretch(
 def _values(data: Sequences, at: Tensor, nothing: Tensor, dtype: torch.dtype) -> Tensor:
     gathered = data.values[at]
     if not gathered.is_floating_point():
-        return gathered.masked_fill(nothing, 0)
+        return gathered.long().masked_fill(nothing, 0)
     return gathered.nan_to_num().to(dtype).masked_fill(nothing.unsqueeze(-1), 0.0)

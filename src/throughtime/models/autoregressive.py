@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -108,11 +109,14 @@ class Autoregressive(SequenceModel):
             )
         return distribution, state
 
-    def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
+    def runs(self, data: Sequences, on_steps: Counted = uncounted) -> Iterator[Tensor]:
         core = self.predictor.core if isinstance(self.predictor, CountPredictor) else None
         if core is None:
-            return super().step_nats(data, on_steps)
-        return core.log_prob(data.values, data.offsets)  # all at once, without a loop over time
+            yield from super().runs(data, on_steps)
+            return
+        for run in core.runs(data.values, data.offsets):  # many at once, not step by step
+            yield run
+            on_steps(len(run))
 
     def extra_tensors(self) -> dict[str, Tensor]:
         return self.predictor.tensors()

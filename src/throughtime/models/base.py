@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from throughtime import rng
 from throughtime import state as states
 from throughtime.data.batching import Batch, Lanes
+from throughtime.data.compact import BLOCK
 from throughtime.data.sequences import Sequences
 from throughtime.emissions import Distribution, Emission, MixtureOf
 from throughtime.errors import SettingError, VocabularyError
@@ -151,23 +152,57 @@ class SequenceModel(nn.Module, ABC):
 
         on_steps: called with how many more steps are done, where they are not done all at once.
         """
-        nats = torch.zeros(len(data.values), dtype=torch.float64)
-        for batch, distribution in self.distributions(data):
-            real = batch.weight > 0
-            nats[batch.index[real]] = distribution.log_prob(batch.x).double()[real]
-            on_steps(int((batch.index >= 0).sum()))
+        nats, done = torch.empty(len(data.values), dtype=torch.float64), 0
+        for run in self.runs(data, on_steps):
+            nats[done : done + len(run)] = run
+            done += len(run)
         return nats
 
-    def log_prob(self, sequences: Sequences | Sequence[Tensor]) -> Tensor:
+    def runs(self, data: Sequences, on_steps: Counted = uncounted) -> Iterator[Tensor]:
+        """The nats of `step_nats` in consecutive runs of steps, so that no one need hold them all.
+
+        Of one sequence a run is no longer than what is computed at once; several make one run.
+        """
+        nats = torch.zeros(len(data.values) if len(data) != 1 else 0, dtype=torch.float64)
+        for batch, distribution in self.distributions(data):
+            real = batch.weight > 0
+            log_prob = torch.where(real, distribution.log_prob(batch.x).double(), 0.0)
+            if len(data) == 1:
+                yield log_prob[:, 0]
+            else:
+                nats[batch.index[real]] = log_prob[real]
+            on_steps(int((batch.index >= 0).sum()))
+        if len(data) != 1:
+            yield nats
+
+    @torch.no_grad()
+    def log_prob(
+        self, sequences: Sequences | Sequence[Tensor], on_steps: Counted = uncounted
+    ) -> Tensor:
         """Log-likelihood of each whole sequence in nats, float64 ``[N]``, by the chain rule.
 
         sequences: a `Sequences` (elements before `starts` are conditioned on, not scored), or a
         list of ``[T_i]`` symbols / ``[T_i, D]`` values. The first element is included.
         """
         data = as_sequences(sequences, self.emission)
+        training = self.training
+        self.eval()
+        totals = [self._totals(part, on_steps) for part in in_groups(data)]
+        self.train(training)
+        return torch.cat([torch.zeros(0, dtype=torch.float64), *totals])
+
+    def _totals(self, data: Sequences, on_steps: Counted) -> Tensor:
+        """The log-likelihood of each sequence, none of whose steps are held all at once."""
         # Each sequence is summed by itself: one of probability 0 must not spoil the others.
-        total = torch.zeros(len(data), dtype=torch.float64)
-        return total.index_add_(0, data.rows, self.step_log_prob(data))
+        total, done = torch.zeros(len(data), dtype=torch.float64), 0
+        scored, rows = data.scored(), data.rows if len(data) > 1 else None
+        for run in self.runs(data, on_steps):
+            part = slice(done, done + len(run))
+            nats = torch.where(scored[part], run + data.log_det[part], 0.0)
+            row = torch.zeros(len(run), dtype=torch.int64) if rows is None else rows[part]
+            total.index_add_(0, row, nats)
+            done = part.stop
+        return total
 
     def distributions(self, data: Sequences) -> Iterator[tuple[Batch, Distribution]]:
         """The predictive distribution of every element, chunk by chunk; no sequence is ever cut."""
@@ -220,8 +255,7 @@ class SequenceModel(nn.Module, ABC):
     def _context(self, data: Sequences, at: Tensor, state: State) -> Context:
         """The context after the elements at the places `at` of ``data.values``."""
         last = data.values[at]
-        if last.is_floating_point():
-            last = last.to(self._dtype())
+        last = last.to(self._dtype() if last.is_floating_point() else torch.int64)
         rows = torch.searchsorted(data.offsets, at, right=True) - 1
         series = data.identity[rows]
         return Context(state, last, series if bool((series >= 0).any()) else None)
@@ -397,6 +431,16 @@ class SequenceModel(nn.Module, ABC):
 
     def _dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.parameters()), torch.float64)
+
+
+def in_groups(data: Sequences) -> Iterator[Sequences]:
+    """Neighbouring sequences in sets of a few million steps; a longer one is a set of its own."""
+    begin = 0
+    while begin < len(data):
+        last = int(torch.searchsorted(data.offsets, data.offsets[begin] + BLOCK, right=True)) - 1
+        stop = max(begin + 1, last)
+        yield data if stop - begin == len(data) else data[begin:stop]
+        begin = stop
 
 
 def as_sequences(sequences: Sequences | Sequence[Tensor], emission: Emission) -> Sequences:

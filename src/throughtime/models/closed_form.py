@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -71,12 +72,12 @@ class ClosedForm(SequenceModel):
             return self.predict(data, rows).log_prob(data.values[rows])
         return torch.cat([self.log_prob_at(data, part) for part in rows.split(size)])
 
-    def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
+    def runs(self, data: Sequences, on_steps: Counted = uncounted) -> Iterator[Tensor]:
         rows = data.scored().nonzero().flatten()
         nats = torch.zeros(len(data.values), dtype=torch.float64)
         if len(rows):
             nats[rows] = self.log_prob_at(data, rows)
-        return nats
+        yield nats
 
     def initial_state(self, batch_size: int) -> State:
         return torch.zeros(1, batch_size, dtype=torch.int64), self.memory(batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ class Blend(SequenceModel):
         ]
         return self._blend(predicted)
 
-    def step_nats(self, data: Sequences, on_steps: Counted = uncounted) -> Tensor:
+    def runs(self, data: Sequences, on_steps: Counted = uncounted) -> Iterator[Tensor]:
         weights: Tensor = self.weights  # type: ignore[assignment]
         parts, left = self.parts(), 0.0
 
@@ -85,8 +85,8 @@ class Blend(SequenceModel):
             on_steps(int(left))
             left -= int(left)
 
-        each = torch.stack([part.step_nats(data, shared) for part in parts])
-        return torch.logsumexp(each + weights.log().unsqueeze(-1), 0)
+        for each in _side_by_side([part.runs(data, shared) for part in parts]):
+            yield torch.logsumexp(each + weights.log().unsqueeze(-1), 0)
 
     def extra_tensors(self) -> dict[str, Tensor]:
         return {
@@ -110,6 +110,20 @@ class Blend(SequenceModel):
         return weighted_mixture([distribution for distribution, _ in predicted], weights), tuple(
             state for _, state in predicted
         )
+
+
+def _side_by_side(streams: list[Iterator[Tensor]]) -> Iterator[Tensor]:
+    """Runs of the same steps from several models, ``[K, n]``, cut where any of them ends one."""
+    held = [next(stream, None) for stream in streams]
+    while all(run is not None for run in held):
+        runs = [run for run in held if run is not None]
+        count = min(map(len, runs))
+        if count:
+            yield torch.stack([run[:count] for run in runs])
+        held = [
+            run[count:] if len(run) > count else next(stream, None)
+            for run, stream in zip(runs, streams, strict=True)
+        ]
 
 
 def blend_weights(nats: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ BUCKETS = len(DIVERSITY) + 1
 TYPICAL = np.array([0.75, 1.15, 1.4, 1.5])  # discounts where the counts of counts say nothing
 MAX_TUNING_STEPS = 100_000
 WHOLE_SEQUENCES = 50  # from this many sequences on, whole ones are held out
+_RUN = 2**20  # steps scored at once
 HIGHEST, LOWER = 0, 1  # the two kinds of count: occurrences, continuations
 
 
@@ -120,14 +121,23 @@ class NGram:
 
     def log_prob(self, values: Tensor, offsets: Tensor, order: int | None = None) -> Tensor:
         """Log-probability of each step in nats, float64 ``[total]``, under the nested `order`."""
+        nats = [torch.zeros(0, dtype=torch.float64), *self.runs(values, offsets, order)]
+        return torch.cat(nats)
+
+    def runs(self, values: Tensor, offsets: Tensor, order: int | None = None) -> Iterator[Tensor]:
+        """`log_prob` in consecutive runs of steps, of which no more is held than of one."""
         top = self._nested(order)
         x, bounds = _checked(values, offsets, self.num_symbols)
-        p = np.full(len(x), 1.0 / self.num_symbols)
-        for level, context, gram in self._trie.walk(x, bounds, top):
-            kind = HIGHEST if level == top else LOWER
-            p *= self._backoff[kind][context]
-            p += self._share[kind][gram]
-        return torch.from_numpy(np.log(p))
+        for begin in range(0, len(x), _RUN):
+            end = min(begin + _RUN, len(x))
+            first = max(0, begin - top)  # all that the contexts of the run reach back to
+            inside = np.unique(bounds.clip(first, end)) - first
+            p = np.full(end - first, 1.0 / self.num_symbols)
+            for level, context, gram in self._trie.walk(x[first:end], inside, top):
+                kind = HIGHEST if level == top else LOWER
+                p *= self._backoff[kind][context]
+                p += self._share[kind][gram]
+            yield torch.from_numpy(np.log(p[begin - first :]))
 
     def distribution(self, context: Tensor, order: int | None = None) -> Tensor:
         """The probability of every next symbol.

@@ -235,7 +235,7 @@ def before(data: Sequences, rows: Tensor, lag: int, nothing: int) -> Tensor:
     """The symbol `lag` steps before each of some steps; `nothing` where its sequence begins."""
     first = data.offsets[torch.searchsorted(data.offsets, rows, right=True) - 1]
     place = rows - lag
-    return torch.where(place >= first, data.values[place.clamp(min=0)], nothing)
+    return torch.where(place >= first, data.values[place.clamp(min=0)].long(), nothing)
 
 
 def _contiguous(data: Sequences, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,8 @@ class End:
         """The chosen series."""
         return End(self.history[rows], self.context[rows], self.steps[rows])
 
-    def save(self, path: Path, model: str) -> None:
-        """Writes it as one file; `model` is the SHA-256 of the weights it belongs to."""
+    def content(self) -> bytes:
+        """The file that `parse` reads back."""
         history, context = self.history, self.context
         tensors = {"values": history.values, "lengths": history.lengths}
         times = None
@@ -59,20 +58,12 @@ class End:
             "domain": history.domain.to_json(),
             "times": times,
             "state": pack(context.state, "state", tensors),
-            "model": model,
         }
-        files.write_tensors(path, tensors, values)
+        return files.tensor_bytes(tensors, values)
 
     @staticmethod
-    def load(path: Path, model: str) -> End:
-        """The value that `save` wrote.
-
-        Raises:
-            RunError: if the file is damaged or belongs to another model.
-        """
-        tensors, values = files.read_tensors(path)
-        if values.get("model") != model:
-            raise files.damaged(path, "it belongs to another model")
+    def parse(tensors: dict[str, Tensor], values: Any) -> End:
+        """The value whose `content` holds these."""
         history = Sequences(
             tensors["values"],
             _offsets(tensors["lengths"]),

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from throughtime import files
+from throughtime import files, manifest
 from throughtime.data.domain import Domain
 from throughtime.data.frames import POLARS, library_of
 from throughtime.data.readers.dispatch import kind_by_name
@@ -17,13 +17,8 @@ from throughtime.data.readers.files import quoted
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
-from throughtime.errors import (
-    DataError,
-    RunError,
-    SettingError,
-    ThroughtimeError,
-    known_options,
-)
+from throughtime.errors import DataError, SettingError, known_options
+from throughtime.manifest import MODEL, Manifest
 from throughtime.models import registry
 from throughtime.models.base import SequenceModel
 from throughtime.predict import end as ends
@@ -31,14 +26,12 @@ from throughtime.predict import sampling
 from throughtime.predict.end import End
 from throughtime.predict.forecast import QUANTILES, Forecast, Question, column_names, draw, places
 from throughtime.predict.future import Future, futures
-from throughtime.predict.scoring import SequenceScores, check_known, step_log_prob
+from throughtime.predict.scoring import SequenceScores, check_known
 from throughtime.training.config import TrainSettings
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
 
-SCHEMA = 2
-MODEL, WEIGHTS, END = "model.json", "model.safetensors", "context.safetensors"
-_FIELDS = ("schema", "name", "model", "transforms", "sha256", "read_options")
+WEIGHTS, END = "model.safetensors", "context.safetensors"
 
 
 @dataclass(frozen=True)
@@ -157,8 +150,8 @@ class FittedModel:
         seen = self.transformed(raw)
         if not unknown:
             check_known(self.transforms, raw, seen)
-        nats = step_log_prob(self.model, seen, on_progress)
-        return SequenceScores(raw, seen, nats, self.unit, library_of(data, self.library))
+        library = library_of(data, self.library)
+        return SequenceScores.of(self.model, (raw, seen), self.unit, library, on_progress)
 
     def log_prob(self, data: Any, **options: Any) -> Tensor:
         """Log-likelihood of each sequence, its first element included.
@@ -366,24 +359,23 @@ class FittedModel:
 
     # Files
 
-    def save(self, path: str | Path, **extra: Any) -> Path:
+    def save(self, path: str | Path, beside: Sequence[str] = (), **extra: Any) -> Path:
         """Writes it as a folder: weights, the end of its data, and model.json, which comes last.
 
         Args:
             path: of the folder, made where it is missing.
+            beside: names of other files in the folder that model.json vouches for.
             extra: JSON values that are kept beside in model.json.
 
         Returns:
             The folder.
         """
         folder = Path(path)
-        digest = files.write_tensors(folder / WEIGHTS, registry.tensors_of(self.model))
+        contents = {WEIGHTS: files.tensor_bytes(registry.tensors_of(self.model))}
         if self.end is not None:
-            self.end.save(folder / END, digest)
+            contents[END] = self.end.content()
         description = {
-            "schema": SCHEMA,
             "name": self.name,
-            "sha256": digest,
             "model": self.model.settings(),
             "transforms": self.transforms.to_json(),
             "read_options": dict(self.read_options),
@@ -391,7 +383,7 @@ class FittedModel:
             "training": None if self.training is None else self.training.model_dump(mode="json"),
             **extra,
         }
-        files.write_json(folder / MODEL, description)
+        manifest.write(folder, contents, description, manifest.digests(folder, beside))
         return folder
 
     @staticmethod
@@ -405,34 +397,27 @@ class FittedModel:
         Raises:
             RunError: if it is missing, damaged or from a newer version.
         """
-        folder = Path(path)
-        place = folder / MODEL
-        description = files.read_described(place, SCHEMA, _FIELDS)
-        digest = str(description["sha256"])
-        tensors, _ = files.read_tensors(folder / WEIGHTS, digest)
-        try:
-            model = registry.restored(description["model"], tensors)
-            transforms = Transforms.from_json(description["transforms"])
-            training = description.get("training")
-            settings = None if training is None else TrainSettings(**training)
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            RuntimeError,
-            ThroughtimeError,
-        ) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise RunError(
-                f"{place} describes no model of this version ({reason}); fit it again"
-            ) from error
-        end = End.load(folder / END, digest) if (folder / END).exists() else None
-        options = description["read_options"]
-        library = str(description.get("library", POLARS))
-        return FittedModel(
-            str(description["name"]), model, transforms, end, options, settings, library, owner
-        )
+        return FittedModel.kept(Manifest.read(Path(path)), owner)
+
+    @staticmethod
+    def kept(folder: Manifest, owner: str = "") -> FittedModel:
+        """The model in a folder; see `load`."""
+        described, (tensors, _) = folder.description, folder.tensors(WEIGHTS)
+        with files.reading(folder.folder / MODEL):
+            training = described["training"]
+            fitted = FittedModel(
+                str(described["name"]),
+                registry.restored(described["model"], tensors),
+                Transforms.from_json(described["transforms"]),
+                read_options=dict(described["read_options"]),
+                training=None if training is None else TrainSettings(**training),
+                library=str(described["library"]),
+                owner=owner,
+            )
+        if END not in folder:
+            return fitted
+        with files.reading(folder.folder / END):
+            return replace(fitted, end=End.parse(*folder.tensors(END)))
 
     # Inside
 

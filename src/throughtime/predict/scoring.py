@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from throughtime.data.compact import BLOCK
 from throughtime.data.frames import frame_of
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
@@ -26,30 +28,56 @@ class SequenceScores:
     Attributes:
         raw: the data as they were given.
         transformed: the same as the model sees them.
-        nats: log-probability of each transformed step, float64 ``[total]``, 0 where not scored.
+        model: that scores them.
+        log_prob: log-likelihood of each sequence, nats, float64 ``[N]``.
         unit: of `nats_per_step`.
     """
 
     raw: Sequences
     transformed: Sequences
-    nats: Tensor
+    model: SequenceModel
+    log_prob: Tensor
     unit: str
     library: str = "polars"  # that frames are made in
+    kept: Tensor | None = None  # read them as `nats`
+
+    @classmethod
+    def of(
+        cls, model: SequenceModel, data: tuple[Sequences, Sequences], unit: str, library: str,
+        on_progress: Progress,
+    ) -> SequenceScores:  # fmt: skip
+        """What a model makes of data, raw and as it sees them, telling how far it is."""
+        raw, seen = data
+        total, done = len(seen.values), 0
+
+        def on_steps(more: int) -> None:
+            nonlocal done
+            done = min(done + more, total)
+            on_progress(done, total, "scoring")
+
+        if total > BLOCK:
+            return cls(raw, seen, model, model.log_prob(seen, on_steps), unit, library)
+        nats = model.step_log_prob(seen, on_steps)
+        # Each sequence is summed by itself: one of probability 0 must not spoil the others.
+        each = torch.zeros(len(seen), dtype=torch.float64).index_add_(0, seen.rows, nats)
+        return cls(raw, seen, model, each, unit, library, nats)
+
+    @cached_property
+    def nats(self) -> Tensor:
+        """Log-probability of each transformed step, float64 ``[total]``, 0 where not scored.
+
+        Those of very long data are computed again when asked for: they take eight bytes a step.
+        """
+        return self.model.step_log_prob(self.transformed) if self.kept is None else self.kept
 
     @property
     def steps(self) -> Tensor:
         """Scored steps of each sequence (of text: characters), int64 ``[N]``."""
         seen = self.transformed
-        counts = torch.zeros(len(seen), dtype=torch.int64)
-        counts = counts.index_add_(0, seen.rows, seen.scored().long())
+        counts = seen.lengths - seen.starts
+        if not seen.domain.integer:
+            counts = torch.zeros_like(counts).index_add_(0, seen.rows, seen.scored().long())
         return seen.sizes.get("characters", counts)
-
-    @property
-    def log_prob(self) -> Tensor:
-        """Log-likelihood of each sequence, nats, float64 ``[N]``."""
-        seen = self.transformed
-        # Each sequence is summed by itself: one of probability 0 must not spoil the others.
-        return torch.zeros(len(seen), dtype=torch.float64).index_add_(0, seen.rows, self.nats)
 
     @property
     def nats_per_step(self) -> float:
@@ -96,6 +124,7 @@ class SequenceScores:
         elif aligned:
             values = raw.values[kept].reshape(int(kept.sum()), -1)
             names = raw.domain.columns or tuple(f"value_{i}" for i in range(values.shape[1]))
+            values = values.long() if raw.domain.integer else values
             columns |= {n: values[:, i].numpy() for i, n in enumerate(names)}
         return frame_of({**columns, "surprisal": -self.nats[kept].numpy()}, self.library)
 
@@ -112,18 +141,6 @@ def _symbols(values: Tensor, transforms: Transforms) -> list[str]:
 
 def _picked(texts: Sequence[str], places: Tensor) -> list[str]:
     return [str(text) for text in np.asarray(texts, dtype=object)[places.numpy()]]
-
-
-def step_log_prob(model: SequenceModel, data: Sequences, on_progress: Progress) -> Tensor:
-    """`SequenceModel.step_log_prob`, telling how far it is."""
-    total, done = len(data.values), 0
-
-    def on_steps(more: int) -> None:
-        nonlocal done
-        done = min(done + more, total)
-        on_progress(done, total, "scoring")
-
-    return model.step_log_prob(data, on_steps)
 
 
 def check_known(
@@ -146,11 +163,12 @@ def check_known(
         return
     at = int(strange.nonzero()[0])
     symbol = chr(int(raw.values[at]))
-    row = int(raw.rows[at])
-    before = raw.values[int(raw.offsets[row]) : at].tolist()
-    newline = max((i for i, point in enumerate(before) if point == 10), default=-1)
+    row = int(torch.searchsorted(raw.offsets, at, right=True)) - 1
+    before = raw.values[int(raw.offsets[row]) : at]
+    newlines = (before == 10).nonzero()[:, 0]
+    newline = int(newlines[-1]) if len(newlines) else -1
     raise VocabularyError(
-        f"{symbol!r} (U+{ord(symbol):04X}) in '{raw.names[row]}', line {before.count(10) + 1}, "
+        f"{symbol!r} (U+{ord(symbol):04X}) in '{raw.names[row]}', line {len(newlines) + 1}, "
         f"column {len(before) - newline} is not among the {known - 1} characters this model was "
         f"fitted on{hint}"
     )

@@ -51,12 +51,12 @@ SECTIONS = (
 def write(run_folder: Path) -> Path:
     """Writes report.html into a run folder and returns its path.
 
-    Reads scores.json, and log.jsonl, config.toml and model.json where they are; never a model.
+    Reads scores.json, model.json, log.jsonl and config.toml; never a model.
     The file appears whole or not at all.
 
     Raises:
-        RunError: when the folder has no scores, one of these files is damaged or from a newer
-            version, or the report cannot be written.
+        RunError: when the folder holds no finished run, one of these files is damaged or from
+            another version, or the report cannot be written.
     """
     folder = Path(run_folder)
     path = folder / "report.html"

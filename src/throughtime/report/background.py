@@ -131,8 +131,6 @@ def _events(run: ReportData) -> Markup | None:
         if bad:
             skipped[str(event.get("model", ""))] = int(bad)
     said += [f"{name}: {bad} updates left out as not finite" for name, bad in skipped.items()]
-    if run.torn:
-        said.append("The last line of log.jsonl was cut off and is not shown.")
     said = list(dict.fromkeys(said))
     if not said:
         return None

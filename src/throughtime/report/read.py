@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from throughtime import files
 from throughtime.errors import RunError
 from throughtime.evaluation.results import ModelScores, Scores
+from throughtime.manifest import MODEL, Manifest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,6 +18,7 @@ else:
     import tomli as tomllib
 
 Json = dict[str, Any]
+SCORES, CONFIG, LOG = "scores.json", "config.toml", "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,6 @@ class ReportData:
         name: of the run.
         scores: the comparison on test data.
         log: events of fitting, as log.jsonl has them.
-        torn: the log's last line is incomplete: the run was cut off while writing it.
         settings: of the run, as config.toml has them.
         model: what model.json says of the selected model.
     """
@@ -36,7 +36,6 @@ class ReportData:
     name: str
     scores: Scores
     log: tuple[Json, ...] = ()
-    torn: bool = False
     settings: Json | None = None
     model: Json | None = None
 
@@ -55,63 +54,33 @@ def read(folder: Path) -> ReportData:
     """Everything the report shows of the run in `folder`.
 
     Raises:
-        RunError: when the folder or its scores.json is missing, a file is damaged, or the scores
-            come from another version.
+        RunError: when the folder or a file of it is missing, damaged, or of another version.
     """
     if not folder.is_dir():
         raise RunError(f"{folder} is not a run folder: no such folder")
-    if not (folder / "scores.json").exists():
+    if not (folder / MODEL).exists():
         raise RunError(
-            f"{folder} has no scores.json: the run has not ended; repeat its fit command to resume"
+            f"{folder} has no {MODEL}: the run has not ended; repeat its fit command to resume"
         )
-    scores = Scores.read(folder / "scores.json")
-    log, torn = _log(folder / "log.jsonl")
-    model = folder / "model.json"
+    kept = Manifest.read(folder)
     return ReportData(
         name=folder.resolve().name,
-        scores=scores,
-        log=log,
-        torn=torn,
-        settings=_toml(folder / "config.toml"),
-        model=files.read_json(model) if model.exists() else None,
+        scores=Scores.parse(kept.content(SCORES), folder / SCORES),
+        log=_log(kept),
+        settings=_toml(kept),
+        model=kept.description,
     )
 
 
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
+def _toml(kept: Manifest) -> Json | None:
+    if CONFIG not in kept:
         return None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    with files.reading(kept.folder / CONFIG):
+        return tomllib.loads(kept.content(CONFIG).decode())
 
 
-def _toml(path: Path) -> Json | None:
-    raw = _bytes(path)
-    if raw is None:
-        return None
-    try:
-        return tomllib.loads(raw.decode("utf-8"))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError both are
-        raise RunError(f"{path} is damaged: {error}; restore it or fit the run again") from error
-
-
-def _log(path: Path) -> tuple[tuple[Json, ...], bool]:
-    """The events, and whether the last line was cut off (a killed run leaves such a line)."""
-    raw = _bytes(path)
-    if raw is None:
-        return (), False
-    events: list[Json] = []
-    lines = raw.split(b"\n")
-    for index, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if index == len(lines) - 1:
-                return tuple(events), True
-            raise RunError(f"{path}:{index + 1} is damaged: {error}; remove that line") from error
-        if isinstance(event, dict):
-            events.append(event)
-    return tuple(events), False
+def _log(kept: Manifest) -> tuple[Json, ...]:
+    if LOG not in kept:
+        return ()
+    with files.reading(kept.folder / LOG):
+        return tuple(dict(files.loads(line)) for line in kept.content(LOG).splitlines())

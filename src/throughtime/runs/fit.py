@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import throughtime
-from throughtime import files, report
+from throughtime import files
 from throughtime.bptt import GradientMethod
 from throughtime.data.loading import checked_options, label_of, load, plain_options
 from throughtime.data.sequences import Sequences
@@ -20,6 +20,7 @@ from throughtime.history import Certificate, certificate_of
 from throughtime.models import baselines
 from throughtime.predict.end import latest
 from throughtime.predict.fitted import FittedModel
+from throughtime.report.read import CONFIG, LOG, SCORES
 from throughtime.runs import run as runs
 from throughtime.runs.assessment import Effort, Speed, Subject, assess
 from throughtime.runs.request import Model, Request, check_kept, request
@@ -116,8 +117,11 @@ def fit(
             if is_finished:
                 on_event({"event": "finished", "run": str(folder)})
             else:
-                _made(work, folder, begun.kept_in(folder / CHECKPOINT / BUDGET), on_event)
-        return runs.load_run(folder)
+                _made(work, folder, begun, on_event)
+            run = runs.load_run(folder)
+            if not (folder / "report.html").exists():
+                run.report()
+        return run
 
 
 def default_folder(data: Any) -> Path:
@@ -172,9 +176,11 @@ def _read(
 
 def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event) -> Run:
     """Everything fitted and compared; in a folder all is written, and model.json comes last."""
+    artifacts = Artifacts()
     if folder is not None:
-        on_event = Log(folder / "log.jsonl", on_event)
-    artifacts = Artifacts(None if folder is None else folder / CHECKPOINT)
+        on_event = Log(folder / LOG, on_event)
+        artifacts = Artifacts(folder / CHECKPOINT, on_event)
+        budget = budget.kept_in(folder / CHECKPOINT / BUDGET, on_event)
     certificate = _certificate(work, artifacts, budget, on_event)
     recommended = None if certificate is None else certificate.recommendation
     found = search(
@@ -188,14 +194,15 @@ def _made(work: _Work, folder: Path | None, budget: TimeBudget, on_event: Event)
         scores = assess(subject, summary, on_event, _effort(budget.evaluation(), artifacts))
         best = _ended(next(one for one in models if one.name == scores.best), work)
     if folder is not None:
-        scores.write(folder / "scores.json")
+        scores.write(folder / SCORES)
     data = scores.data.to_json()
     on_event({"event": "done", "seconds": round(budget.spent, 2)})
     if folder is not None:
-        report.write(folder)
         tidy(folder)
+        pieces = sorted(path for path in (folder / CHECKPOINT).rglob("*") if path.is_file())
+        beside = [CONFIG, LOG, SCORES, *(path.relative_to(folder).as_posix() for path in pieces)]
         best.save(
-            folder, version=throughtime.__version__, data=data,
+            folder, beside, version=throughtime.__version__, data=data,
             fingerprint=work.settings.data.fingerprint,
         )  # fmt: skip
     return Run(best, scores, data, folder, tuple(models), work.whole)

@@ -2,7 +2,8 @@
 
 config.toml          every setting
 model.safetensors    the chosen model's weights
-model.json           its description, transforms, the data's fingerprint, SHA-256; written last
+model.json           its description, transforms, the data's fingerprint, and the SHA-256 of every
+                     other file that is loaded; written last
 context.safetensors  the end of the data, from which forecasts go on
 scores.json          the comparison on test data
 log.jsonl            the training log
@@ -27,19 +28,19 @@ from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.evaluation.results import Scores
 from throughtime.history import Certificate
+from throughtime.manifest import MODEL, Manifest
 from throughtime.models.ensemble import Blend
-from throughtime.predict.fitted import END, MODEL, FittedModel
+from throughtime.predict.fitted import END, FittedModel
 from throughtime.predict.forecast import Forecast
 from throughtime.predict.scoring import SequenceScores
-from throughtime.runs.store import CHECKPOINT
+from throughtime.report.read import CONFIG, SCORES
+from throughtime.runs.store import CHECKPOINT, alone
 from throughtime.runtime import threads
 from throughtime.search.artifacts import Artifacts
-from throughtime.search.candidates import load_fitted
+from throughtime.search.candidates import parse_fitted
 from throughtime.search.fitting import RESULT
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
-
-SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,14 @@ class Run:
         if self.whole is not None:
             by_name = {name: one.ending(self.whole) for name, one in by_name.items()}
         if self.folder is not None and not by_name:
+            kept = Manifest.read(self.folder)
             for row in self.scores.models:
-                path = Artifacts(self.folder / CHECKPOINT).within(row.name).path(RESULT)
+                path = Artifacts(Path(CHECKPOINT)).within(row.name).path(RESULT)
                 assert path is not None
                 if row.family != "blend":
-                    one = load_fitted(path).fitted
+                    name = path.as_posix()
+                    with files.reading(self.folder / name):
+                        one = parse_fitted(*kept.tensors(name)).fitted
                     end = self.best.end
                     by_name[row.name] = one if end is None else one.ending(end.history)
         return {**by_name, self.best.name: self.best}
@@ -135,9 +139,8 @@ class Run:
         """
         moved = self.best.update(rows, **options)
         if self.folder is not None:
-            assert moved.end is not None
-            digest = str(files.read_json(self.folder / MODEL)["sha256"])
-            moved.end.save(self.folder / END, digest)
+            with alone(self.folder, "updating"):
+                _keep_end(Manifest.read(self.folder), moved)
         return replace(self, best=moved)
 
     @known_options
@@ -203,21 +206,25 @@ def load(folder: str | Path) -> Run | FittedModel:
     Raises:
         RunError: if it is unfinished, damaged or too new.
     """
-    place = Path(folder)
-    _check_place(place)
-    if not (place / "scores.json").exists() and not (place / "config.toml").exists():
-        return FittedModel.load(place, owner=f"the model in {place}")
-    return load_run(place)
+    kept = _kept(folder)
+    return _run(kept) if SCORES in kept else _model(kept)
 
 
 def load_run(folder: str | Path) -> Run:
     """The run in a folder; see `load`."""
-    place = Path(folder)
-    _check_place(place)
-    description = files.read_described(place / MODEL, SCHEMA, ("data",))
-    scores = Scores.read(place / "scores.json")
-    best = FittedModel.load(place, owner=f"the run {place}")
-    return Run(best, scores, description["data"], place)
+    return _run(_kept(folder))
+
+
+def _run(kept: Manifest) -> Run:
+    place = kept.folder
+    scores = Scores.parse(kept.content(SCORES), place / SCORES)
+    best = FittedModel.kept(kept, owner=f"the run {place}")
+    with files.reading(place / MODEL):
+        return Run(best, scores, dict(kept.description["data"]), place)
+
+
+def _model(kept: Manifest) -> FittedModel:
+    return FittedModel.kept(kept, owner=f"the model in {kept.folder}")
 
 
 def load_model(folder: str | Path) -> FittedModel:
@@ -248,15 +255,18 @@ def update(folder: str | Path, rows: Any) -> dict[str, Any]:
         those are, how many were not later than the end, and the last stamp now, or None.
     """
     place = Path(folder)
-    fitted = load_model(place)
-    raw = fitted.read(rows)
-    moved = fitted.after(raw, str(rows))
+    _check_place(place)
+    with alone(place, "updating"):
+        kept = Manifest.read(place)
+        fitted = _run(kept).best if SCORES in kept else _model(kept)
+        raw = fitted.read(rows)
+        moved = fitted.after(raw, str(rows))
+        _keep_end(kept, moved)
     before, after = fitted.end, moved.end
     assert before is not None
     assert after is not None
     grown = after.steps.clone()
     grown[: len(before.steps)] -= before.steps
-    after.save(place / END, str(files.read_json(place / MODEL)["sha256"]))
     times = after.history.times
     return {
         "run": str(place),
@@ -265,6 +275,16 @@ def update(folder: str | Path, rows: Any) -> dict[str, Any]:
         "passed_over": len(raw.values) - int(grown.sum()),
         "end": None if times is None else stamp(times.max()),
     }
+
+
+def _keep_end(kept: Manifest, moved: FittedModel) -> None:
+    assert moved.end is not None
+    kept.replace({END: moved.end.content()})
+
+
+def _kept(folder: str | Path) -> Manifest:
+    _check_place(Path(folder))
+    return Manifest.read(Path(folder))
 
 
 def _check_place(place: Path) -> None:
@@ -277,7 +297,7 @@ def _check_place(place: Path) -> None:
         raise RunError(f"{place} is a file; a run is a folder, made by fit")
     if (place / MODEL).exists():
         return
-    if (place / "config.toml").exists():
+    if (place / CONFIG).exists():
         raise RunError(
             f"{place} has no {MODEL}: the run is not finished; the same fit command finishes it"
         )

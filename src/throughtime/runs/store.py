@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -24,6 +23,7 @@ import throughtime
 from throughtime import files
 from throughtime.errors import DataError, MissingExtra, RunError, SettingError
 from throughtime.files import finite
+from throughtime.manifest import MODEL
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
@@ -50,12 +50,12 @@ def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
         raise RunError(f"{folder} is a file, not a folder; {_ELSEWHERE}")
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder, "fitting"):
         try:
             sweep(folder)
             fresh = {path.name for path in folder.iterdir()} <= {_LOCK}
             _prepare(folder, settings, fresh)
-            yield (folder / "model.json").exists()
+            yield (folder / MODEL).exists()
         except (DataError, SettingError, MissingExtra):
             # The same data and settings would fail in the same way: there is nothing to go on with.
             if fresh:
@@ -91,8 +91,13 @@ class Log:
 
     def __init__(self, path: Path, on_event: Event) -> None:
         self.path, self.on_event = path, on_event
-        if path.exists():  # a kill may have left half a line
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        if path.exists():
+            lines = path.read_bytes().split(b"\n")[:-1]  # a kill may have left half a line
+            whole = [line for line in lines if _is_event(line)]
+            files.write_bytes(path, b"".join(line + b"\n" for line in whole))
+            if lost := len(lines) - len(whole):
+                message = f"{path} is damaged: {lost} of its {len(lines)} lines are left out"
+                self({"event": "note", "message": message})
 
     def __call__(self, event: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
@@ -100,14 +105,26 @@ class Log:
         self.on_event(event)
 
 
+def _is_event(line: bytes) -> bool:
+    try:
+        return isinstance(files.loads(line), dict)
+    except ValueError:
+        return False
+
+
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes out; the system lets go of the lock when this one ends or is killed."""
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Keeps other processes out; the system lets go of the lock when this one ends or is killed.
+
+    Args:
+        folder: that is written in.
+        doing: what such a process does there, as "fitting".
+    """
     lock = FileLock(folder / _LOCK, blocking=False)
     try:
         lock.acquire()
     except Timeout:
-        message = f"another process is fitting in {folder}; wait for it, or end it"
+        message = f"another process is {doing} in {folder}; wait for it, or end it"
         raise RunError(message) from None
     try:
         yield
@@ -123,14 +140,16 @@ def _prepare(folder: Path, settings: RunSettings, fresh: bool) -> None:
     wanted = _without_none(settings.model_dump(mode="json"))
     if fresh:
         versions = {"throughtime": throughtime.__version__, "torch": torch.__version__}
-        files.write_text(path, tomli_w.dumps({**wanted, "written_by": versions}))
+        text = tomli_w.dumps({**wanted, "written_by": versions})
+        files.write_bytes(path, files.sealed(f"# {files.UNSEALED}\n{text}"))
         return
     if not path.exists():
-        raise RunError(f"{folder} exists and is not a run; {_ELSEWHERE}")
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also of the encoding
-        raise RunError(f"{path} is damaged ({error}); {_ELSEWHERE}") from None
+        why = "has lost its config.toml" if (folder / CHECKPOINT).exists() else "is not a run"
+        raise RunError(f"{folder} exists and {why}; {_ELSEWHERE}")
+    content = files.read_bytes(path)
+    files.check_seal(content, path)
+    with files.reading(path):
+        found = tomllib.loads(content.decode())
     found.pop("written_by", None)
     _check_same(folder, found, wanted)
 

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from throughtime import files
+from throughtime.types import Event, unheard
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Artifacts:
-    """A store of finished pieces of work, in a folder or, without one, not kept at all."""
+    """A store of finished pieces of work, in a folder or, without one, not kept at all.
+
+    Attributes:
+        folder: where they are kept.
+        on_event: is told of pieces that are damaged.
+    """
 
     folder: Path | None = None
+    on_event: Event = unheard
 
     def within(self, name: str) -> Artifacts:
         """The store of one model, by the model's name."""
         place = re.sub(r"[^a-z0-9]+", "-", name.lower())
-        return Artifacts(None if self.folder is None else self.folder / place)
+        return replace(self, folder=None if self.folder is None else self.folder / place)
 
     def path(self, name: str) -> Path | None:
         """Where a piece is kept, if it is kept."""
         return None if self.folder is None else self.folder / name
-
-    def has(self, name: str) -> bool:
-        """Whether a piece is there already."""
-        path = self.path(name)
-        return path is not None and path.exists()
 
     def cached(
         self,
@@ -42,6 +44,8 @@ class Artifacts:
     ) -> Value:
         """A piece of work: read back if it is there, else done, and kept where there is a folder.
 
+        A piece that is damaged is told of and made anew.
+
         Args:
             name: of the file.
             compute: does the work.
@@ -50,7 +54,11 @@ class Artifacts:
         """
         path = self.path(name)
         if path is not None and path.exists():
-            return load(path)
+            try:
+                with files.reading(path):
+                    return load(path)
+            except files.Damaged as error:
+                self.on_event({"event": "note", "message": error.anew})
         value = compute()
         if path is not None:
             save(path, value)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from throughtime import files
+from throughtime.types import Event, unheard
 
 CERTIFICATE_SECONDS = 30.0  # worth of work of the history certificate, at most
 LEAST_SECONDS = 2.0  # the same, at least
@@ -27,6 +28,7 @@ class TimeBudget:
         path: the file that keeps the decisions; None: they are not kept.
         clock: seconds, from anywhere.
         begun: when the limit began, by that clock; now if not given.
+        on_event: is told of a file that is damaged: its decisions are made anew.
     """
 
     def __init__(
@@ -35,18 +37,23 @@ class TimeBudget:
         path: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         begun: float | None = None,
+        on_event: Event = unheard,
     ) -> None:
         self.limit = limit
         self._path, self._clock = (None if limit is None else path), clock
         spent, self._shares = 0.0, dict[str, float]()
         if self._path is not None and self._path.exists():
-            kept = files.read_json(self._path)
-            spent, self._shares = kept["spent"], kept["shares"]
+            try:
+                with files.reading(self._path):
+                    kept = files.read_json(self._path)
+                    spent, self._shares = float(kept["spent"]), dict(kept["shares"])
+            except files.Damaged as error:
+                on_event({"event": "note", "message": error.anew})
         self._begun = (clock() if begun is None else begun) - spent
 
-    def kept_in(self, path: Path) -> TimeBudget:
+    def kept_in(self, path: Path, on_event: Event) -> TimeBudget:
         """The same limit, begun at the same moment, with its decisions in a file."""
-        return TimeBudget(self.limit, path, self._clock, self._begun)
+        return TimeBudget(self.limit, path, self._clock, self._begun, on_event)
 
     @property
     def spent(self) -> float:

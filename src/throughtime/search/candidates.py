@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ class FittedCandidate:
 
 
 def save_fitted(path: Path, one: FittedCandidate) -> None:
-    """Writes a fitted candidate, weights and all, as one file."""
+    """Writes a fitted candidate, weights and all, as one file; `parse_fitted` reads it."""
     training = one.fitted.training
     values = {
         "name": one.name,
@@ -104,9 +105,8 @@ def save_fitted(path: Path, one: FittedCandidate) -> None:
     files.write_tensors(path, tensors, values)
 
 
-def load_fitted(path: Path) -> FittedCandidate:
-    """The candidate that `save_fitted` wrote."""
-    tensors, values = files.read_tensors(path)
+def parse_fitted(tensors: dict[str, Tensor], values: Any) -> FittedCandidate:
+    """The candidate in what `save_fitted` wrote."""
     training = values["training"]
     fitted = FittedModel(
         values["name"],

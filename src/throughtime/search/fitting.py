@@ -26,7 +26,7 @@ from throughtime.search.candidates import (
     Candidate,
     FittedCandidate,
     begun,
-    load_fitted,
+    parse_fitted,
     save_fitted,
 )
 from throughtime.search.defaults import Recommended
@@ -143,20 +143,21 @@ def fit(case: Case, candidate: Candidate, seconds: float | None = None) -> Fitte
     Raises:
         TooLittleTime: for a network that would have next to no updates.
     """
-    store = case.artifacts.within(candidate.name)
-    kept = store.has(RESULT)
-    if not kept:
-        start = {"event": "start", "model": candidate.name, "family": candidate.family}
-        case.on_event(start)
+    store, kept = case.artifacts.within(candidate.name), True
 
     def compute() -> FittedCandidate:
+        nonlocal kept
+        kept = False
+        case.on_event({"event": "start", "model": candidate.name, "family": candidate.family})
         reset_peak_memory()
         if candidate.train is None:
             return _closed_form(case, candidate)
         with threads(candidate.train.threads):
             return _network(case, candidate, candidate.train, seconds, store)
 
-    found = store.cached(RESULT, compute, save_fitted, load_fitted)
+    found = store.cached(
+        RESULT, compute, save_fitted, lambda path: parse_fitted(*files.read_tensors(path))
+    )
     ended = {"event": "end", "model": found.name, "valid": found.valid}
     if not kept:
         case.budget.keep()

@@ -11,6 +11,7 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ class Trainer:
             "step": progress.step,
             "steps": self.settings.steps,
             "seconds": round(seconds, 3),
-            "train": progress.loss / max(progress.loss_steps, 1.0) + train_offset(self.train),
+            "train": progress.loss / max(progress.loss_steps, 1.0) + self.offset,
             "valid": valid,
             "best": progress.best,
             "rate": round(progress.step / max(seconds, 1e-9), 3),
@@ -251,6 +252,11 @@ class Trainer:
             "lag": None if self.at.estimate is None else self.at.estimate.lag,
             "reach": self.reach(),
         }
+
+    @cached_property
+    def offset(self) -> float:
+        """What turns nats per step of the training data into their own units."""
+        return train_offset(self.train)
 
     def reach(self) -> float | None:
         """How many steps back the gradient of a network reaches now, at validations that look."""
@@ -282,16 +288,27 @@ class Trainer:
             "state": checkpoint.pack(self.at.state, "state", tensors),
             "begin_state": checkpoint.pack(self.at.begin_state, "begin_state", tensors),
             "estimate": None if self.at.estimate is None else vars(self.at.estimate),
+            "data": self._fingerprint,
         }
         files.write_tensors(self.folder / "training.safetensors", tensors, rest)
 
     def resume(self) -> bool:
-        """Goes on from the folder's checkpoint, if it has one of the same settings."""
+        """Goes on from the folder's checkpoint, if it is of the same model, settings and data.
+
+        One that is damaged is told of, and training begins from the start.
+        """
         path = None if self.folder is None else self.folder / "training.safetensors"
         if path is None or not path.exists():
             return False
-        tensors, values = files.read_tensors(path)
-        if values["settings"] != self.settings.model_dump(mode="json"):
+        try:
+            with files.reading(path):
+                tensors, values = files.read_tensors(path)
+                made_of = values["settings"], values["data"]
+        except files.Damaged as error:
+            self.on_event({"event": "note", "message": error.anew})
+            return False
+        settings = self.settings.model_dump(mode="json")
+        if made_of != (settings, self._fingerprint) or not self._fits(tensors):
             return False
         torch.set_rng_state(tensors["generator"])
         with torch.no_grad():
@@ -308,6 +325,19 @@ class Trainer:
         self.at = Position(self.progress.cursor, state, self.progress.begin, begin_state, estimate)
         self.started = time.monotonic()
         return True
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.train.fingerprint()
+
+    def _fits(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether a checkpoint is of a model like this one."""
+        shapes = {
+            f"{kind}.{i}": value.shape
+            for kind, values in self._kinds().items()
+            for i, value in enumerate(values)
+        }
+        return shapes == {name: tensors[name].shape for name in shapes if name in tensors}
 
     def _kinds(self) -> dict[str, list[Tensor]]:
         current = [p.detach() for p in self.parameters]
@@ -327,7 +357,9 @@ def _by_decay(model: SequenceModel) -> tuple[list[Tensor], list[Tensor]]:
 
 def train_offset(data: Sequences) -> float:
     """What turns nats per step of transformed values into nats in the data's own units."""
-    scored = data.scored() & ~data.missing
+    if data.log_det.stride() == (0,) and len(data.log_det):  # the same everywhere
+        return float(-data.log_det[0])
+    scored = data.scored()
     return float(-data.log_det[scored].mean()) if bool(scored.any()) else 0.0
 
 

@@ -44,7 +44,10 @@ def message(source: Any, error: type[Exception] = DataError, **options: Any) -> 
 
 def test_a_file_is_one_sequence_of_code_points() -> None:
     got = read(write("novel.txt", "Käse 🧀\r\n1\n"))
-    assert got.values.dtype == torch.int64
+    assert got.values.dtype == torch.int32  # the cheese is beyond 16 bits
+    assert got.sequence(0).dtype == torch.int64
+    assert read(write("b.txt", "K\u2019s")).values.dtype == torch.int16
+    assert read(write("c.txt", "Käse")).values.dtype == torch.uint8
     assert words(got) == ["Käse 🧀\r\n1\n"]
     assert got.names == ("novel",)
     assert (got.domain.kind, got.domain.step) == ("text", "character")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from throughtime.data.compact import blocks, compact
 from throughtime.data.readers.encodings import decoded, text_findings
 from throughtime.data.readers.files import Finding, gathered, read_bytes
 from throughtime.data.readers.options import Options
@@ -30,12 +31,12 @@ def text_sequences(
     """
     if lengths is None:
         lengths = [np.array([len(text)]) for text in texts]
-    values = (texts[0] if len(texts) == 1 else np.concatenate(texts)).astype(np.int64)
+    values = compact(texts[0] if len(texts) == 1 else np.concatenate(texts))
     domain = Domain("text", step=step)
     if step == "byte":
         domain = Domain("symbols", num_symbols=256, step=step)
     return Sequences(
-        values=torch.from_numpy(values),
+        values=values,
         offsets=torch.from_numpy(np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64)),
         domain=domain,
         names=tuple(names),
@@ -43,8 +44,14 @@ def text_sequences(
 
 
 def code_points(text: str) -> np.ndarray:
-    """The Unicode code points of a text, uint32 [T]."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    """The Unicode code points of a text [T], in the smallest type that holds them."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    parts = [
+        compact(np.frombuffer(text[part].encode("utf-32-le", "surrogatepass"), dtype=np.uint32))
+        for part in blocks(len(text))
+    ]
+    return torch.cat(parts).numpy()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from throughtime.data.compact import constant
 from throughtime.data.domain import Domain
 from throughtime.errors import DataError, SettingError
 
@@ -41,7 +42,7 @@ class Flat:
     """Ragged sequences between two transforms.
 
     Attributes:
-        values: int64 ``[total]`` or float64 ``[total, D]``.
+        values: whole numbers ``[total]``, as in `Sequences`, or float64 ``[total, D]``.
         offsets: int64 ``[N + 1]``.
         starts: int64 ``[N]``, the first scored step of each.
         domain: what the values are.
@@ -84,8 +85,8 @@ class Flat:
             torch.tensor([0]),
             domain,
             (name,),
-            torch.zeros(length, dtype=torch.uint8),
-            torch.zeros(length, dtype=torch.float64),
+            constant(0, length, torch.uint8),
+            constant(0.0, length, torch.float64),
         )
 
     def with_note(self, note: str) -> Flat:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from throughtime.data.compact import by_block, integer_type
 from throughtime.data.domain import Domain
 from throughtime.data.transforms.base import Flat, Transform
 from throughtime.errors import DataError, SettingError
@@ -59,7 +60,10 @@ class _Quantise(Transform):
         if beyond:
             samples = "1 value" if beyond == 1 else f"{beyond:,} values"
             flat = flat.with_note(f"Clipped to [-1, 1] before {self.kind}: {samples}.")
-        return replace(flat, values=self.encode(x.clamp(-1, 1)), domain=domain)
+        symbols = by_block(
+            x, lambda part: self.encode(part.clamp(-1, 1)), integer_type(self.levels - 1)
+        )
+        return replace(flat, values=symbols, domain=domain)
 
     def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         return self.decode(values)[..., None]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from throughtime.data import compact
 from throughtime.data.domain import Domain
 from throughtime.data.transforms.base import Flat, Ragged, Transform
 from throughtime.errors import DataError, MissingExtra, SettingError
@@ -53,7 +54,7 @@ def decode_text(points: Tensor) -> str:
 def utf8_width(points: Tensor) -> Tensor:
     """How many bytes UTF-8 needs for each code point, int64, same shape."""
     limits = torch.tensor([0x80, 0x800, 0x10000])
-    return torch.bucketize(points, limits, right=True) + 1
+    return torch.bucketize(points.long(), limits, right=True) + 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Characters(Transform):
         self._need(train.domain, ("text",))
         if train.values.numel() == 0:
             raise DataError("characters cannot be learnt from an empty text")
-        return Characters(tuple(train.values.unique().tolist()))
+        parts = [train.values[part].unique() for part in compact.blocks(len(train.values))]
+        return Characters(tuple(torch.cat(parts).unique().tolist()))
 
     def output(self, domain: Domain) -> Domain:
         self._need(domain, ("text",))
@@ -87,19 +89,20 @@ class Characters(Transform):
     def forward(self, flat: Flat) -> Flat:
         domain = self.output(flat.domain)
         codes = torch.tensor(self.codes)
-        ids = torch.searchsorted(codes, flat.values).clamp_(max=len(codes) - 1)
-        unknown = codes[ids] != flat.values
-        spread = math.log(CODE_POINTS - len(codes))
-        return replace(
-            flat,
-            values=ids.masked_fill_(unknown, len(codes)),
-            domain=domain,
-            log_det=flat.log_det - unknown.double() * spread,
+        new, beyond = len(codes), int(codes.max()) + 1
+        ids = torch.full((beyond + 1,), new)
+        ids[codes] = torch.arange(new)
+        values = compact.by_block(
+            flat.values, lambda part: ids[part.long().clamp(max=beyond)], compact.integer_type(new)
         )
+        unknown, log_det = values == new, flat.log_det
+        if bool(unknown.any()):
+            log_det = log_det - unknown.double() * math.log(CODE_POINTS - new)
+        return replace(flat, values=values, domain=domain, log_det=log_det)
 
     def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
         self._need_fitted()
-        return torch.tensor([*(self.codes or ()), REPLACEMENT])[values]
+        return torch.tensor([*(self.codes or ()), REPLACEMENT])[values.long()]
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,16 @@ class Bytes(Transform):
 
     def forward(self, flat: Flat) -> Flat:
         domain = self.output(flat.domain)
-        raw = decode_text(flat.values).encode()
-        running = torch.cat([torch.zeros(1, dtype=torch.int64), utf8_width(flat.values).cumsum(0)])
-        offsets = running[flat.offsets]
-        starts = running[flat.offsets[:-1] + flat.starts] - offsets[:-1]
-        values = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).astype(np.int64))
+        places = torch.cat([flat.offsets, flat.offsets[:-1] + flat.starts])
+        sums = compact.counted(flat.values, places, utf8_width)
+        offsets, starts = sums.tensor_split([len(flat.offsets)])
+        starts = starts - offsets[:-1]
+        values = torch.empty(int(offsets[-1]), dtype=torch.uint8)
+        filled = 0
+        for part in compact.blocks(len(flat.values)):
+            raw = np.frombuffer(bytearray(decode_text(flat.values[part]).encode()), np.uint8)
+            values[filled : filled + len(raw)] = torch.from_numpy(raw)
+            filled += len(raw)
         return _resized(flat, values, offsets, starts, domain)
 
     def inverse(self, values: Tensor, past: Tensor, differencing: Tensor) -> Tensor:
@@ -175,7 +183,7 @@ class Tokens(Transform):
         ids = [part.ids for part in encoded]
         lengths = torch.tensor([len(part) for part in ids], dtype=torch.int64).reshape(-1, 2)
         zero = torch.zeros(1, dtype=torch.int64)
-        values = torch.tensor([i for part in ids for i in part], dtype=torch.int64)
+        values = torch.tensor([i for part in ids for i in part], dtype=torch.int32)
         offsets = torch.cat([zero, lengths.sum(1).cumsum(0)])
         return _resized(flat, values, offsets, lengths[:, 0], domain)
 
@@ -193,8 +201,8 @@ def _resized(flat: Flat, values: Tensor, offsets: Tensor, starts: Tensor, domain
         offsets=offsets,
         starts=starts,
         domain=domain,
-        differencing=torch.zeros(len(values), dtype=torch.uint8),
-        log_det=torch.zeros(len(values), dtype=torch.float64),
+        differencing=compact.constant(0, len(values), torch.uint8),
+        log_det=compact.constant(0.0, len(values), torch.float64),
     )
 
 

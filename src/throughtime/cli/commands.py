@@ -1,0 +1,46 @@
+"""All commands, and what becomes of their failures."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import CycloptsError
+
+from throughtime.cli import fit as fitting
+from throughtime.cli import inspect as look
+from throughtime.cli import predict as use
+from throughtime.cli.base import app
+from throughtime.cli.messages import explained
+from throughtime.errors import SettingError, ThroughtimeError
+
+__all__ = ["app", "fitting", "look", "run", "use"]
+
+
+def run(tokens: list[str], interrupted: str) -> None:
+    """Runs a command; every failure is one line and an exit code.
+
+    Args:
+        tokens: the command and its arguments.
+        interrupted: the line for KeyboardInterrupt.
+    """
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _fail(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _fail(interrupted, 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except (ThroughtimeError, OSError, MemoryError, RuntimeError) as error:
+        message = explained(error)
+        if debug or message is None:
+            raise
+        _fail(f"error: {message}", 2 if isinstance(error, SettingError) else 1)
+
+
+def _fail(line: str, code: int) -> None:
+    sys.stderr.write(f"{' '.join(line.split())}\n")
+    raise SystemExit(code)
