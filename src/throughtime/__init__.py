@@ -17,8 +17,6 @@ from throughtime._version import __version__ as __version__
 
 TYPE_CHECKING = False  # the module typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
     from typing import Any
 
     from throughtime import bptt as bptt
@@ -130,7 +128,7 @@ def _register() -> None:
 class _AfterTorch:
     """Registers our operators as soon as somebody imports torch; we do not, for its seconds."""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
         if name != "torch":
             return None
         sys.meta_path.remove(self)
@@ -141,7 +139,7 @@ class _AfterTorch:
             return spec
         execute = spec.loader.exec_module
 
-        def exec_module(module: ModuleType) -> None:
+        def exec_module(module: Any) -> None:
             execute(module)
             ours = [known for known in sys.modules if known.startswith("throughtime.")]
             if ours == ["throughtime._version"]:

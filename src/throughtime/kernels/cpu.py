@@ -35,10 +35,11 @@ _SCHEMA = ", ".join(
 _dynamo = torch.compiler.is_dynamo_compiling
 _modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
 _profiled = torch._C._autograd._profiler_enabled
+ROWS = 8  # more of them are better served by packed weights, even for one step
 _PLAIN = (Tensor, torch.nn.Parameter)
 _FORWARD = "backend 'cpu' has no forward mode; use backend='reference', or 'auto'"
 _BATCHED = (
-    "backend 'cpu' does not take is_grads_batched; use torch.func.vmap or backend='reference'"
+    "backend 'cpu' does not take is_grads_batched; use backend='reference', or torch.func.vmap"
 )
 _ROUNDED = "weights in bfloat16 have first derivatives only; use weight_dtype='float32'"
 
@@ -138,6 +139,14 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = LayerArguments(*inputs)
     outputs = _empty(given)
     y, h, c, reserve = outputs
+    if len(given.x) == 1 and not given.keep and _is_step(given):
+        layers, _table = _layers(given.kind, [(given.w_ih, given.w_hh, given.b_ih, given.b_hh)])
+        native.library().tt_step_layers(
+            ctypes.byref(layers), given.x.data_ptr(), given.h0.data_ptr(), native.address(given.c0),
+            h.data_ptr(), c.data_ptr(), given.x.shape[1],
+        )  # fmt: skip
+        y.copy_(h)
+        return outputs
     call = _sequence(given)
     call.y, call.h_end, call.c_end = y.data_ptr(), h.data_ptr(), c.data_ptr()
     call.reserve = reserve.data_ptr() if given.keep and reserve.numel() else None
@@ -154,6 +163,32 @@ recur = torch.library.custom_op(
 @recur.register_fake
 def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _empty(LayerArguments(*inputs))
+
+
+def _is_step(given: LayerArguments) -> bool:
+    """Whether it pays to read the weights where they are, for one step of a few rows."""
+    return (
+        0 < given.x.shape[1] <= ROWS
+        and given.reset is None
+        and given.lengths is None
+        and not given.low
+        and given.x.is_contiguous()
+    )
+
+
+def _layers(
+    kind: str, weights: Sequence[Sequence[Tensor | None]]
+) -> tuple[native.Stream, ctypes.Array[ctypes.c_uint64]]:
+    """A stack of layers as C takes it, and the table of addresses that has to stay beside it."""
+    flat = [native.address(weight) or 0 for layer in weights for weight in layer]
+    table = (ctypes.c_uint64 * len(flat))(*flat)
+    w_ih, w_hh = weights[0][:2]
+    assert w_ih is not None
+    assert w_hh is not None
+    return native.Stream(
+        CELLS[kind].number, native.TYPES[w_ih.dtype], len(weights), w_ih.shape[1], w_hh.shape[1],
+        torch.get_num_threads(), ctypes.addressof(table),
+    ), table  # fmt: skip
 
 
 def _empty(given: LayerArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -398,17 +433,12 @@ class Steps:
     """
 
     def __init__(self, spec: Spec, weights: Sequence[Tensor]) -> None:
-        self.weights, per_layer = list(weights), spec.weights_per_layer
-        table = [0] * (4 * spec.num_layers)
-        for i, weight in enumerate(weights):
-            table[i // per_layer * 4 + i % per_layer] = weight.data_ptr()
-        self.table = (ctypes.c_uint64 * len(table))(*table)
-        self.arguments = native.Stream(
-            spec.cell.number, native.TYPES[weights[0].dtype], spec.num_layers,
-            weights[0].shape[1], weights[1].shape[1], torch.get_num_threads(),
-            ctypes.addressof(self.table),
-        )  # fmt: skip
-        self.place, self.call = ctypes.addressof(self.arguments), native.step_of_layers()
+        self.weights, each = list(weights), spec.weights_per_layer
+        by_layer = [weights[i : i + each] for i in range(0, len(weights), each)]
+        self.layers, self.table = _layers(
+            spec.kind, [(*layer, None, None)[:4] for layer in by_layer]
+        )
+        self.place, self.call = ctypes.addressof(self.layers), native.step_of_layers()
 
     def __call__(self, x: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The next state, from x ``[B, I]`` and one ``[L, B, H]``, in the type of the weights."""

@@ -14,7 +14,6 @@ from throughtime.layers import recurrent
 from throughtime.layers.mingru import MinGRU
 from throughtime.state import State
 
-_ROWS = 8  # more of them are better served by the kernels of sequences
 _PLAIN = (Tensor, nn.Parameter)
 
 
@@ -55,7 +54,7 @@ class Stepper:
             self._steps, self._dtype = cpu.Steps(self.layer._spec(), weights), weights[0].dtype
             self._pair = len(self.layer.cell.parts) == 2
             layers, hidden = self.layer.num_layers, self.layer.hidden_size
-            for rows in range(1, _ROWS + 1):
+            for rows in range(1, cpu.ROWS + 1):
                 shape = torch.Size((rows, self.layer.input_size))
                 self._shapes[shape] = torch.Size((layers, rows, hidden))
 
