@@ -30,13 +30,15 @@ class Grid:
 
     step: name of one step, "day", "5-minute step"; "step" when irregular or numbered.
     unit: "month", "business day", "us" (microseconds) or "number"; size: units in one step.
-    regular: every stamp lies on the grid of its series.
+    regular: every stamp lies on the grid of its series. rule: which day of its month a stamp is,
+    where the unit is a month.
     """
 
     step: str
     unit: str
     size: float
     regular: bool
+    rule: str = ""
 
 
 def positions(times: np.ndarray, unit: str) -> np.ndarray:
@@ -58,10 +60,9 @@ def detect(times: np.ndarray, offsets: np.ndarray) -> Grid:
         size, regular = _mode(np.diff(times)[inside])
         return Grid("step", "number", size, regular)
     microseconds = np.diff(times).astype(np.int64)[inside]
-    if microseconds.min() >= 28 * 86_400 * SECOND and _monthly(times):
-        size, regular = _mode(np.diff(positions(times, "month"))[inside])
-        names = {0: "step", 1: "month", 3: "quarter", 12: "year"}
-        return Grid(names.get(int(size), f"{int(size)}-month step"), "month", size, regular)
+    monthly = _monthly_grid(times, inside, microseconds)
+    if monthly is not None:
+        return monthly
     if _weekdays_only(times, inside):
         return Grid("business day", "business day", 1, True)
     size, regular = _mode(microseconds)
@@ -90,19 +91,81 @@ def _off(steps: np.ndarray, size: float) -> np.ndarray:
     return np.abs(steps / size - np.round(steps / size)) > 1e-5
 
 
-def _monthly(times: np.ndarray) -> bool:
-    """Whether all stamps share the day of the month (or are its last day) and the time of day."""
+def _monthly_grid(times: np.ndarray, inside: np.ndarray, steps: np.ndarray) -> Grid | None:
+    """The grid of stamps that come once in so many months; None where they do not.
+
+    The rule is the first that says the day of every stamp; without one, a stamp a month is enough
+    where none is missing and the days vary little (stamps every 28 or 30 days are no months).
+    """
+    if steps.min() < 25 * 86_400 * SECOND:
+        return None
+    months = np.diff(positions(times, "month"))[inside]
+    size, regular = _mode(months)
+    if size < 1 or months.min() < 1:
+        return None
+    clocks = times - times.astype("datetime64[D]")
+    equal = len(steps) > 1 and bool((steps == steps[0]).all())
+    rules = RULES[:2] if equal else RULES
+    rule = next((rule for rule in rules if (_ruled(times, rule) == times).all()), None)
+    if rule is None or bool((clocks != clocks[0]).any()):
+        if equal or not regular or (months != size).any() or len(months) < 3:
+            return None
+        rule = "day"
+    names = {1: "month", 3: "quarter", 12: "year"}
+    return Grid(names.get(int(size), f"{int(size)}-month step"), "month", size, regular, rule)
+
+
+RULES = ("day", "end", "last business day", "first business day", "weekday", "last weekday")
+
+
+def _ruled(times: np.ndarray, rule: str, months: np.ndarray | None = None) -> np.ndarray:
+    """The stamps that a rule gives in the months of `times`, or in those asked for.
+
+    "day": the same day of the month, the last where the month has no such day; "weekday": the
+    same one of the same week of the month, as the third Friday.
+    """
+    own = times.astype("datetime64[M]")
     days = times.astype("datetime64[D]")
-    clocks = (times - days).astype(np.int64)
-    numbers = (days - days.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64)
-    same = bool((numbers == numbers[0]).all()) or bool(_month_ends(times).all())
-    return same and bool((clocks == clocks[0]).all())
+    first_day = (own if months is None else months).astype("datetime64[D]")
+    last_day = ((own if months is None else months) + 1).astype("datetime64[D]") - 1
+    clock = times[0] - days[0]
+    numbers = (days - own.astype("datetime64[D]")).astype(np.int64)
+    if rule == "day":
+        usual = int(numbers.max()) if int(numbers.max()) >= 27 else int(np.median(numbers))
+        chosen = np.minimum(first_day + usual, last_day)
+    elif rule == "end":
+        chosen = last_day
+    elif rule == "last business day":
+        chosen = np.busday_offset(last_day, 0, roll="backward")
+    elif rule == "first business day":
+        chosen = np.busday_offset(first_day, 0, roll="forward")
+    else:
+        weekday = int((days[0].astype(np.int64) + 3) % 7)  # 1970-01-01 was a Thursday; Monday is 0
+        if rule == "weekday":
+            ahead = (weekday - (first_day.astype(np.int64) + 3) % 7) % 7
+            chosen = first_day + ahead + 7 * int(numbers[0] // 7)
+        else:
+            chosen = last_day - ((last_day.astype(np.int64) + 3) % 7 - weekday) % 7
+    stamps: np.ndarray = chosen.astype("datetime64[us]") + clock
+    return stamps
 
 
-def _month_ends(times: np.ndarray) -> np.ndarray:
-    """Which stamps are on the last day of their month."""
-    tomorrow = times.astype("datetime64[D]") + 1
-    return np.asarray(tomorrow == tomorrow.astype("datetime64[M]").astype("datetime64[D]"))
+def regularity(times: np.ndarray, series: np.ndarray) -> float:
+    """The share of the rows of a regular grid that are there, 0 for irregular stamps.
+
+    times: sorted within each series; series: int64 [total], which of them each stamp is of.
+    """
+    cuts = np.flatnonzero(np.diff(series)) + 1
+    offsets = np.concatenate([[0], cuts, [len(times)]])
+    inside = np.ones(max(len(times) - 1, 0), dtype=bool)
+    inside[cuts - 1] = False
+    if not inside.any():
+        return 0.0
+    grid = detect(times, offsets)
+    if grid.size <= 0:
+        return 0.0
+    steps = np.diff(positions(times, grid.unit))[inside]
+    return float((steps == grid.size).mean() * len(steps) * grid.size / max(steps.sum(), 1))
 
 
 def _weekdays_only(times: np.ndarray, inside: np.ndarray) -> bool:
@@ -268,10 +331,16 @@ def fill(
 
 def future_stamps(times: np.ndarray, count: int) -> np.ndarray:
     """The `count` stamps after the last one of a series, by its grid or its usual step."""
+    if len(times) < 2:
+        step = np.timedelta64(1, "D") if times.dtype.kind == "M" else 1
+        return np.asarray(times[-1] + np.arange(1, count + 1) * step)
     grid = detect(times, np.array([0, len(times)]))
     if grid.size <= 0:
-        grid = Grid(grid.step, grid.unit, float(np.median(np.diff(times).astype(np.int64))), False)
-    # From the last stamp on; all of them tell whether months are counted at their ends.
+        steps = np.diff(times) if grid.unit == "number" else np.diff(times).astype(np.int64)
+        positive = steps[steps > 0]
+        usual = float(np.median(positive)) if len(positive) else 1.0
+        grid = Grid(grid.step, grid.unit, usual, False)
+    # From the last stamp on; all of them tell which day of its month a stamp is.
     return _stamps(grid, np.concatenate([times[-1:], times]), count + 1)[1:]
 
 
@@ -287,9 +356,5 @@ def _stamps(grid: Grid, known: np.ndarray, length: int) -> np.ndarray:
     clock = first - day
     if grid.unit == "business day":
         return np.asarray(np.busday_offset(day, count).astype("datetime64[us]") + clock)
-    month = day.astype("datetime64[M]")
-    months = month + count * int(grid.size)
-    days = (months + 1).astype("datetime64[D]") - 1
-    if not _month_ends(known).all():
-        days = months.astype("datetime64[D]") + (day - month.astype("datetime64[D]"))
-    return np.asarray(days.astype("datetime64[us]") + clock)
+    months = day.astype("datetime64[M]") + count * int(grid.size)
+    return _ruled(known, grid.rule, months)

@@ -16,6 +16,7 @@ from throughtime.data import compact
 from throughtime.data import split as splitting
 from throughtime.data._checks import as_tensor, check, check_same_data, domain_of, plain_values
 from throughtime.data.domain import Domain
+from throughtime.data.readers.plan import ReadPlan
 from throughtime.data.transforms import Flat, Transform, Transforms
 from throughtime.data.transforms.base import rows_of
 from throughtime.data.transforms.text import utf8_width
@@ -71,7 +72,10 @@ class Sequences:
     differencing: Tensor = _UNSET
     identity: Tensor = _UNSET
     text_sizes: dict[str, Tensor] | None = None  # read them as `sizes`
-    read_options: Mapping[str, Any] = field(default_factory=dict)  # how a table or file was read
+    read_options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # with which others are read alike
+    plan: ReadPlan | None = None  # what a table was taken for
     library: str = "polars"  # of the frame that they came in
 
     def __post_init__(self) -> None:

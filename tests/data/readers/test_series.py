@@ -145,7 +145,7 @@ def test_line_ends_byte_order_mark_and_blank_end(end: str) -> None:
 
 def test_quoted_cells_may_hold_separators_and_newlines() -> None:
     path = csv("date,note,y", '2001-01-01,"a, b",1', '2001-01-02,"two\nlines",2', "2001-01-03,c,x")
-    assert message(path, value="y") == "prices.csv:5: column 'y': 'x' is not a number"
+    assert message(path, value="y").startswith("prices.csv:5: column 'y': 'x' is not a number;")
 
 
 def test_gzip_tsv_parquet_and_encoding() -> None:
@@ -229,13 +229,14 @@ def test_polars_and_pandas_frames() -> None:
 def test_frame_messages_count_rows_from_0() -> None:
     import polars as pl
 
-    frame = pl.DataFrame({"t": [1, 2, 2], "y": ["1", "2", "?"]})
+    frame = pl.DataFrame({"t": [1, 2, 2], "y": ["1", "2", "bad"]})
     assert message(frame, value="y", time=False) == (
-        "frame: row 2 (counted from 0): column 'y': '?' is not a number"
+        "frame: row 2 (counted from 0): column 'y': 'bad' is not a number; choose another column "
+        "with value=, or say missing='bad' if it means that there is none"
     )
-    assert message(frame.with_columns(y=1), time="t", value="y") == (
-        "frame: row 2 (counted from 0): column 't': 2 occurs twice, also in row 1; keep one row "
-        "for each time, or take rows as they come with time=False"
+    twice = frame.with_columns(y=pl.Series([1, 2, 3]))
+    assert "2 in 't' occurs twice with other values, also in row 1" in message(
+        twice, time="t", value="y", duplicates="error"
     )
     nested = pl.DataFrame({"y": [[1], [2]]})
     assert message(nested, value="y") == "frame: column 'y' holds List(Int64), not numbers"
@@ -323,29 +324,33 @@ def test_time_formats(first: str, second: str, iso_first: str, iso_second: str) 
     assert list(got.times) == days(iso_first, iso_second)
 
 
-def test_an_ambiguous_date_is_settled_by_order_or_month_first_and_said() -> None:
+def test_an_ambiguous_date_is_settled_by_regularity_or_asked_for() -> None:
     daily = read(csv("date,y", "1/2/2001,1", "2/2/2001,2", "3/2/2001,3", "1/3/2001,4"))
     assert daily.times is not None
     assert list(daily.times)[-1] == np.datetime64("2001-03-01", "us")
-    assert (
-        "dates such as '1/2/2001' in column 'date' are read day first; time_format='%m/%d/%Y' "
-        "reads them the other way"
-    ) in daily.notes
-    both = read(csv("date,y", "1/2/2001,1", "2/2/2001,2"))
-    assert both.times is not None
-    assert list(both.times) == days("2001-01-02", "2001-02-02")
+    assert any("time_format='%m/%d/%Y' reads them otherwise" in note for note in daily.notes)
+    assert message(csv("date,y", "1/2/2001,1", "2/2/2001,2")) == (
+        "prices.csv: column 'date': '1/2/2001' can be read in two ways under which the data are "
+        "equally regular: time_format='%m/%d/%Y' or time_format='%d/%m/%Y'"
+    )
     other = read("prices.csv", time="date", time_format="%d/%m/%Y")
     assert other.times is not None
     assert list(other.times) == days("2001-02-01", "2001-02-02")
-    assert not any("first" in note for note in other.notes)
+    assert not any("otherwise" in note for note in other.notes)
 
 
 def test_epochs() -> None:
     path = csv("timestamp,y", "1396310400,1", "1396310700,2")
-    assert read(path).notes[2] == (
-        "column 'timestamp' is read as plain numbers; time_format='epoch' reads it as seconds "
-        "since 1970"
+    found = read(path)
+    assert found.notes[2] == (
+        "column 'timestamp' is read as seconds since 1970, the first 2014-04-01 (UTC); "
+        "time_format='number' keeps plain numbers"
     )
+    assert found.times is not None
+    assert found.times[1] == np.datetime64("2014-04-01T00:05")
+    plain = read(path, time_format="number")
+    assert plain.times is not None
+    assert plain.times.tolist() == [1396310400, 1396310700]
     got = read(path, time="timestamp", time_format="epoch")
     assert got.times is not None
     assert got.times[0] == np.datetime64("2014-04-01")
@@ -355,32 +360,28 @@ def test_epochs() -> None:
 @pytest.mark.parametrize(
     ("cells", "line", "problem"),
     [
-        (["2001-09-10", "2001-13-45"], 3, "'2001-13-45' is not a date like '2001-09-10'"),
+        (["2001-09-10", "2001-13-45"], 3, "'2001-13-45' is not a time like '2001-09-10'"),
         (["2001-09-10", ""], 3, "the time is empty"),
-        (
-            ["2001-09-10", "2001-09-10 10:00"],
-            3,
-            "'2001-09-10 10:00' is not a date like '2001-09-10'",
-        ),
-        (["2001-02-30", "x"], 2, "'2001-02-30' is not a time that '%Y-%m-%d' reads"),
-        (
-            ["soon", "later"],
-            2,
-            "'soon' is not a time that is recognised; say how it is written, for example "
-            "time_format='%d.%m.%Y'",
-        ),
+        (["2001-02-30", "x"], 2, "'2001-02-30' is not a time that is recognised"),
+        (["soon", "later"], 2, "'soon' is not a time that is recognised"),
         (["1", ""], 3, "the time is empty"),
-        (["1", "inf"], 3, "'inf' is not finite"),
+        (["1", "inf"], 3, "'inf' is not a time"),
     ],
 )
 def test_times_that_cannot_be_read(cells: list[str], line: int, problem: str) -> None:
     path = csv("date,y", *[f"{cell},1" for cell in cells])
-    assert message(path, time="date") == f"prices.csv:{line}: column 'date': {problem}"
+    assert message(path, time="date").startswith(f"prices.csv:{line}: column 'date': {problem}")
+
+
+def test_dates_and_stamps_in_one_column_are_read_by_both_formats() -> None:
+    got = read(csv("date,y", "2001-09-10,1", "2001-09-10 12:00:00,2", "2001-09-11,3"))
+    assert got.times is not None
+    assert list(got.times) == days("2001-09-10", "2001-09-10T12", "2001-09-11")
 
 
 def test_time_format_that_does_not_fit_or_is_none() -> None:
     path = csv("date,y", "2001-01-01,1")
-    assert message(path, time="date", time_format="%d.%m.%Y") == (
+    assert message(path, time="date", time_format="%d.%m.%Y").startswith(
         "prices.csv:2: column 'date': '2001-01-01' is not a time that '%d.%m.%Y' reads"
     )
     assert message(csv("y", "1"), SettingError, time_format="%Y") == (
@@ -388,35 +389,50 @@ def test_time_format_that_does_not_fit_or_is_none() -> None:
     )
 
 
-def test_unsorted_and_duplicate_stamps() -> None:
-    path = csv("date,y", "2001-09-10,1", "2001-09-17,2", "2001-09-11,3")
-    assert message(path) == (
-        "prices.csv:4: column 'date': 2001-09-11 comes after 2001-09-17 in line 3; sort the rows "
-        "by time"
-    )
-    path = csv("date,y", "2001-09-10,1", "2001-09-10,2", "2001-09-11,3")
-    assert message(path) == (
-        "prices.csv:3: column 'date': 2001-09-10 occurs twice, also in line 2; keep one row for "
-        "each time, or take rows as they come with time=False"
-    )
-    path = csv("date,y", "2001-09-12,1", "2001-09-11,2", "2001-09-10,3")
-    assert message(path) == (
-        "prices.csv:3: column 'date': 2001-09-11 comes after 2001-09-12 in line 2; all rows run "
-        "backwards, sort them by time"
-    )
+def test_rows_are_sorted_by_time_and_it_is_said() -> None:
+    got = read(csv("date,y", "2001-09-10,1", "2001-09-17,2", "2001-09-11,3"))
+    assert got.values.flatten().tolist() == [1, 3, 2]
+    assert any("1 row goes back in 'date' (first at line 4)" in note for note in got.notes)
+    got = read(csv("date,y", "2001-09-12,1", "2001-09-11,2", "2001-09-10,3"))
+    assert got.values.flatten().tolist() == [3, 2, 1]
+    assert any("the newest first: they are turned" in note for note in got.notes)
+    kept = read("prices.csv", order="keep")
+    assert kept.values.flatten().tolist() == [1, 2, 3]
+    assert kept.times is None
+    backwards = read(csv("y", "1", "2", "3"), order="reverse")
+    assert backwards.values.flatten().tolist() == [3, 2, 1]
+
+
+def test_a_row_that_occurs_twice_is_kept_once_and_named() -> None:
+    same = read(csv("date,y", "2001-09-10,1", "2001-09-10,1", "2001-09-11,3"))
+    assert same.values.flatten().tolist() == [1, 3]
+    assert any("1 row occurs twice with equal cells" in note for note in same.notes)
     path = csv("id,t,y", "a,1,1", "b,1,2", "a,2,3", "b,1,4")
-    assert message(path, id="id") == (
-        "prices.csv:5: column 't': 1 of 'b' occurs twice, also in line 3; keep one row for each "
-        "time, or take rows as they come with time=False"
+    first = read(path, id="id")
+    assert first.values.flatten().tolist() == [1, 3, 2]
+    assert any("1 time occurs again" in note and "line 5" in note for note in first.notes)
+    assert read(path, id="id", duplicates="last").values.flatten().tolist() == [1, 3, 4]
+    assert read(path, id="id", duplicates="mean").values.flatten().tolist() == [1, 3, 3]
+    assert "1 in 't' of 'b' occurs twice with other values, also in line 3" in message(
+        path, id="id", duplicates="error"
     )
 
 
-def test_stamps_that_begin_again_name_the_column_that_changes() -> None:
-    path = csv("symbol,date,y", "A,2001-01-01,1", "A,2001-01-02,2", "B,2001-01-01,3")
-    assert message(path) == (
-        "prices.csv:4: column 'date': 2001-01-01 comes after 2001-01-02 in line 3; if 'symbol' "
-        "names the series, say id='symbol'"
+def test_times_that_repeat_throughout_are_asked_about() -> None:
+    rows = [f"2001-09-{1 + k // 3:02},{k}" for k in range(60)]
+    assert "occurs twice with other values, also in line 2, as 39 others do" in message(
+        csv("date,y", *rows)
     )
+
+
+def test_series_are_told_apart_by_the_column_that_separates_their_times() -> None:
+    rows = [f"{name},{name.lower()},2001-01-{day:02},{day}" for name in "AB" for day in (1, 2, 3)]
+    got = read(csv("symbol,code,date,y", *rows))
+    assert got.names == ("A", "B")
+    assert any("2 series are named by the column 'symbol'" in note for note in got.notes)
+    rows = [f"{a},{b},2001-01-{day:02},{day}" for a in "AB" for b in "XY" for day in (1, 2, 3)]
+    assert read(csv("shop,item,date,y", *rows)).names == ("A/X", "A/Y", "B/X", "B/Y")
+    assert read("prices.csv", id=["item", "shop"]).names[1] == "Y/A"
 
 
 # ------------------------------------------------------------------------------------------- gaps
@@ -549,12 +565,16 @@ def test_fill_needs_times_and_no_covariates() -> None:
 
 
 def test_missing_values_are_kept_and_counted() -> None:
-    got = read(csv("t,y", "1,", "2,NA", "3,NaN", "4,null", "5,3", "6, 4 "))
-    assert got.missing.tolist() == [True] * 4 + [False] * 2
-    assert got.steps == 2
+    path = csv("t,y", "1,", "2,2", "3,NaN", "4,null", "5,3", "6, 4 ")
+    got = read(path, leading="keep")
+    assert got.missing.tolist() == [True, False, True, True, False, False]
+    assert got.steps == 3
     assert got.notes[-1] == (
-        "4 of 6 values of 'y' are missing; they are kept as gaps: not scored, models see a flag"
+        "3 of 6 values of 'y' are missing; they are kept as gaps: not scored, models see a flag"
     )
+    cut = read(path)
+    assert cut.missing.tolist() == [False, True, True, False, False]
+    assert any("1 row before the first value is left out" in note for note in cut.notes)
 
 
 def test_missing_files_name_the_nearest() -> None:
@@ -617,22 +637,24 @@ def test_unknown_extension() -> None:
         ([], "prices.csv: the file is empty"),
         (["", ""], "prices.csv: the file is empty"),
         (["date,y"], "prices.csv: there are column names but no rows"),
-        (["date,y", "2001-01-01,1,2"], "prices.csv:2: 3 cells where the columns are 2"),
-        (["date,y", "2001-01-01,1", "2001"], "prices.csv:3: 1 cell where the columns are 2"),
-        (["date,y", "2001-01-01,1", "", "x,2"], "prices.csv:3: empty line where the columns are 2"),
-        (["date,y", '"2001-01-01",1,2'], "prices.csv:2: 3 cells where the columns are 2"),
         (
-            ["date,y", '"2001-01-01,1'],
+            ["date,y", "2001-01-01,1,2"],
+            "prices.csv:2: 3 cells where line 1 names 2 columns; a comma inside a number needs "
+            "quotes around it or another separator, and header=False, skip=1 reads the rows "
+            "without names",
+        ),
+        (
+            ["date,y", '2001-01-01,"1'],
             "prices.csv:2: a quoted cell is not closed properly (unexpected end of data)",
         ),
-        (["y,y", "1,2"], "prices.csv: two columns are called 'y'"),
         (
-            ["1,2", "3,4"],
-            "prices.csv:1: the first line holds numbers, not column names; header=False reads it "
-            "as data",
+            ["name", "x"],
+            "prices.csv: no column holds numbers to model among 'name'; in 'name' stands 'x'",
         ),
-        (["name", "x"], "prices.csv: no column holds numbers among 'name'"),
-        (["date,y", "2001-01-01,"], "prices.csv: no column holds numbers among 'date', 'y'"),
+        (
+            ["date,y", "2001-01-01,"],
+            "prices.csv: no column holds numbers to model among 'date', 'y'; in 'y' stands nothing",
+        ),
         (
             ["Date,Open,High,Adj Close", "2001-01-01,1,2,3"],
             "prices.csv: 3 columns hold numbers: 'Open', 'High', 'Adj Close'; choose one or "
@@ -651,19 +673,32 @@ def test_tables_that_cannot_be_read(lines: list[str], wanted: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "problem"),
     [
-        ("n/a?", "'n/a?' is not a number"),
-        ("1.2.3", "'1.2.3' is not a number"),
-        ("inf", "'inf' is not finite"),
-        ("-Infinity", "'-Infinity' is not finite"),
-        ("1e999", "'1e999' is not finite"),
-        ('"3,14"', "'3,14' is not a number; write decimals with a point"),
+        ("n/a?", "'n/a?'"),
+        ("1.2.3", "'1.2.3'"),
+        ("inf", "'inf'"),
+        ("-Infinity", "'-Infinity'"),
+        ("1e999", "'1e999'"),
     ],
 )
-def test_cells_that_are_no_numbers(cell: str, problem: str) -> None:
+def test_a_cell_that_is_no_number_is_missing_and_named(cell: str, problem: str) -> None:
     cells = [str(index) for index in range(20)]
     cells[15] = cell
     path = csv("t,close", *[f"{index},{cell}" for index, cell in enumerate(cells)])
-    assert message(path) == f"prices.csv:17: column 'close': {problem}"
+    got = read(path)
+    assert got.missing.nonzero().flatten().tolist() == [15]
+    assert (
+        f"1 cell is not a finite number in 'close' and taken for missing: {problem} (line 17)"
+        in got.notes
+    )
+
+
+def test_a_column_of_many_bad_cells_is_refused_at_the_first() -> None:
+    path = csv(
+        "t,close", *[f"{index},{'bad' + str(index) if index > 3 else 1}" for index in range(9)]
+    )
+    assert message(path, value="close").startswith(
+        "prices.csv:6: column 'close': 'bad4' is not a number, as 4 others"
+    )
 
 
 def test_wrong_columns() -> None:

@@ -26,7 +26,9 @@ from throughtime.data.readers.files import (
 )
 from throughtime.data.readers.matlab import load_mat
 from throughtime.data.readers.options import Options
-from throughtime.data.readers.series import Columns, Rows, join
+from throughtime.data.readers.plan import ReadPlan
+from throughtime.data.readers.rows import Rows
+from throughtime.data.readers.series import join
 from throughtime.data.readers.table import Table, frame_table
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.errors import DataError, SettingError, nearest
@@ -64,8 +66,8 @@ def read_arrays(
     whole = np.concatenate(values)
     offsets = np.cumsum([0, *map(len, values)])
     rows = Rows(
-        whole, np.zeros((len(whole), 0)), times, offsets, tuple(names), Columns(value=labels),
-        tuple(notes),
+        whole, np.zeros((len(whole), 0)), times, offsets, tuple(names), labels, (), False,
+        ReadPlan(), tuple(notes),
     )  # fmt: skip
     return join([(label, rows)], Options(), label)
 

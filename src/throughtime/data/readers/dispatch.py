@@ -38,7 +38,8 @@ from throughtime.data.readers.midi import read_midi
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.records import kind_of_lines, read_json, read_jsonl
 from throughtime.data.readers.repositories import read_arff, read_ts, read_tsf
-from throughtime.data.readers.series import Rows, join, open_series, read_table, rows_of
+from throughtime.data.readers.rows import Rows
+from throughtime.data.readers.series import join, open_series, read_table, rows_of
 from throughtime.data.readers.table import Table
 from throughtime.data.readers.text import Text, join_texts, text_of
 from throughtime.data.sequences import Domain, Sequences
@@ -346,7 +347,7 @@ def _series_folder(members: Members, options: Options) -> Sequences:
         if isinstance(part, Sequences):
             sets.append(part)
             continue
-        if part.columns.id is not None:
+        if part.by_id:
             part = replace(part, names=tuple(f"{name}/{one}" for one in part.names))
         parts.append((str(path), part))
     if not sets:

@@ -86,7 +86,9 @@ def read(
         return source
     return replace(
         sequences,
-        read_options=({} if kind is None else {"kind": kind}) | asked.given(),
+        read_options=({} if kind is None else {"kind": kind})
+        | ({} if sequences.plan is None else sequences.plan.again())
+        | asked.given(),
         library=frames.library_of(source),
     )
 

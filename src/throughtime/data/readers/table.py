@@ -1,13 +1,15 @@
 """A table whose cells can be named: columns are read when they are asked for.
 
-CSV cells stay text until they are parsed here, so that every failure knows its line.
+Cells of a text stay text until they are parsed here, so that every failure knows its line.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,26 @@ import numpy as np
 
 from throughtime.data import frames
 from throughtime.data.readers.encodings import decoded
-from throughtime.data.readers.files import gathered, quoted, read_bytes, reason, suffix
+from throughtime.data.readers.files import gathered, read_bytes, reason, suffix
+from throughtime.data.readers.layout import COMMENTS, NAMES, SAMPLE, Layout, find_layout, split
+from throughtime.data.readers.numbers import (
+    Marks,
+    Numbers,
+    looks_like_number,
+    marks_of,
+    plain,
+    read_numbers,
+)
+from throughtime.data.readers.options import Options
+from throughtime.data.readers.plan import ReadPlan
+from throughtime.data.readers.stamps import looks_like_stamp
 from throughtime.errors import DataError, nearest
+from throughtime.wording import some
 
 if TYPE_CHECKING:
     import polars as pl
 
-MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none")  # lower case
-SEPARATORS = (",", ";", "\t", "|")
+_LISTED = 3  # places that a note spells out
 
 
 class Table:
@@ -39,17 +53,21 @@ class Table:
         height: int,
         load: Callable[[list[str]], pl.DataFrame],
         line: Callable[[int], int] | None = None,
+        notes: Iterable[str] = (),
+        plan: ReadPlan | None = None,
+        options: Options | None = None,
     ) -> None:
         self.label = label
-        self.columns = columns
         self.height = height
-        self._load = load
+        self.notes = tuple(notes)
+        self.plan = plan or ReadPlan()
+        self.options = options or Options()
         self._line = line
-        self.notes: tuple[str, ...] = ()  # what was noticed when the file was opened
         self._cells: dict[str, pl.Series] = {}
-        for index, name in enumerate(columns):
-            if name in columns[:index]:
-                raise DataError(f"{label}: two columns are called '{name}'")
+        self._numbers: dict[str, Numbers] = {}
+        self._marks: Marks | None = None
+        self.columns = columns
+        self._load = load
         if height == 0:
             raise DataError(f"{label}: there are column names but no rows")
 
@@ -62,12 +80,20 @@ class Table:
         """The row inside a sentence: `line 17` or `row 15`."""
         return f"row {int(row)}" if self._line is None else f"line {self._line(int(row))}"
 
+    def places(self, rows: np.ndarray) -> str:
+        """The first few rows inside a sentence: `lines 17, 20, 31, …`."""
+        listed = [self.line(row) for row in rows[:_LISTED]]
+        word = listed[0].split()[0]
+        numbers = ", ".join(one.split()[1] for one in listed)
+        plural = "s" if len(rows) > 1 else ""
+        return f"{word}{plural} {numbers}{', …' if len(rows) > _LISTED else ''}"
+
     def check(self, name: str) -> str:
-        """The name itself. Raises: DataError with the nearest name and all the columns."""
+        """The name itself. Raises: DataError with the nearest name and the columns."""
         if name not in self.columns:
             near = nearest(name, self.columns) or ";"
             raise DataError(
-                f"{self.label}: no column '{name}'{near} the columns are {quoted(self.columns)}"
+                f"{self.label}: no column '{name}'{near} the columns are {some(self.columns, 20)}"
             )
         return name
 
@@ -76,31 +102,52 @@ class Table:
         wanted = [name for name in dict.fromkeys(names) if name not in self._cells]
         if wanted:
             frame = self._load(wanted)
-            self._cells.update({name: frame[name] for name in wanted})
+            self._cells.update(dict(zip(wanted, frame.get_columns(), strict=True)))
 
     def cells(self, name: str) -> pl.Series:
         self.load([name])
         return self._cells[name]
 
-    def numbers(self, name: str) -> np.ndarray:
-        """The column as float64 [height], NaN where a cell is missing.
+    @property
+    def marks(self) -> Marks:
+        """Decimal and thousands mark of the file, from the cells that leave no doubt."""
+        if self._marks is None:
+            self._marks = self._find_marks()
+        return self._marks
 
-        Raises: DataError naming the first cell that is no number, or is infinite.
+    def _find_marks(self) -> Marks:
+        import polars as pl
+
+        asked = self.options
+        if asked.decimal is not None:
+            return Marks(asked.decimal, asked.thousands, "given")
+        found = []
+        for name in self.columns:
+            cells = self.cells(name)
+            if cells.dtype == pl.String:
+                stripped, empty = plain(cells.head(3_000))
+                known = stripped.filter(~empty)
+                if known.cast(pl.Float64, strict=False).null_count() == 0:
+                    continue  # plain numbers: a point is a decimal point, if nobody says otherwise
+                marks = marks_of(known.to_list())
+                if marks.decimal is not None and _mostly_written(known):
+                    found.append(marks)
+        commas = [marks for marks in found if marks.decimal == ","]
+        points = [marks for marks in found if marks.decimal == "."]
+        if commas and not points:
+            return Marks(",", asked.thousands or commas[0].thousands, commas[0].evidence)
+        if points and not commas:
+            return Marks(".", asked.thousands or points[0].thousands, points[0].evidence)
+        return Marks(None, asked.thousands, "")
+
+    def numbers(self, name: str) -> Numbers:
+        """The column as numbers.
+
+        Raises: DataError for types that are none.
         """
-        number, bad = self._parse(name)
-        if bad.any():
-            row = int(np.argmax(bad))
-            cell = str(self.cells(name)[row]).strip()
-            hint = ""
-            if "," in cell and _is_number(cell.replace(",", ".")):
-                hint = "; write decimals with a point"
-            raise DataError(f"{self.where(row)}: column '{name}': '{cell}' is not a number{hint}")
-        infinite = np.isinf(number)
-        if infinite.any():
-            row = int(np.argmax(infinite))
-            cell = str(self.cells(name)[row]).strip()
-            raise DataError(f"{self.where(row)}: column '{name}': '{cell}' is not finite")
-        return number
+        if name not in self._numbers:
+            self._numbers[name] = self._parse(name)
+        return self._numbers[name]
 
     def numeric(self, name: str) -> bool:
         """Whether the column is meant as numbers: nine in ten of its cells that hold something."""
@@ -109,25 +156,47 @@ class Table:
         dtype = self.cells(name).dtype
         if dtype != pl.String:
             return dtype.is_numeric() or dtype == pl.Boolean
-        number, bad = self._parse(name)
-        good = int(np.count_nonzero(~np.isnan(number)))
-        return good > 0 and int(np.count_nonzero(bad)) * 9 <= good
+        return self.numbers(name).numeric
 
-    def _parse(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers (NaN where missing or bad) and bool [height]: cells that are not numbers."""
+    def _parse(self, name: str) -> Numbers:
         import polars as pl
 
         cells = self.cells(name)
         if cells.dtype == pl.String:
-            stripped = cells.str.strip_chars()
-            missing = stripped.is_null() | stripped.str.to_lowercase().is_in(list(MISSING))
-            parsed = stripped.cast(pl.Float64, strict=False)
-            bad = (parsed.is_null() & ~missing).to_numpy()
-            return parsed.fill_null(float("nan")).to_numpy(), bad
+            return read_numbers(cells, self.marks, self.options.missing, self.options.units)
         if cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.Null):
-            parsed = cells.cast(pl.Float64)
-            return parsed.fill_null(float("nan")).to_numpy(), np.zeros(len(cells), dtype=bool)
+            values = cells.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            wanted = [float(one) for one in self.options.missing if _is_number(one)]
+            if wanted:
+                values = np.where(np.isin(values, wanted), np.nan, values)
+            bad = np.isinf(values)
+            return Numbers(np.where(bad, np.nan, values), bad)
         raise DataError(f"{self.label}: column '{name}' holds {cells.dtype}, not numbers")
+
+
+def _mostly_written(known: pl.Series) -> bool:
+    """Whether most cells are numbers in some writing: free text with figures says nothing."""
+    sample = known.head(200).to_list()
+    numbers = [cell for cell in sample if looks_like_number(cell) and not looks_like_stamp(cell)]
+    return len(numbers) * 10 >= len(sample) * 8
+
+
+def distinct(columns: Iterable[str], notes: list[str]) -> list[str]:
+    """Names that differ: the second 'x' is 'x_2'."""
+    columns = list(columns)
+    seen: Counter[str] = Counter()
+    result: list[str] = []
+    for name in columns:
+        seen[name] += 1
+        fresh = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        while fresh in result:
+            seen[name] += 1
+            fresh = f"{name}_{seen[name]}"
+        result.append(fresh)
+    renamed = [new for new, old in zip(result, columns, strict=True) if new != old]
+    if renamed:
+        notes.append(f"names that occur twice are told apart: {some(renamed)}")
+    return result
 
 
 def _is_number(cell: str) -> bool:
@@ -141,14 +210,11 @@ def _is_number(cell: str) -> bool:
 # ---------------------------------------------------------------------------------------- sources
 
 
-def open_table(path: Path, encoding: str | None = None, header: bool = True) -> Table:
-    """A file of characters as a Table."""
-    text, findings = decoded(read_bytes(path), path, encoding)
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    separator = "\t" if suffix(path) == ".tsv" else _separator(text)
-    table = _csv(str(path), text.rstrip("\n"), separator, header)
-    table.notes = gathered(findings)
+def open_table(path: Path, options: Options) -> Table:
+    """A table in a file of characters."""
+    text, findings = decoded(read_bytes(path), path, options.encoding)
+    table = text_table(str(path), text, options, tab=suffix(path) == ".tsv")
+    table.notes += gathered(findings)
     return table
 
 
@@ -158,105 +224,244 @@ def frame_table(frame: Any) -> Table:
     return Table("frame", list(table.columns), table.height, table.select)
 
 
-def _separator(text: str) -> str:
-    """The separator that occurs most often in the first line outside quotes."""
-    first = text.split("\n", 1)[0]
-    outside = "".join(first.split('"')[::2])
-    return max(SEPARATORS, key=lambda mark: (outside.count(mark), -SEPARATORS.index(mark)))
+def text_table(label: str, text: str, options: Options, tab: bool = False) -> Table:
+    """The table in a text.
 
-
-def _csv(label: str, text: str, separator: str, header: bool) -> Table:
-    import polars as pl
-
+    Raises: DataError where there is none, or where its rows do not fit its columns.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.rstrip("\n")
     if not text.strip():
         raise DataError(f"{label}: the file is empty")
-    top, _, rest = text.partition("\n")
-    try:
-        first = next(csv.reader([top], delimiter=separator, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{label}:1: cannot be split into columns: {reason(error)}") from error
-    if header:
-        names = [name.strip() or f"column_{index + 1}" for index, name in enumerate(first)]
-        if all(_is_number(name) for name in first):
-            raise DataError(
-                f"{label}:1: the first line holds numbers, not column names; header=False reads "
-                f"it as data"
-            )
-    else:
-        names, rest = [f"column_{index + 1}" for index in range(len(first))], text
-    skipped = 1 if header else 0
-    height, lines = _check_rows(label, rest, separator, len(names), skipped) if rest else (0, None)
-    body = rest.encode()
+    layout = find_layout(label, _first_lines(text), options, tab)
+    notes = list(layout.notes) + _layout_notes(layout)
+    body, rows, more = _body(label, text, layout, options)
+    notes += more
+    names = distinct(layout.names, notes)
 
     def load(wanted: list[str]) -> pl.DataFrame:
-        indices = sorted(names.index(name) for name in wanted)
-        try:
-            frame = pl.read_csv(
-                io.BytesIO(body),
-                has_header=False,
-                columns=indices,
-                separator=separator,
-                infer_schema=False,
-            )
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"{label}: the quotes in this file do not match up") from error
-        if frame.height != height:
-            raise DataError(f"{label}: the quotes in this file do not match up")
-        frame.columns = [names[index] for index in indices]
-        return frame
+        return _load(label, body, layout, names, wanted, len(rows))
 
-    def line(row: int) -> int:
-        return row + 1 + skipped if lines is None else int(lines[row])
-
-    return Table(label, names, height, load, line)
+    table = Table(label, names, len(rows), load, lambda row: int(rows[row]), notes, options=options)
+    table.plan = _layout_plan(layout)
+    return table
 
 
-def _check_rows(
-    label: str, body: str, separator: str, width: int, skipped: int
-) -> tuple[int, np.ndarray | None]:
-    """Number of rows and, where quotes allow rows of several lines, the first line of each.
+def _first_lines(text: str) -> list[str]:
+    """The lines from which the layout is found."""
+    lines: list[str] = []
+    start = 0
+    while len(lines) < SAMPLE and start <= len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        lines.append(text[start:end])
+        start = end + 1
+    return lines
 
-    Raises: DataError naming the first row that has too few or too many cells.
-    """
-    if '"' in body:
-        cells, starts = _quoted_rows(label, body, separator, skipped)
-        if width == 1:
-            cells = np.maximum(cells, 1)  # an empty line of a single column is a missing cell
-    else:
-        data = np.frombuffer(body.encode() + b"\n", dtype=np.uint8)
-        ends = np.flatnonzero(data == 10)
-        marks = np.flatnonzero(data == ord(separator))
-        cells = np.diff(np.searchsorted(marks, ends), prepend=0) + 1
-        if width == 1:
-            return len(cells), None
-        # An empty line has one cell, and none of a table that has several columns.
-        cells[np.diff(ends, prepend=-1) == 1] = 0
-        starts = np.arange(len(cells)) + 1 + skipped
-    wrong = cells != width
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        problem = (
-            f"{cells[row]} cell{'' if cells[row] == 1 else 's'}" if cells[row] else "empty line"
+
+def _layout_notes(layout: Layout) -> list[str]:
+    notes = []
+    above = [(index, line) for index, line in layout.skipped]
+    if above:
+        listed = ", ".join(f"{index + 1} '{line[:40]}'" for index, line in above[:_LISTED])
+        more = f", … ({len(above)} in all)" if len(above) > _LISTED else ""
+        notes.append(f"left out above the data: line{'s' if len(above) > 1 else ''} {listed}{more}")
+    if layout.header is None and layout.header_evidence != "given":
+        notes.append(
+            f"no line has names: the columns are called {some(layout.names, 3)}; header=True takes "
+            f"the first line for them"
         )
-        raise DataError(f"{label}:{starts[row]}: {problem} where the columns are {width}")
-    return len(cells), starts if '"' in body else None
+    return notes
 
 
-def _quoted_rows(
-    label: str, body: str, separator: str, skipped: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cells in each row and its first physical line, for a body that contains quotes."""
-    reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
-    cells: list[int] = []
-    starts: list[int] = []
-    start = 1 + skipped
+def _layout_plan(layout: Layout) -> ReadPlan:
+    name = NAMES.get(layout.separator, repr(layout.separator))
+    shown = None if layout.separator == "\x00" else layout.separator
+    plan = ReadPlan().with_entry("separator", shown, layout.separator_evidence)
+    header = layout.header is not None
+    plan = plan.with_entry("header", header, layout.header_evidence)
+    reasons = tuple(f"line {index + 1}: {line[:60]}" for index, line in layout.skipped)
+    first = f"the data begin in line {layout.first + 1}"
+    return plan.with_entry(
+        "skip", len(layout.skipped), f"{first}; cells are split by {name}", reasons
+    )
+
+
+@dataclass
+class _Repairs:
+    """Rows that do not fit their columns, by what is wrong with them (numbers of lines)."""
+
+    blank: list[int]
+    short: list[int]
+    long: list[int]
+    tails: int = 0
+
+
+def _body(
+    label: str, text: str, layout: Layout, options: Options
+) -> tuple[bytes, np.ndarray, list[str]]:
+    """The rows of data as bytes that polars reads, the line of each, and what was repaired."""
+    start = 0
+    for _ in range(layout.first):
+        start = text.find("\n", start) + 1
+    content = text[start:]
+    width = len(layout.names)
+    comments = (options.comment,) if options.comment else COMMENTS
+    quoted = layout.quoting and '"' in content
+    if layout.separator not in (" ", "\x00") and not quoted:
+        regular = _regular(content, layout.separator, width, comments)
+        if regular is not None:
+            return content.encode(), np.arange(regular) + layout.first + 1, []
+    return _repaired(label, content, layout, comments, quoted)
+
+
+def _regular(content: str, separator: str, width: int, comments: tuple[str, ...]) -> int | None:
+    """How many rows there are, if every line is one with as many cells as there are columns."""
+    if any(f"\n{mark}" in content or content.startswith(mark) for mark in comments):
+        return None
+    data = np.frombuffer(content.encode() + b"\n", dtype=np.uint8)
+    ends = np.flatnonzero(data == 10)
+    if width == 1:
+        return None if (np.diff(ends, prepend=-1) == 1).any() else len(ends)
+    marks = np.flatnonzero(data == ord(separator))
+    cells = np.diff(np.searchsorted(marks, ends), prepend=0) + 1
+    return len(ends) if (cells == width).all() else None
+
+
+def _repaired(
+    label: str, content: str, layout: Layout, comments: tuple[str, ...], quoted: bool
+) -> tuple[bytes, np.ndarray, list[str]]:
+    """Rows made to fit: blank ones left out, short ones filled, what is too much named."""
+    separator = "," if layout.separator == "\x00" else layout.separator
+    width = len(layout.names)
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter="\t" if separator == " " else separator, lineterminator="\n")
+    lines: list[int] = []
+    repairs = _Repairs([], [], [])
+    for number, cells in _rows(label, content, layout, separator, quoted):
+        if not any(cells) or (len(cells) == 1 and not cells[0].strip()):
+            if width > 1 or len(cells) > 1:
+                repairs.blank.append(number)
+                continue
+            cells = [""]
+        elif cells[0].startswith(comments):
+            continue
+        if layout.separator == "\x00":
+            cells = [separator.join(cells)]
+        if len(cells) > width:
+            if not any(cell.strip() for cell in cells[width:]):
+                repairs.tails += 1
+                cells = cells[:width]
+            else:
+                repairs.long.append(number)
+                cells = [""] * width
+        elif len(cells) < width:
+            repairs.short.append(number)
+            cells = cells + [""] * (width - len(cells))
+        writer.writerow(cells)
+        lines.append(number)
+    _check_repairs(label, repairs, len(lines), width, layout)
+    return out.getvalue().encode(), np.asarray(lines), _repair_notes(repairs)
+
+
+def _rows(
+    label: str, content: str, layout: Layout, separator: str, quoted: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """Line number (from 1) and cells of each row."""
+    first = layout.first + 1
+    if not quoted or separator == " ":
+        for index, line in enumerate(content.split("\n")):
+            yield (
+                first + index,
+                split(line, separator, quoted) if separator == " " else line.split(separator),
+            )
+        return
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    start = 0
     try:
         for row in reader:
-            cells.append(len(row))
-            starts.append(start)
-            start = reader.line_num + 1 + skipped
+            yield first + start, row
+            start = reader.line_num
     except csv.Error as error:
         raise DataError(
-            f"{label}:{start}: a quoted cell is not closed properly ({reason(error)})"
+            f"{label}:{first + start}: a quoted cell is not closed properly ({reason(error)})"
         ) from error
-    return np.asarray(cells), np.asarray(starts)
+
+
+def _check_repairs(label: str, repairs: _Repairs, kept: int, width: int, layout: Layout) -> None:
+    """Raises DataError where so many rows do not fit that the layout must be another."""
+    many = len(repairs.long)
+    if many * 10 > kept:
+        comma = layout.separator == ","
+        hint = (
+            "; a comma inside numbers needs another separator or quotes around the number"
+            if comma
+            else ""
+        )
+        raise DataError(
+            f"{label}:{repairs.long[0]}: more cells than the {width} columns, as in "
+            f"{many:,} of {kept:,} rows{hint}; separator= says what divides the cells"
+        )
+    if len(repairs.short) * 2 > kept and width > 1:
+        raise DataError(
+            f"{label}:{repairs.short[0]}: fewer cells than the {width} columns, as in "
+            f"{len(repairs.short):,} of {kept:,} rows; separator= says what divides the cells"
+        )
+
+
+def _repair_notes(repairs: _Repairs) -> list[str]:
+    notes = []
+
+    def note(lines: list[int], what: str) -> None:
+        if lines:
+            listed = ", ".join(map(str, lines[:_LISTED])) + (", …" if len(lines) > _LISTED else "")
+            plural = "s" if len(lines) > 1 else ""
+            notes.append(f"{len(lines):,} {what} (line{plural} {listed})")
+
+    note(repairs.blank, f"empty row{'s' if len(repairs.blank) > 1 else ''} left out")
+    short = "rows have" if len(repairs.short) > 1 else "row has"
+    note(repairs.short, f"{short} too few cells; the rest is missing")
+    long = "rows have" if len(repairs.long) > 1 else "row has"
+    note(repairs.long, f"{long} too many cells and taken for missing")
+    if repairs.tails:
+        notes.append(f"an empty last cell in {repairs.tails:,} rows is left out")
+    return notes
+
+
+def _load(
+    label: str, body: bytes, layout: Layout, names: list[str], wanted: list[str], height: int
+) -> pl.DataFrame:
+    """The wanted columns of the body as text."""
+    import polars as pl
+
+    indices = sorted(names.index(name) for name in wanted)
+    separator = {" ": "\t", "\x00": ","}.get(layout.separator, layout.separator)
+    try:
+        frame = pl.read_csv(
+            io.BytesIO(body),
+            has_header=False,
+            columns=indices,
+            separator=separator,
+            infer_schema=False,
+            quote_char='"',
+        )
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{label}: cannot be split into columns ({reason(error)[:80]})") from error
+    if frame.height != height:
+        raise DataError(
+            f"{label}: {frame.height:,} rows where {height:,} lines have cells; a quote is not "
+            f"closed"
+        )
+    frame.columns = [names[index] for index in indices]
+    return frame.select(wanted)
+
+
+def _parquet(path: Path, options: Options) -> Table:
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(io.BytesIO(read_bytes(path)))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: not a readable parquet file") from error
+    return Table(str(path), list(frame.columns), frame.height, frame.select, options=options)
