@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 from cyclopts import CycloptsError
 
@@ -24,6 +25,9 @@ def run(tokens: list[str], interrupted: str) -> None:
         tokens: the command and its arguments.
         interrupted: the line for KeyboardInterrupt.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the terminal has no sign for becomes "?"
+            stream.reconfigure(errors="replace")
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
