@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 from cyclopts import CycloptsError
 
 from throughtime.cli import fit as fitting
 from throughtime.cli import inspect as look
 from throughtime.cli import predict as use
+from throughtime.cli import read as reading
 from throughtime.cli.base import app
 from throughtime.cli.messages import explained
 from throughtime.errors import SettingError, ThroughtimeError
 
-__all__ = ["app", "fitting", "look", "run", "use"]
+__all__ = ["app", "fitting", "look", "reading", "run", "use"]
 
 
 def run(tokens: list[str], interrupted: str) -> None:
@@ -23,6 +25,9 @@ def run(tokens: list[str], interrupted: str) -> None:
         tokens: the command and its arguments.
         interrupted: the line for KeyboardInterrupt.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what the terminal has no sign for becomes "?"
+            stream.reconfigure(errors="replace")
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:

@@ -317,6 +317,16 @@ def test_clipping_is_counted() -> None:
 # Text
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_characters_leave_the_raw_text_as_it_is(dtype: torch.dtype) -> None:
+    known = Sequences.of(["abc"])
+    seen = Transforms.fit(["characters"], known)
+    codes = torch.tensor([97, 120, 122], dtype=dtype)  # x and z come after all that are known
+    raw = Sequences(codes, torch.tensor([0, 3]), domain=known.domain, names=("a",))
+    assert raw.transform(seen).values.tolist() == [0, 3, 3]
+    assert raw.values.tolist() == codes.tolist() == [97, 120, 122]
+
+
 def test_characters_give_every_text_a_probability() -> None:
     train = Sequences.of(["hello"]).transform(["characters"])
     assert train.domain.num_symbols == 5  # e h l o and unknown

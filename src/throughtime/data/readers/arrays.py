@@ -24,6 +24,7 @@ from throughtime.data.readers.files import (
     read_bytes,
     stem,
 )
+from throughtime.data.readers.matlab import load_mat
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.plan import ReadPlan
 from throughtime.data.readers.rows import Rows
@@ -293,44 +294,24 @@ def _chosen(names: list[str], part: str, path: Path) -> list[str]:
 
 def read_mat(path: Path, options: Options) -> Table | Sequences:
     """The variable of a MATLAB file that `part` names; a cell array is a sequence each."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     data = read_bytes(path)
     check_memory(path, 4 * len(data))
-    with parsing(
-        path, ".mat file", MatReadError, ValueError, TypeError, NotImplementedError, KeyError,
-        IndexError, EOFError, OSError, zlib.error, struct.error, OverflowError, MemoryError,
-        AttributeError,
-    ):  # fmt: skip
-        found = loadmat(BytesIO(data))
-    arrays = {}
-    for name, array in found.items():
-        if not name.startswith("__"):
-            plain = _matlab(array)
-            if plain is not None:
-                arrays[name] = plain
-    if not arrays and len(found) > 3:
-        held = quoted(name for name in found if not name.startswith("__"))
+    found = load_mat(data, path)
+    arrays = {name: _vectors(one) for name, one in found.items() if one is not None and len(one)}
+    if not arrays:
         raise DataError(
-            f"{path}: holds no matrix of numbers, only structures or texts ({held}); in MATLAB "
-            f"save a field on its own: y = s.field; save('y.mat', 'y')"
+            f"{path}: holds no real matrix, only structures, texts or others ({quoted(found)}); "
+            f"in MATLAB save a field on its own: y = s.field; save('y.mat', 'y')"
         )
     return read_named(arrays, path, options)
 
 
-def _matlab(array: Any) -> Any:
-    """A matrix as [T] or [T, D], a cell array of matrices as a list, anything else as None."""
-    if hasattr(array, "toarray"):
-        array = array.toarray()
-    if not isinstance(array, np.ndarray) or array.dtype.names is not None:
-        return None
-    if array.dtype == object:
-        cells = [_matlab(cell) for cell in array.ravel(order="F")]
-        return cells if cells and all(isinstance(cell, np.ndarray) for cell in cells) else None
-    if array.dtype.kind not in "biuf" or not array.size:
-        return None
-    return array.ravel() if array.ndim == 2 and 1 in array.shape else array
+def _vectors(variable: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """Matrices of one row or one column as [T]."""
+    if isinstance(variable, list):
+        return [_vectors(one) for one in variable]  # type: ignore[misc]
+    vector = variable.ndim == 2 and 1 in variable.shape
+    return variable.ravel() if vector else variable
 
 
 def read_safetensors(path: Path, options: Options) -> Table | Sequences:

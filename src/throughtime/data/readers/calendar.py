@@ -23,6 +23,7 @@ UNITS = {
     "quarterly": (3, "M"), "y": (12, "M"), "a": (12, "M"), "ys": (12, "M"), "ye": (12, "M"),
     "as": (12, "M"), "year": (12, "M"), "yearly": (12, "M"),
 }  # fmt: skip
+ISO = re.compile(r"[12]\d{3}-\d\d-\d\d(T\d\d(:\d\d(:\d\d(\.\d{1,6})?)?)?)?")
 FREQ = re.compile(r"(\d{0,6})[ _]?([A-Za-z_]+?)s?(?:-[A-Za-z]{3})?")
 
 
@@ -67,13 +68,12 @@ def stamps(series: Series) -> np.ndarray | None:
     """The times of a series, datetime64[us] [T], or None where they cannot be known."""
     match = FREQ.fullmatch((series.freq or "").strip())
     unit = UNITS.get(match[2].lower().replace("_", "").removesuffix("-")) if match else None
-    if match is None or unit is None or series.start is None:
+    iso = _iso(series.start or "")
+    if match is None or unit is None or not ISO.fullmatch(iso):
         return None
     try:
-        start = np.datetime64(_iso(series.start), "us")
-    except ValueError:
-        return None
-    if np.isnat(start):
+        start = np.datetime64(iso, "us")
+    except ValueError:  # the 30th of February
         return None
     steps = np.arange(len(series.values)) * int(match[1] or 1) * unit[0]
     if unit[1] == "B":

@@ -11,7 +11,7 @@ import numpy as np
 
 from throughtime.data.readers.arrays import read_arrays
 from throughtime.data.readers.calendar import Series, dated_series
-from throughtime.data.readers.files import check_memory, parsing, quoted, read_bytes, stem
+from throughtime.data.readers.files import check_memory, parsing, quiet, quoted, read_bytes, stem
 from throughtime.data.readers.options import Options, as_names
 from throughtime.data.readers.records import NAMES, TARGETS
 from throughtime.data.readers.table import Table
@@ -20,6 +20,10 @@ from throughtime.errors import DataError, MissingExtra, SettingError, nearest
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+FARTHEST = 8000 * 365.0  # days from 1970, in the years that calendars have
+PER_DAY = {"ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9}
 
 
 def read_parquet(path: Path, options: Options) -> Table | Sequences:
@@ -47,8 +51,9 @@ def _frame(
 
     data = read_bytes(path)
     check_memory(path, 2 * len(data))
-    with parsing(path, what, *parser_errors(), OSError, ValueError, OverflowError):
+    with parsing(path, what, *parser_errors(), OSError, ValueError, OverflowError), quiet():
         frame = reader(BytesIO(data))
+        _check_dates(frame, path)
     if options.part is not None:
         raise SettingError("part= says nothing about this source; it is for files of several parts")
     frame = frame.unnest([n for n, kind in frame.schema.items() if isinstance(kind, pl.Struct)])
@@ -57,6 +62,18 @@ def _frame(
     if lists and (wanted[0] in lists or not options.value):
         return _series_rows(frame, lists, path, options)
     return Table(str(path), list(frame.columns), frame.height, frame.select)
+
+
+def _check_dates(frame: pl.DataFrame, path: Path) -> None:
+    """Raises DataError for a date that no calendar has: polars stops where it meets one."""
+    import polars as pl
+
+    for name, kind in frame.schema.items():
+        if isinstance(kind, (pl.Date, pl.Datetime)):
+            a_day = PER_DAY[kind.time_unit] if isinstance(kind, pl.Datetime) else 1.0
+            found = frame[name].to_physical().cast(pl.Float64).abs().max() or 0
+            if float(found) > FARTHEST * a_day:  # type: ignore[arg-type]
+                raise DataError(f"{path}: column '{name}' holds dates of no calendar")
 
 
 def parser_errors() -> tuple[type[BaseException], ...]:

@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -258,23 +258,32 @@ def _copy(source: BinaryIO, target: Path, budget: Budget) -> Path:
     return target
 
 
-def _zstd(path: Path) -> BinaryIO:
-    with suppress(ImportError):
+def _zstd(path: Path) -> tuple[Any, type[Exception]]:
+    """The content of a zstd file, as a file, and what it raises where it is damaged."""
+    try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
 
-        opened: BinaryIO = zstd.open(path)
-        return opened
+        return zstd.open(path), zstd.ZstdError
+    except ImportError:  # before Python 3.14
+        pass
     try:
         import zstandard
     except ImportError as error:
         raise MissingExtra("zstandard", "zstd", f"{path}: a zstd file") from error
-    reader: BinaryIO = zstandard.open(path, "rb")
-    return reader
+    return zstandard.open(path, "rb"), zstandard.ZstdError
 
 
-def _opened(form: str, path: Path) -> Any:
+@contextmanager
+def _opened(form: str, path: Path) -> Iterator[Any]:
     """The content of a compressed file, as a file."""
-    if form == "zstd":
-        return _zstd(path)
     openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-    return openers[form](path)
+    if form in openers:
+        with openers[form](path) as file:
+            yield file
+        return
+    file, failure = _zstd(path)
+    with file:
+        try:
+            yield file
+        except failure as error:
+            raise EOFError(str(error)) from error

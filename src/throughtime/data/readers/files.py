@@ -82,6 +82,27 @@ def parsing(path: Path | str, what: str, *raised: type[BaseException]) -> Iterat
         raise DataError(f"{path}: not a readable {what}, damaged or cut short ({why})") from error
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what libraries in C and Rust print about damaged files from the terminal.
+
+    They write past Python, pages of it; what is wrong is told by the error that they return.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no terminal
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(sink)
+        os.close(kept)
+
+
 def suffix(path: Path) -> str:
     """The extension in lower case, that of the file inside when it is compressed: `.csv`."""
     return Path(_inner_name(path)).suffix.lower()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from throughtime.data.readers.arrays import KEYS, LOWEST, piano_rolls
-from throughtime.data.readers.files import parsing, stem
+from throughtime.data.readers.files import parsing, read_bytes, stem
 from throughtime.data.readers.options import Options
 from throughtime.data.sequences import Sequences
 from throughtime.errors import DataError, MissingExtra
@@ -23,9 +24,11 @@ def read_midi(path: Path, options: Options) -> Sequences:
         import mido
     except ImportError as error:
         raise MissingExtra("mido", "midi", f"{path}: a MIDI file") from error
+    data = read_bytes(path)
     with parsing(path, "MIDI file", OSError, EOFError, ValueError, IndexError, KeyError, TypeError,
                  AttributeError, mido.KeySignatureError):  # fmt: skip
-        file = mido.MidiFile(path)
+        # From memory: a size in a header that lies is then no more than what is there.
+        file = mido.MidiFile(file=BytesIO(data))
     ticks = int(file.ticks_per_beat)
     if not 1 <= ticks < 1 << 15:
         raise DataError(f"{path}: its clock counts frames of film, not parts of a beat")

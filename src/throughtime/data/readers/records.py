@@ -24,6 +24,7 @@ NAMES = ("item_id", "unique_id", "id", "name", "series_id")
 MOST_BAD = 10  # one line in so many may be left out
 
 Record = dict[str, Any]
+HALVES = "halves of surrogate pairs are read as U+FFFD"
 Where = Sequence[str]  # the place of each record in a message
 
 
@@ -40,10 +41,13 @@ def read_jsonl(path: Path, options: Options) -> Table | Sequences:
             continue
         place = f"{path}:{number}"
         try:
-            records.append(_object(line, place))
-            where.append(place)
+            record, halves = _object(line, place)
         except DataError as error:
             failures.append(error)
+            continue
+        records.append(record)
+        where.append(place)
+        findings += (Finding(HALVES, place),) if halves else ()
     if not records and not failures:
         raise DataError(f"{path}: the file is empty")
     result = _records(records, where, failures, path, options, lines=True)
@@ -54,11 +58,12 @@ def read_json(path: Path, options: Options) -> Table | Sequences:
     """An array of records, numbers, series or texts, or an object of columns."""
     text, findings = decoded(read_bytes(path), path, options.encoding)
     first, _, rest = text.lstrip().partition("\n")
-    value = _parsed(text, path)
+    value, halves = _parsed(text, path)
     if value is _SEVERAL:
         if first.strip() and rest.strip():
             return read_jsonl(path, options)
         _object(text, str(path))
+    findings += (Finding(HALVES, str(path)),) if halves else ()
     return _noted(_value(value, path, options), gathered(findings))
 
 
@@ -77,12 +82,35 @@ def kind_of_lines(path: Path, options: Options) -> str:
 _SEVERAL = object()
 
 
-def _parsed(text: str, path: Path) -> Any:
+def _loaded(text: str) -> tuple[Any, bool]:
+    """A JSON value, and whether it had halves of surrogate pairs, which become U+FFFD."""
+    value = json.loads(text)
+    if "\\u" not in text:
+        return value, False
     try:
-        return json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return _whole(value), True
+    return value, False
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return mended(value)[0]
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {mended(name)[0]: _whole(item) for name, item in value.items()}
+    return value
+
+
+def _parsed(text: str, path: Path) -> tuple[Any, bool]:
+    """`_loaded`, or `_SEVERAL` for several values one after the other."""
+    try:
+        return _loaded(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
-            return _SEVERAL
+            return _SEVERAL, False
         raise DataError(
             f"{path}:{error.lineno}: not JSON, at character {error.colno}: {error.msg}"
         ) from error
@@ -101,7 +129,7 @@ def _value(value: Any, path: Path, options: Options) -> Table | Sequences:
         where = [f"{path}: record {index} (counted from 0)" for index in range(len(value))]
         return _records(value, where, [], path, options, lines=False)
     if all(isinstance(item, str) for item in value):
-        pairs = [(mended(item)[0], f"{stem(path)}:{i}") for i, item in enumerate(value) if item]
+        pairs = [(item, f"{stem(path)}:{i}") for i, item in enumerate(value) if item]
         return _texts([text for text, _ in pairs], [name for _, name in pairs], path)
     if all(isinstance(item, list) for item in value):
         return _lists(value, path)
@@ -268,7 +296,7 @@ def _text_records(
     path: Path,
     options: Options,
 ) -> Sequences:
-    texts, names, findings = [], [], []
+    texts, names = [], []
     failures = list(failures)
     for item, place in zip(records, where, strict=True):
         try:
@@ -278,17 +306,14 @@ def _text_records(
                 listed = isinstance(content, list)
                 hint = f"; value='{options.text}' reads numbers" if listed else ""
                 raise DataError(f"{place}: field '{options.text}' {problem}{hint}")
-            text, halves = mended(content)
             name = _name(item, options, place) or f"{stem(path)}:{place.rpartition(':')[2]}"
         except DataError as error:
             failures.append(error)
             continue
-        if halves:
-            findings.append(Finding("halves of surrogate pairs are read as U+FFFD", place))
-        texts.append(text)
+        texts.append(content)
         names.append(name)
     _check_failures(failures, len(texts), path)
-    return _texts(texts, names, path).with_notes(*_left_out(failures), *gathered(findings))
+    return _texts(texts, names, path).with_notes(*_left_out(failures))
 
 
 def _texts(texts: list[str], names: list[str], path: Path) -> Sequences:
@@ -380,9 +405,10 @@ def _column(cells: list[Any]) -> list[Any]:
     ]
 
 
-def _object(line: str, where: str) -> Record:
+def _object(line: str, where: str) -> tuple[Record, bool]:
+    """The JSON object of a line, and whether it had halves of surrogate pairs."""
     try:
-        item = json.loads(line)
+        item, halves = _loaded(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON, at character {error.colno}: {error.msg}") from error
     except RecursionError as error:
@@ -391,7 +417,7 @@ def _object(line: str, where: str) -> Record:
         raise DataError(f"{where}: not JSON that can be read: a number is too long") from error
     if not isinstance(item, dict):
         raise DataError(f"{where}: holds {_type(item)}; each line is one JSON object")
-    return item
+    return item, halves
 
 
 def _field(item: Record, name: str, where: str) -> Any:

@@ -22,6 +22,7 @@ from throughtime.data.readers.files import (
     free_memory,
     gathered,
     parsing,
+    quiet,
     suffix,
 )
 from throughtime.data.sequences import Domain, Sequences
@@ -115,7 +116,7 @@ def recording_of(path: Path, rate: int | None) -> Recording:
         findings: list[Finding] = []
         what = f"{suffix(path)[1:] or 'sound'} file"
         with parsing(path, what, soundfile.SoundFileError, RuntimeError, OSError, ValueError,
-                     TypeError, OverflowError):  # fmt: skip
+                     TypeError, OverflowError), quiet():  # fmt: skip
             source = mended_wav(path, Path(room), findings)
             with soundfile.SoundFile(source) as file:
                 samples = _decode(path, file)

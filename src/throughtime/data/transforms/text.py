@@ -93,7 +93,7 @@ class Characters(Transform):
         ids = torch.full((beyond + 1,), new)
         ids[codes] = torch.arange(new)
         values = compact.by_block(
-            flat.values, lambda part: ids[part.long().clamp_(max=beyond)], compact.integer_type(new)
+            flat.values, lambda part: ids[part.long().clamp(max=beyond)], compact.integer_type(new)
         )
         unknown, log_det = values == new, flat.log_det
         if bool(unknown.any()):
