@@ -97,6 +97,9 @@ class Autoregressive(SequenceModel):
             )
         return distribution, state
 
+    def read(self, batch: Batch, state: State) -> State:
+        return self.predictor.read(batch, state)
+
     def members_step(
         self,
         previous: Tensor | None,

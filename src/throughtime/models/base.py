@@ -260,8 +260,9 @@ class SequenceModel(nn.Module, ABC):
 
     def _groups(self, data: Sequences, order: Tensor, after: Context | None) -> Sequence[Tensor]:
         """Rows that are read side by side: of like length, or of the same if they go on."""
-        if after is None:
-            return order.split(_LANES)
+        if after is None:  # more of them where they are short
+            longest = int(data.lengths.max()) if len(data) else 1
+            return order.split(max(_LANES, _LANES * _CHUNK // longest))
         lengths = (data.lengths - data.starts)[order]
         _, counts = lengths.unique_consecutive(return_counts=True)
         return [part for same in order.split(counts.tolist()) for part in same.split(_LANES)]

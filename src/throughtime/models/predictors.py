@@ -8,6 +8,7 @@ A predictor's state has the batch on dim 1, as every state here: the last τ val
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -40,6 +41,10 @@ class Predictor(nn.Module, ABC):
     @abstractmethod
     def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
         """The distributions ``[T, B]`` of a batch, and the state after it."""
+
+    def read(self, batch: Batch, state: State) -> State:
+        """The state after a batch, where nobody asks for the distributions."""
+        return self.distribution(batch, state)[1]
 
     @abstractmethod
     def step(
@@ -84,6 +89,22 @@ class FiniteOrder(Predictor):
         """The distribution given the last ``[..., τ]`` or ``[..., τ, D]``; `known` ones count."""
 
     def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
+        line, count = self._pasts(batch, state)
+        # [T, B, τ] or [T, B, D, τ], newest last
+        pasts = line.unfold(0, self.order, 1)[1:] if self.order else line.unsqueeze(-1)[..., :0]
+        if not self.emission.symbols:
+            pasts = pasts.transpose(-1, -2)
+        distribution = self.from_past(pasts, self._usable(count), batch.covariates)
+        return distribution, self._after(line, count)
+
+    def read(self, batch: Batch, state: State) -> State:
+        return self._after(*self._pasts(batch, state))
+
+    def _after(self, line: Tensor, count: Tensor) -> State:
+        return line[len(line) - self.order :], self._enough(count[-1:])
+
+    def _pasts(self, batch: Batch, state: State) -> tuple[Tensor, Tensor]:
+        """The values before each step, ``[τ + T, B, ...]``, and how many of them are its own."""
         last, known = state
         steps = len(batch)
         line = torch.cat([last, batch.previous.to(last.dtype)])  # [τ + T, B, ...]
@@ -92,13 +113,7 @@ class FiniteOrder(Predictor):
         since = torch.where(batch.reset, torch.arange(steps).unsqueeze(1), -1).cummax(0).values
         fresh = torch.arange(steps).unsqueeze(1) - since
         begun = batch.start.gather(0, since.clamp(min=0))
-        count = torch.where(since >= 0, fresh + 1 - begun.long(), count)
-        # [T, B, τ] or [T, B, D, τ], newest last
-        pasts = line.unfold(0, self.order, 1)[1:] if self.order else line.unsqueeze(-1)[..., :0]
-        if not self.emission.symbols:
-            pasts = pasts.transpose(-1, -2)
-        distribution = self.from_past(pasts, self._usable(count), batch.covariates)
-        return distribution, (line[len(line) - self.order :], self._enough(count[-1:]))
+        return line, torch.where(since >= 0, fresh + 1 - begun.long(), count)
 
     def step(
         self, previous: Tensor | None, state: State, covariates: Tensor | None
@@ -270,15 +285,25 @@ class CountPredictor(Predictor):
         return self._core().start(batch_size).unsqueeze(0)
 
     def distribution(self, batch: Batch, state: State) -> tuple[Distribution, State]:
-        core, nodes, tables = self._core(), state[0], []
+        core, every = self._core(), list(self._nodes(batch, state))
+        tables = [core.probabilities(nodes).log() for nodes in every]
+        return CategoricalDistribution(torch.stack(tables)), every[-1].unsqueeze(0)
+
+    def read(self, batch: Batch, state: State) -> State:
+        for nodes in self._nodes(batch, state):
+            state = nodes.unsqueeze(0)
+        return state
+
+    def _nodes(self, batch: Batch, state: State) -> Iterator[Tensor]:
+        """The trie nodes before each step."""
+        core, nodes = self._core(), state[0]
         for t in range(len(batch)):
             nodes = core.advance(nodes, torch.where(batch.start[t], -1, batch.previous[t]))
             cut = batch.reset[t] & ~batch.start[t]
             if bool(cut.any()):
                 alone = core.advance(core.unknown(len(nodes)), batch.previous[t])
                 nodes = torch.where(cut.unsqueeze(-1), alone, nodes)
-            tables.append(core.probabilities(nodes).log())
-        return CategoricalDistribution(torch.stack(tables)), nodes.unsqueeze(0)
+            yield nodes
 
     def step(
         self, previous: Tensor | None, state: State, covariates: Tensor | None

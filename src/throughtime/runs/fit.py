@@ -41,6 +41,7 @@ _CERTIFICATE_UNTIL = 0.25  # of the limit, whatever its work was thought to take
 _PROBED = 2000  # steps that all models are timed on
 _SCORING_SHARE = 0.4  # of the time left, for the scores of all models
 _SIDE_BY_SIDE, _LEAST_PAST = 64, 50  # series and steps that the reading of an end is timed on
+_HISTORY = 2000  # steps that an end keeps in any case
 _END_SHARE = 0.05  # of the limit, for reading the end of the data
 
 
@@ -222,7 +223,7 @@ def _ended(best: FittedModel, work: _Work, budget: TimeBudget) -> FittedModel:
 
     def affordable() -> float:
         if best.model.lookback is not None:
-            return PAST
+            return max(_HISTORY, best.model.lookback)
         few, begun = latest(work.whole[:_SIDE_BY_SIDE], _LEAST_PAST), time.monotonic()
         best.condition(few)
         each = (time.monotonic() - begun) / len(few.values) * len(work.whole)  # of a step

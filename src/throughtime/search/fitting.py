@@ -59,7 +59,8 @@ class Parts:
         if not bool((self.valid.starts > 0).any()):
             return concatenated(self.train, self.valid)
         both = replace(self.valid, starts=torch.zeros_like(self.valid.starts))
-        ended = [i for i, name in enumerate(self.train.names) if name not in self.valid.names]
+        going_on = set(self.valid.names)
+        ended = [i for i, name in enumerate(self.train.names) if name not in going_on]
         return concatenated(self.train[ended], both) if ended else both
 
 

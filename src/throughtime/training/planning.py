@@ -16,10 +16,11 @@ from throughtime.training.config import TrainSettings
 from throughtime.training.trainer import Trainer, validation_nats
 
 _PROBE_UPDATES = 3
-_PROBE_STEPS = 16  # of the first, short update
+_PROBE_STEPS = (4, 24)  # of the first, short updates: what a step costs, and what an update
 _FEWEST_UPDATES = 12  # fewer are worth nothing
 _VALIDATION = 0.4  # what a step of validation costs beside one of an update
 _LEAST_SEGMENT = 16
+_SURELY = 1.5  # times too long, by what short updates show
 
 
 def affordable_steps(
@@ -46,10 +47,14 @@ def affordable_steps(
     """
     torch.manual_seed(settings.seed)
     update, validation = estimated(model, train, valid, settings)
-    if max(_FEWEST_UPDATES * update, (1 + after) * validation) > seconds:
-        return settings.model_copy(update={"steps": least, "valid_every": least})
+    too_few = settings.model_copy(update={"steps": least, "valid_every": least})
+    if max(_FEWEST_UPDATES * update, (1 + after) * validation) > _SURELY * seconds:
+        return too_few
     trial = _trial(model, train, settings)
+    begun = time.monotonic()
     trial.update()
+    if (time.monotonic() - begun) * _FEWEST_UPDATES > seconds:  # not worth a closer look
+        return too_few
     begun = time.monotonic()
     validation_nats(trial.model, valid, settings.valid_past)
     validating = time.monotonic() - begun
@@ -73,22 +78,25 @@ def affordable_steps(
 def estimated(
     model: SequenceModel, train: Sequences, valid: Sequences, settings: TrainSettings
 ) -> tuple[float, float]:
-    """Seconds of an update and of a validation, from updates through a few steps, cautiously."""
-    short = settings.model_copy(update={"bptt": str(_PROBE_STEPS)})
-    trial = _trial(model, train, short)
-    assert trial.lanes is not None
-    length, took = len(trial.lanes), math.inf
-    for _ in range(2):  # the first makes room in memory
-        if trial.at.target >= length:
-            trial.epoch(trial.progress.epoch + 1)
-        begun = time.monotonic()
-        trial.update()
-        took = min(took, time.monotonic() - begun)
-    step = took / min(_PROBE_STEPS, length)
+    """Seconds of an update and of a validation, from updates through a few steps."""
+    took = {}
+    for steps in _PROBE_STEPS:
+        trial = _trial(model, train, settings.model_copy(update={"bptt": str(steps)}))
+        assert trial.lanes is not None
+        length, took[steps] = len(trial.lanes), math.inf
+        for _ in range(2):  # the first makes room in memory
+            if trial.at.target >= length:
+                trial.epoch(trial.progress.epoch + 1)
+            begun = time.monotonic()
+            trial.update()
+            took[steps] = min(took[steps], time.monotonic() - begun)
+    few, some = (min(steps, length) for steps in _PROBE_STEPS)
+    alone = took[_PROBE_STEPS[1]]
+    step = max(alone - took[_PROBE_STEPS[0]], 0.1 * alone) / max(1, some - few)
     method = bptt.parse(settings.bptt)
     longest = method.k2 if isinstance(method, Truncated) else length
     read = len(valid.values) / max(1, min(len(valid), settings.lanes))
-    return step * min(longest, length), _VALIDATION * step * read
+    return alone + step * max(0, min(longest, length) - some), _VALIDATION * step * read
 
 
 def within(
