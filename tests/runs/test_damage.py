@@ -303,3 +303,21 @@ def test_json_that_is_deep_or_names_unknown_fields(every_step: None) -> None:
     Path("whole/model.json").write_bytes(deep)
     with pytest.raises(RunError, match=r"model.json is damaged \(brackets nested more than 100"):
         tt.load("whole")
+
+
+def test_sizes_in_a_description_are_compared_before_they_are_allocated(
+    small_runs: SmallRuns,
+) -> None:
+    shutil.copytree(small_runs("lines"), "run")
+    path = Path("run/checkpoint/gru/result.safetensors")
+    tensors, values = files.read_tensors(path)
+    values["model"]["hidden_size"] = 3_000_000  # 100 TB
+    path.write_bytes(files.tensor_bytes(tensors, values))
+    described = files.read_json(Path("run/model.json"))
+    described["files"]["checkpoint/gru/result.safetensors"] = files.digest(path.read_bytes())
+    files.write_json(Path("run/model.json"), described)
+    wanted = r"gru/result.safetensors is damaged \(its sizes are not those of its weights\)"
+    loaded = tt.load("run")
+    assert isinstance(loaded, tt.Run)
+    with pytest.raises(RunError, match=wanted):
+        loaded.models  # noqa: B018

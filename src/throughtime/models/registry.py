@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from throughtime import emissions
@@ -36,9 +37,18 @@ def tensors_of(model: SequenceModel) -> dict[str, Tensor]:
 
 
 def restored(settings: dict[str, Any], tensors: dict[str, Tensor]) -> SequenceModel:
-    """The model whose `settings()` and `tensors_of` these are, in evaluation mode."""
-    model = build(settings)
+    """The model whose `settings()` and `tensors_of` these are, in evaluation mode.
+
+    Raises:
+        SettingError: where the settings describe another model than the one of these tensors; its
+            sizes are compared before anything of them is allocated.
+    """
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in build(settings).state_dict().items()}
+    if shapes != {name: value.shape for name, value in state.items()}:
+        raise SettingError("its sizes are not those of its weights")
+    model = build(settings)
     model.load_state_dict(state)
     extra = {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}
     model.restore(extra)
