@@ -70,6 +70,26 @@ def test_accelerate_swaps_the_layers_of_torch() -> None:
     torch.testing.assert_close(model(x)[0], before)
 
 
+@example("restore")
+def test_restore_puts_the_layers_of_torch_back() -> None:
+    model = tt.accelerate(nn.Sequential(nn.GRU(2, 3)))
+    assert tt.restore(model) is model
+    assert type(model[0]) is nn.GRU
+
+
+@example("Stepper")
+def test_a_stepper_is_quick_and_keeps_the_weights_of_its_beginning() -> None:
+    gru, x = tt.GRU(2, 3), torch.randn(5, 4, 2)
+    y, state = gru(x)
+    stepper, after = tt.Stepper(gru), None
+    with torch.no_grad():
+        gru.weight_hh_l0.zero_()  # is not seen
+    for x_t in x:
+        y_t, after = stepper(x_t, after)
+    torch.testing.assert_close(y_t, y[-1].detach())
+    torch.testing.assert_close(after, state.detach())
+
+
 @example(
     "kernels", "kernels.backends", "kernels.check", "kernels.choose", "kernels.run", "kernels.Spec"
 )

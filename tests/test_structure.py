@@ -85,6 +85,7 @@ PUBLIC = [
     "RNN",
     "Run",
     "Sequences",
+    "Stepper",
     "TrainSettings",
     "Trainer",
     "accelerate",
@@ -96,6 +97,7 @@ PUBLIC = [
     "kernels",
     "load",
     "read",
+    "restore",
     "train",
 ]
 
@@ -267,7 +269,7 @@ def test_the_public_names_are_pinned() -> None:
     with pytest.raises(AttributeError, match="module 'throughtime' has no attribute 'nothing'"):
         throughtime.nothing  # noqa: B018
     at_run_time = imports("throughtime", types=False)
-    assert at_run_time == {"__future__", "importlib", "throughtime._version"}
+    assert at_run_time == {"__future__", "importlib", "sys", "throughtime._version"}
 
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "runpy", "code"}

@@ -11,6 +11,7 @@ Names are loaded on first use: importing torch takes seconds, and `--help` needs
 from __future__ import annotations
 
 import importlib
+import sys
 
 from throughtime._version import __version__ as __version__
 
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from throughtime.data.readers.read import read as read
     from throughtime.data.sequences import Sequences as Sequences
     from throughtime.layers.accelerate import accelerate as accelerate
+    from throughtime.layers.accelerate import restore as restore
     from throughtime.layers.mingru import MinGRU as MinGRU
     from throughtime.layers.recurrent import GRU as GRU
     from throughtime.layers.recurrent import LSTM as LSTM
     from throughtime.layers.recurrent import RNN as RNN
     from throughtime.layers.recurrent import LiGRU as LiGRU
+    from throughtime.layers.stepper import Stepper as Stepper
     from throughtime.models.autoregressive import Autoregressive as Autoregressive
     from throughtime.models.context import Context as Context
     from throughtime.models.latent import LatentAutoregressive as LatentAutoregressive
@@ -61,6 +64,7 @@ __all__ = [
     "MinGRU",
     "Run",
     "Sequences",
+    "Stepper",
     "TrainSettings",
     "Trainer",
     "accelerate",
@@ -72,6 +76,7 @@ __all__ = [
     "kernels",
     "load",
     "read",
+    "restore",
     "train",
 ]
 
@@ -86,6 +91,8 @@ _HOME = {
     "Run": "runs.run",
     "Sequences": "data.sequences",
     "accelerate": "layers.accelerate",
+    "restore": "layers.accelerate",
+    "Stepper": "layers.stepper",
     "fit": "runs.fit",
     "load": "runs.run",
     "read": "data.readers.read",
@@ -104,10 +111,48 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'throughtime' has no attribute '{name}'")
     if name not in _HOME:
-        return importlib.import_module(f"throughtime.{name}")
-    attribute = getattr(importlib.import_module(f"throughtime.{_HOME[name]}"), name)
-    globals()[name] = attribute
-    return attribute
+        found: Any = importlib.import_module(f"throughtime.{name}")
+    else:
+        found = getattr(importlib.import_module(f"throughtime.{_HOME[name]}"), name)
+        globals()[name] = found
+    _register()
+    return found
+
+
+def _register() -> None:
+    """Makes our operators known to torch, so that saved programs that call them can be loaded."""
+    if "torch" in sys.modules:
+        importlib.import_module("throughtime.kernels")
+
+
+class _AfterTorch:
+    """Registers our operators as soon as somebody imports torch; we do not, for its seconds."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)
+        from importlib import util
+
+        spec = util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            ours = [known for known in sys.modules if known.startswith("throughtime.")]
+            if ours == ["throughtime._version"]:
+                _register()  # else torch is imported by us, and __getattr__ does it in the end
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if "torch" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _AfterTorch())
 
 
 def __dir__() -> list[str]:

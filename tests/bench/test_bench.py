@@ -209,15 +209,15 @@ def test_wrong_numbers_end_the_command(
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_wrong_steps_do_not_pass(monkeypatch: Patch, cell: str) -> None:
-    right = cpu.Stream.step
+    right = cpu.Steps.__call__
 
-    def step(stream: Any, parameters: Any, x: Tensor, state: Any) -> Any:
-        return right(stream, parameters, x * (1 + 1e-4), state)
+    def step(steps: Any, x: Tensor, h: Tensor, c: Any) -> Any:
+        return right(steps, x * (1 + 1e-4), h, c)
 
     case = cases.StepCase(cell, Shape(1, 1, 3, 5))
     truth = gate.step_truth(case)
     assert gate.check_step(case, truth).ours < 1e-6
-    monkeypatch.setattr(cpu.Stream, "step", step)
+    monkeypatch.setattr(cpu.Steps, "__call__", step)
     with pytest.raises(BackendError, match=f"a step of {cell.upper()} at 1, 1, 3, 5, h: off by"):
         gate.check_step(case, truth)
 

@@ -93,41 +93,22 @@ def test_only_the_gradients_that_are_wanted(kind: str) -> None:
 
 @needs_library
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_has_no_kernel_names_the_reference(kind: str) -> None:
+def test_what_has_no_kernel_names_what_has(kind: str) -> None:
     ours = layer(kind, 2, 3, backend="cpu")
     x = torch.randn(4, 2, 2, dtype=torch.float64, requires_grad=True)
-    (once,) = torch.autograd.grad((ours(x)[0] ** 2).sum(), x, create_graph=True)
-    with pytest.raises(BackendError, match=REFERENCE):
-        once.sum().backward()
     with pytest.raises(BackendError, match=REFERENCE):
         torch.func.jvp(lambda x: ours(x)[0], (x,), (x,))
     with pytest.raises(BackendError, match=REFERENCE), torch.autograd.forward_ad.dual_level():
         ours(torch.autograd.forward_ad.make_dual(x, x))
     with pytest.raises(BackendError, match=REFERENCE):
-        torch.func.vmap(lambda x: ours(x)[0])(x.unsqueeze(0))
-    with pytest.raises(BackendError, match=REFERENCE):
-        torch.func.jacrev(lambda x: ours(x)[0])(x)
-    with pytest.raises(BackendError, match=REFERENCE):
         torch.autograd.grad(
             ours(x)[0], x, torch.ones(3, 4, 2, 3, dtype=torch.float64), is_grads_batched=True
         )
-    result = torch.func.grad(lambda x: (ours(x)[0] ** 2).sum())(x.detach())
-    same([result], [once.detach()])
-    ours.backend = "reference"
-    (once,) = torch.autograd.grad((ours(x)[0] ** 2).sum(), x, create_graph=True)
-    once.sum().backward()
-    assert x.grad is not None
-    torch.func.jvp(lambda x: ours(x)[0], (x,), (x,))
-    torch.func.vmap(lambda x: ours(x)[0])(x.unsqueeze(0))
-
-
-@needs_library
-def test_an_output_changed_in_place_is_noticed() -> None:
-    ours = layer("gru", 2, 3, backend="cpu")
-    y, _ = ours(torch.randn(4, 2, 2, dtype=torch.float64))
-    y.mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
+    low = layer(kind, 2, 3, backend="cpu", weight_dtype="bfloat16", dtype=torch.float32)
+    v = x.detach().float().requires_grad_()
+    (once,) = torch.autograd.grad(low(v)[0].pow(2).sum(), v, create_graph=True)
+    with pytest.raises(BackendError, match="use weight_dtype='float32'"):
+        once.sum().backward()
 
 
 # ---------------------------------------------------------------------------------- autocast etc.
@@ -227,17 +208,15 @@ def test_the_operators_are_what_torch_expects() -> None:
 @needs_library
 @pytest.mark.parametrize("kind", ["rnn_tanh", "gru", "lstm"])
 def test_steps_compiled_and_under_other_tools(kind: str) -> None:
-    """A layer that has taken lean steps goes on working where torch watches."""
+    """A layer that has taken steps goes on working where torch watches."""
     ours = layer(kind, 3, 5, backend="cpu")
     x, state = torch.randn(2, 3, dtype=torch.float64), random_state(ours, 2)
     with torch.no_grad():
         state = states.apply(Tensor.detach, state)
         expected = flat(ours.step(x, state))
-        assert ours._stream is not None
         torch.compiler.reset()
         compiled = torch.compile(ours.step, fullgraph=True, backend="aot_eager")
         same(flat(compiled(x, state)), expected)
-        assert copy.deepcopy(ours)._stream is None
         same(flat(copy.deepcopy(ours).step(x, state)), expected)
 
 

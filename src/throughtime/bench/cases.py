@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from throughtime import state as states
 from throughtime.kernels import cells
-from throughtime.layers import LAYERS
+from throughtime.layers import LAYERS, Stepper
 
 CELLS = {"gru": "gru", "rnn": "rnn_tanh", "lstm": "lstm"}  # those that torch has, and their kinds
 _TORCH: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -167,12 +167,11 @@ class StepCase:
 
     def run_ours(self, count: int) -> tuple[Tensor, ...]:
         """The state after some of our steps."""
-        x, step = self.x, self.ours.step
+        x, step = self.x, Stepper(self.ours)
         parts = tuple(part.unsqueeze(0) for part in self.start)
         state: Any = parts if len(parts) > 1 else parts[0]
-        with torch.no_grad():
-            for _ in range(count):
-                _, state = step(x, state)
+        for _ in range(count):
+            _, state = step(x, state)
         return tuple(part[0] for part in states.leaves(state))
 
     def _double(self) -> Any:

@@ -6,7 +6,8 @@ outputs, final state and gradients, with rows restarted wherever `reset` says so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,13 +78,16 @@ def check(backend: str) -> str:
     return backend
 
 
-def choose(kind: str, backend: str = "auto", x: Tensor | None = None) -> str:
+def choose(
+    kind: str, backend: str = "auto", x: Tensor | None = None, weights: Iterable[Tensor | None] = ()
+) -> str:
     """The backend that "auto" means for a cell and its input; a named one runs it or raises.
 
     Args:
         kind: of `cells.CELLS`.
         backend: "auto" or a name of `backends`.
         x: the input, if it is known: its device and type decide as well.
+        weights: of the layer; tensors of classes of their own go to torch's operators.
 
     Raises:
         BackendError: if the named backend does not run here or has no such cell.
@@ -92,12 +96,30 @@ def choose(kind: str, backend: str = "auto", x: Tensor | None = None) -> str:
     if check(backend) == "auto":
         if torch.autograd.forward_ad._current_level >= 0:
             return "reference"  # the only one that has forward mode for every cell
-        if available() and (x is None or _is_native(kind, x)):
+        own = any(t is not None and cpu.foreign(t) for t in (x, *weights))
+        if available() and not own and not _recorded() and (x is None or _is_native(kind, x)):
             return "cpu"
         return "torch" if in_torch else "reference"
+    if backend == "cpu" and _recorded():
+        raise BackendError(
+            "torch.jit and torch.onnx do not know backend 'cpu'; use backend='auto', or "
+            "tt.restore(module), which puts torch's own layers back"
+        )
     if backend == "torch" and not in_torch:
         raise BackendError(f"backend 'torch' has no {kind}; use backend='reference'")
     return backend
+
+
+def _recorded() -> bool:
+    """Whether what runs becomes a program for torch.jit or ONNX, which know torch's operators."""
+    if torch.compiler.is_exporting():
+        return _to_onnx()
+    return not torch.compiler.is_dynamo_compiling() and torch.jit.is_tracing()
+
+
+def _to_onnx() -> bool:
+    loaded = "torch.onnx._internal.exporter._flags" in sys.modules
+    return loaded and torch.onnx.is_in_onnx_export()
 
 
 def _is_native(kind: str, x: Tensor) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from throughtime import state as states
+from throughtime.errors import BackendError
 from throughtime.state import State
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def run(
         return x.new_zeros(0, x.shape[1], width), state
     if reset is None:
         return _call(spec, weights, (x,), state)
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        raise BackendError(
+            "where rows restart would be written into the program for good; record a call without "
+            "reset, or save it with torch.export and backend='cpu'"
+        )
     cuts = [0, *(reset[1:].any(1).nonzero().flatten() + 1).tolist(), len(x)]
     if spec.bidirectional or len(cuts) - 2 > len(x) // _STEPS_PER_CUT:
         return _repacked(spec, x, state, weights, reset, initial)
@@ -64,7 +70,7 @@ def _repacked(
     spec: Spec, x: Tensor, state: State, weights: Sequence[Tensor], reset: Tensor, initial: State
 ) -> tuple[Tensor, State]:
     steps, lanes = reset.shape
-    begins = reset.t().contiguous()
+    begins = reset.t().clone(memory_format=torch.contiguous_format)  # never the caller's own
     begins[:, 0] = True
     position = begins.flatten().nonzero().flatten()  # of each stretch's first step, lane after lane
     count = len(position)
@@ -84,6 +90,8 @@ def _repacked(
     def start(part: Tensor, fresh: Tensor | float) -> Tensor:
         rows = part.index_select(1, lane)
         fresh = torch.as_tensor(fresh, dtype=part.dtype, device=part.device)
+        if fresh.dim() and fresh.shape[1] > 1:  # a restart of its own for every lane
+            fresh = fresh.index_select(1, lane)
         forward = (~first | reset[0, lane]).view(1, -1, 1).expand(spec.num_layers, -1, 1)
         masks = (
             [forward]

@@ -34,7 +34,6 @@ class Cell:
         keep: the gate that keeps the state while it is near 1, if there is one.
         admit: a gate besides it that lets the input in, if there is one.
         torch_layer: torch's own function of a sequence, if it has one.
-        torch_step: torch's own function of one step, if it has one.
     """
 
     kind: str
@@ -46,7 +45,6 @@ class Cell:
     keep: int | None = None
     admit: int | None = None
     torch_layer: Callable[..., Any] | None = None
-    torch_step: Callable[..., Any] | None = None
 
     def products(self, inputs: int, hidden: int) -> int:
         """Multiplications of one step of one row: the number of weights."""
@@ -98,21 +96,21 @@ def _li_gru(x: Tensor, state: Tensor, w: Sequence[Tensor]) -> tuple[Tensor, Stat
 _ROWS = (
     Cell(
         "rnn_tanh", 0, {"s": "tanh"}, _rnn(torch.tanh), "RNN_TANH",
-        torch_layer=torch.rnn_tanh, torch_step=torch.rnn_tanh_cell,
+        torch_layer=torch.rnn_tanh
     ),
     Cell(
         "rnn_relu", 1, {"s": "relu"}, _rnn(torch.relu), "RNN_RELU",
-        torch_layer=torch.rnn_relu, torch_step=torch.rnn_relu_cell,
+        torch_layer=torch.rnn_relu
     ),
     Cell("rnn_identity", 2, {"s": "identity"}, _rnn(lambda pre: pre), "RNN_TANH"),
     Cell(
         "gru", 3, {"r": "sigmoid", "z": "sigmoid", "n": "tanh"}, _gru, "GRU", keep=1,
-        torch_layer=torch.gru, torch_step=torch.gru_cell,
+        torch_layer=torch.gru
     ),
     Cell(
         "lstm", 4, {"i": "sigmoid", "f": "sigmoid", "g": "tanh", "o": "sigmoid"}, _lstm, "LSTM",
         ("h", "c"), keep=1, admit=0,
-        torch_layer=torch.lstm, torch_step=torch.lstm_cell,
+        torch_layer=torch.lstm
     ),
     Cell("li_gru", 5, {"z": "sigmoid", "n": "relu"}, _li_gru, "LI_GRU", keep=0),
 )  # fmt: skip

@@ -1,23 +1,24 @@
 """Autograd over the C++ kernels in src/cpp: one operator runs a layer in one direction.
 
-They give first derivatives; `backend="reference"` gives all of them. The operator is registered
-with torch, so torch.compile and torch.func see it; plain eager calls take a shorter way to the same
-code.
+They give first derivatives; those of higher order come from `reference`. The operator is registered
+with torch, so whatever records or transforms operators sees it; plain eager calls, which nothing
+watches, take a shorter way to the same code.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from threading import get_ident
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
-from throughtime.kernels import native, stack
+from throughtime.kernels import native, reference, stack
 from throughtime.kernels.cells import CELLS
 from throughtime.kernels.stack import LayerArguments
 from throughtime.state import State
@@ -31,14 +32,16 @@ _SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", str: "str", bool: "
 _SCHEMA = ", ".join(
     f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in get_type_hints(LayerArguments).items()
 )  # of torch's operators
-_data_ptr = Tensor.data_ptr
 _dynamo = torch.compiler.is_dynamo_compiling
 _modes, _transforms = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
-_AHEAD = 32  # steps of a stream for which there is room
-_ONCE = (
-    "backend 'cpu' gives first derivatives only; use backend='reference' for second derivatives, "
-    "forward mode and vmap"
+_profiled = torch._C._autograd._profiler_enabled
+ROWS = 8  # more of them are better served by packed weights, even for one step
+_PLAIN = (Tensor, torch.nn.Parameter)
+_FORWARD = "backend 'cpu' has no forward mode; use backend='reference', or 'auto'"
+_BATCHED = (
+    "backend 'cpu' does not take is_grads_batched; use backend='reference', or torch.func.vmap"
 )
+_ROUNDED = "weights in bfloat16 have first derivatives only; use weight_dtype='float32'"
 
 
 def run(
@@ -55,7 +58,7 @@ def run(
     Under autocast everything is computed in the type of the weights.
     """
     if torch.autograd.forward_ad._current_level >= 0:
-        raise BackendError(_ONCE)
+        raise BackendError(_FORWARD)
     low = spec.weight_dtype == "bfloat16"
     if x.device.type != "cpu":
         raise BackendError(f"backend 'cpu' runs on the CPU, not on {x.device}; use backend='auto'")
@@ -65,7 +68,10 @@ def run(
         taken = "float32 only with weights in bfloat16" if low else "float32 and float64"
         raise BackendError(f"backend 'cpu' computes in {taken}, not in {x.dtype}")
 
-    return stack.run(_layer, spec, x, state, weights, reset, initial, lengths)
+    y, state = stack.run(_layer, spec, x, state, weights, reset, initial, lengths)
+    if spec.directions == 1 and torch.is_grad_enabled() and (y.requires_grad or _transforms()):
+        y = y.clone()  # backward needs what the layer put out, whatever is done to what is given
+    return y, state
 
 
 def _cast(state: State, dtype: torch.dtype) -> State:
@@ -85,8 +91,8 @@ def _layer(given: LayerArguments) -> tuple[Tensor, State]:
     laid_out = (*tensors, given.kind, given.reverse, given.low, keep)
     _check_sizes(LayerArguments(*laid_out))  # type: ignore[arg-type]
     call: Any = _Recur.apply if keep else _forward
-    if seen_by_torch():
-        call = recur if _recorded() else _TransformedRecur.apply
+    if seen_by_torch() or any(t is not None and foreign(t) for t in tensors):
+        call = _TransformedRecur.apply if _transforms() and not _recorded() else recur
     y, h, c, _ = call(*laid_out)
     return y, h if given.c0 is None else (h, c)
 
@@ -116,11 +122,16 @@ def _check_sizes(given: LayerArguments) -> None:
 
 def seen_by_torch() -> bool:
     """Whether something records or transforms the operators that are called."""
-    return _dynamo() or _transforms() or _modes() > 0
+    return _dynamo() or _transforms() or _recorded()
 
 
 def _recorded() -> bool:
-    return _dynamo() or _modes() > 0
+    return _dynamo() or _modes() > 0 or _profiled()
+
+
+def foreign(tensor: Tensor) -> bool:
+    """Whether a tensor is of a class of its own, which has to see what is done to it."""
+    return not _dynamo() and _modes() == 0 and type(tensor) not in _PLAIN
 
 
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -128,6 +139,14 @@ def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = LayerArguments(*inputs)
     outputs = _empty(given)
     y, h, c, reserve = outputs
+    if len(given.x) == 1 and not given.keep and _is_step(given):
+        layers, _table = _layers(given.kind, [(given.w_ih, given.w_hh, given.b_ih, given.b_hh)])
+        native.library().tt_step_layers(
+            ctypes.byref(layers), given.x.data_ptr(), given.h0.data_ptr(), native.address(given.c0),
+            h.data_ptr(), c.data_ptr(), given.x.shape[1],
+        )  # fmt: skip
+        y.copy_(h)
+        return outputs
     call = _sequence(given)
     call.y, call.h_end, call.c_end = y.data_ptr(), h.data_ptr(), c.data_ptr()
     call.reserve = reserve.data_ptr() if given.keep and reserve.numel() else None
@@ -144,6 +163,32 @@ recur = torch.library.custom_op(
 @recur.register_fake
 def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _empty(LayerArguments(*inputs))
+
+
+def _is_step(given: LayerArguments) -> bool:
+    """Whether it pays to read the weights where they are, for one step of a few rows."""
+    return (
+        0 < given.x.shape[1] <= ROWS
+        and given.reset is None
+        and given.lengths is None
+        and not given.low
+        and given.x.is_contiguous()
+    )
+
+
+def _layers(
+    kind: str, weights: Sequence[Sequence[Tensor | None]]
+) -> tuple[native.Stream, ctypes.Array[ctypes.c_uint64]]:
+    """A stack of layers as C takes it, and the table of addresses that has to stay beside it."""
+    flat = [native.address(weight) or 0 for layer in weights for weight in layer]
+    table = (ctypes.c_uint64 * len(flat))(*flat)
+    w_ih, w_hh = weights[0][:2]
+    assert w_ih is not None
+    assert w_hh is not None
+    return native.Stream(
+        CELLS[kind].number, native.TYPES[w_ih.dtype], len(weights), w_ih.shape[1], w_hh.shape[1],
+        torch.get_num_threads(), ctypes.addressof(table),
+    ), table  # fmt: skip
 
 
 def _empty(given: LayerArguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -170,8 +215,20 @@ def _sequence(given: LayerArguments) -> native.Sequence:
     return call
 
 
-def _no_vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-    raise BackendError(_ONCE)
+def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule for vmap: one call after the other, whatever is batched."""
+
+    def rule(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        pairs = list(zip(inputs, in_dims, strict=True))
+        results = [
+            function(*(x.select(d, i).contiguous() if isinstance(d, int) else x for x, d in pairs))
+            for i in range(info.batch_size)
+        ]
+        parts = [torch.stack(list(part)) for part in zip(*results, strict=True)]
+        kind = type(results[0])
+        return kind(parts), kind([0] * len(parts))
+
+    return rule
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -185,12 +242,16 @@ def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None,
     wanted = [bool(need) for need in ctx.needs_input_grad[: len(_WEIGHTED)]]
     for part in (dy, dh, dc):  # is_grads_batched of torch.autograd.grad, an older kind of vmap
         if part is not None and torch._C._functorch.is_legacy_batchedtensor(part):
-            raise BackendError(_ONCE)
-    # With gradients of gradients in view, a function that refuses them; else straight on.
-    call: Any = _gradients_of
-    if torch.is_grad_enabled() or seen_by_torch():
-        call = recur_backward if _recorded() else _TransformedGradients.apply
+            raise BackendError(_BATCHED)
     *tensors, y, reserve = ctx.saved_tensors
+    # With gradients of gradients in view, a function that has them; else straight on.
+    call: Any = _gradients_of
+    if (
+        torch.is_grad_enabled()
+        or seen_by_torch()
+        or any(t is not None and foreign(t) for t in tensors)
+    ):
+        call = recur_backward if _recorded() or not _transforms() else _Gradients.apply
     dc = dc if LayerArguments(*tensors, *ctx.options).c0 is not None else None
     every = call(dy, dh, dc, *tensors, *ctx.options, y, reserve, wanted)
     gradients = [one if need else None for one, need in zip(every, wanted, strict=True)]
@@ -198,7 +259,7 @@ def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None,
 
 
 recur.register_autograd(_backward, setup_context=_keep)
-recur.register_vmap(_no_vmap)
+recur.register_vmap(_one_by_one(recur))
 
 
 class _Recur(torch.autograd.Function):
@@ -258,12 +319,80 @@ def _(*inputs: Any) -> list[Tensor]:
     return _targets(LayerArguments(*arguments), wanted)
 
 
-def _no_second(ctx: Any, *gradients: Any) -> Any:
-    raise BackendError(_ONCE)
+def _keep_all(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.tensors = [isinstance(one, Tensor) for one in inputs]
+    ctx.rest = [None if isinstance(one, Tensor) else one for one in inputs]
+    ctx.save_for_backward(*(one for one in inputs if isinstance(one, Tensor)))
 
 
-recur_backward.register_autograd(_no_second, setup_context=lambda ctx, inputs, output: None)
-recur_backward.register_vmap(_no_vmap)
+def _second(ctx: Any, *upstream: Any) -> Any:
+    """The derivative of `_gradients_of`, by the specification."""
+    if isinstance(upstream[0], (list, tuple)):  # of an operator that returns a list
+        upstream = tuple(upstream[0])
+    saved, inputs = iter(ctx.saved_tensors), list(ctx.rest)
+    for i, is_tensor in enumerate(ctx.tensors):
+        inputs[i] = next(saved) if is_tensor else inputs[i]
+    count = 3 + len(_WEIGHTED)
+    if LayerArguments(*inputs[3:-3]).low:
+        raise BackendError(_ROUNDED)
+    known = [i for i in range(count) if inputs[i] is not None]
+
+    def gradients(*values: Tensor) -> tuple[Tensor, ...]:
+        given = list(inputs)
+        for i, value in zip(known, values, strict=True):
+            given[i] = value
+        return _specified(given)
+
+    both: Any = torch.func.vjp(gradients, *(inputs[i] for i in known))
+    (found, pull), wanted = both, inputs[-1]
+    slopes = [u for u, need in zip(upstream, wanted, strict=True) if need]
+    parts = zip(slopes, found, strict=True)
+    result: list[Any] = [None] * len(inputs)
+    for i, slope in zip(
+        known, pull(tuple(torch.zeros_like(f) if u is None else u for u, f in parts)), strict=True
+    ):
+        result[i] = slope
+    return tuple(result)
+
+
+def _specified(inputs: Sequence[Any]) -> tuple[Tensor, ...]:
+    """What is wanted of `_gradients_of`, by operators that have derivatives of every order."""
+    slopes, wanted = inputs[:3], inputs[-1]
+    given = LayerArguments(*inputs[3:-3])
+    names = [name for name, need in zip(_WEIGHTED, wanted, strict=True) if need]
+
+    def outputs(*values: Tensor) -> tuple[Tensor, ...]:
+        changed: dict[str, Any] = dict(zip(names, values, strict=True))
+        y, state = reference.layer(given._replace(**changed))
+        return y, *states.leaves(state)
+
+    both: Any = torch.func.vjp(outputs, *(getattr(given, name) for name in names))
+    found, pull = both
+    parts = zip(found, slopes, strict=False)  # no c without a cell state
+    gradients: tuple[Tensor, ...] = pull(
+        tuple(torch.zeros_like(f) if slope is None else slope for f, slope in parts)
+    )
+    return gradients
+
+
+recur_backward.register_autograd(_second, setup_context=_keep_all)
+recur_backward.register_vmap(_one_by_one(recur_backward))
+
+
+@register_flop_formula(torch.ops.throughtime.recur)
+def _(*shapes: Any, **more: Any) -> int:
+    return _products(LayerArguments(*shapes))
+
+
+@register_flop_formula(torch.ops.throughtime.recur_backward)
+def _(*shapes: Any, **more: Any) -> int:
+    return 2 * _products(LayerArguments(*shapes[3:-3]))
+
+
+def _products(shapes: LayerArguments) -> int:
+    """Floating-point operations of a layer whose tensors are given by their shapes."""
+    steps, batch = shapes.x[:2]
+    return int(2 * steps * batch * (math.prod(shapes.w_ih) + math.prod(shapes.w_hh)))
 
 
 class _TransformedRecur(torch.autograd.Function):
@@ -271,7 +400,10 @@ class _TransformedRecur(torch.autograd.Function):
 
     forward = staticmethod(_forward)
     backward = staticmethod(_backward)
-    vmap = staticmethod(_no_vmap)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        return _one_by_one(_TransformedRecur.apply)(info, in_dims, *inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -279,99 +411,40 @@ class _TransformedRecur(torch.autograd.Function):
         ctx.mark_non_differentiable(output[3])
 
 
-class _TransformedGradients(torch.autograd.Function):
-    """Its gradients, which have none."""
+class _Gradients(torch.autograd.Function):
+    """Its gradients, for the same."""
 
-    backward = staticmethod(_no_second)
-    vmap = staticmethod(_no_vmap)
+    backward = staticmethod(_second)
+    setup_context = staticmethod(_keep_all)
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         return tuple(_gradients_of(*inputs))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        return _one_by_one(_Gradients.apply)(info, in_dims, *inputs)
 
 
-class Stream:
+class Steps:
     """Single steps of a stack of layers without autograd: everything that stays, made ready.
 
-    weights: all the parameters of a module. Made for one thread, one batch size and the weights
-    where they are now. States and outputs are places in arrays of _AHEAD steps, because
-    making a tensor takes longer than the step of a small layer.
+    weights: contiguous, and nobody else's; their addresses are kept.
     """
 
-    def __init__(self, spec: Spec, weights: Sequence[Tensor], batch: int) -> None:
-        self.addresses = [w.data_ptr() for w in weights]
-        per_layer = spec.weights_per_layer
-        table = [0] * (4 * spec.num_layers)
-        for i, address in enumerate(self.addresses):
-            table[i // per_layer * 4 + i % per_layer] = address
-        self.table = (ctypes.c_uint64 * len(table))(*table)
-        self.owner, self.pair = get_ident(), len(spec.cell.parts) == 2
-        self.threads, self.dtype = torch.get_num_threads(), weights[0].dtype
-        self.inference = torch.is_inference_mode_enabled()
-        hidden, inputs = weights[1].shape[1], weights[0].shape[1]
-        self.x_shape = torch.Size((batch, inputs))
-        self.h_shape = torch.Size((spec.num_layers, batch, hidden))
-        self.arguments = native.Stream(
-            spec.cell.number, native.TYPES[self.dtype], spec.num_layers, inputs, hidden,
-            self.threads, ctypes.addressof(self.table), batch,
+    def __init__(self, spec: Spec, weights: Sequence[Tensor]) -> None:
+        self.weights, each = list(weights), spec.weights_per_layer
+        by_layer = [weights[i : i + each] for i in range(0, len(weights), each)]
+        self.layers, self.table = _layers(
+            spec.kind, [(*layer, None, None)[:4] for layer in by_layer]
+        )
+        self.place, self.call = ctypes.addressof(self.layers), native.step_of_layers()
+
+    def __call__(self, x: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The next state, from x ``[B, I]`` and one ``[L, B, H]``, in the type of the weights."""
+        after, cell = torch.empty_like(h), None if c is None else torch.empty_like(c)
+        self.call(
+            self.place, x.data_ptr(), h.data_ptr(), native.address(c), after.data_ptr(),
+            native.address(cell), len(x),
         )  # fmt: skip
-        self.place = ctypes.addressof(self.arguments)
-        self.call = native.stream_step()
-        self.ready: list[tuple[Tensor, State]] = []
-        self.last: State = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()  # a copied or saved layer makes its own
-
-    def step(
-        self, parameters: dict[str, Any], x: Tensor, state: State
-    ) -> tuple[Tensor, State] | None:
-        """The output and the next state; None if this was not made for such a call."""
-        if (
-            list(map(_data_ptr, parameters.values())) != self.addresses
-            or x.shape != self.x_shape
-            or x.dtype is not self.dtype
-            or not x.is_cpu
-            or not x.is_contiguous()
-            or get_ident() != self.owner
-            or torch.get_num_threads() != self.threads
-            or torch.is_inference_mode_enabled() is not self.inference
-            or (state is not self.last and not self._continue(state))
-        ):
-            return None
-        if not self.ready:
-            self._prepare()
-        self.call(self.place, x.data_ptr())
-        ready = self.ready.pop()
-        self.last = ready[1]
-        return ready
-
-    def _continue(self, state: State) -> bool:
-        """Takes up a state that is not the last one; False if it is not of the right kind."""
-        h, c = state if isinstance(state, tuple) else (state, None)
-        for part in (h, c) if self.pair else (h,):
-            if (
-                not isinstance(part, Tensor) or part.shape != self.h_shape
-                or part.dtype is not self.dtype or not part.is_cpu or not part.is_contiguous()
-            ):  # fmt: skip
-                return False
-        self.arguments.h = native.address(h)
-        self.arguments.c = native.address(c) if self.pair else None
-        return True
-
-    def _prepare(self) -> None:
-        """Makes the places of the next steps, the last one first in the list."""
-        y = torch.empty(_AHEAD, *self.x_shape[:1], self.h_shape[2], dtype=self.dtype)
-        h = torch.empty(_AHEAD, *self.h_shape, dtype=self.dtype)
-        states: list[State] = list(h.unbind())
-        arguments = self.arguments
-        arguments.y_next, arguments.h_next = y.data_ptr(), h.data_ptr()
-        if self.pair:
-            c = torch.empty_like(h)
-            arguments.c_next = c.data_ptr()
-            states = list(zip(h.unbind(), c.unbind(), strict=True))
-        self.ready = list(zip(y.unbind(), states, strict=True))[::-1]
+        return after, cell

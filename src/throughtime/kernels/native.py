@@ -18,6 +18,7 @@ FORCE = "THROUGHTIME_INSTRUCTIONS"  # avx512, avx2, neon or baseline: for tests
 _LIBRARY = Path(__file__).with_name("_native.so")
 TYPES = {torch.float32: 0, torch.float64: 1}  # TT_FLOAT, TT_DOUBLE
 STRUCTS: dict[str, type[ctypes.Structure]] = {}  # the mirrors of C's, by their names there
+_STEP: list[Any] = [*[ctypes.c_void_p] * 6, ctypes.c_int64]  # arguments of tt_step_layers
 _KINDS = {"int": ctypes.c_int64, "double": ctypes.c_double, "pointer": ctypes.c_void_p}
 
 Struct = TypeVar("Struct", bound=type[ctypes.Structure])
@@ -61,7 +62,7 @@ class Sequence(ctypes.Structure):
 
 @mirrors("tt_stream")
 class Stream(ctypes.Structure):
-    """A stack of layers and the state it has reached, the `tt_layers` in it spread out."""
+    """A stack of layers, the `tt_layers` in it spread out, and a state that we leave alone."""
 
     _fields_ = fields(
         ("int", "kind type layers I H threads"),
@@ -97,6 +98,7 @@ def load(path: Path = _LIBRARY) -> None:
     opened.tt_sampler_size.restype = ctypes.c_int64
     opened.tt_instructions.restype = ctypes.c_char_p
     opened.tt_instructions.argtypes = [ctypes.c_char_p]
+    opened.tt_step_layers.argtypes = _STEP
     opened.tt_use_openmp.argtypes = [ctypes.c_void_p] * 3
     opened.tt_poison.argtypes = [ctypes.c_int64]
     _compare(opened)
@@ -159,10 +161,10 @@ def library() -> ctypes.CDLL:
     return _library
 
 
-def stream_step() -> Callable[[int, int], None]:
-    """`tt_stream_step`, called without giving up the interpreter's lock: it takes microseconds."""
-    step = ctypes.PyDLL(library()._name).tt_stream_step
-    step.argtypes, step.restype = [ctypes.c_void_p] * 2, None
+def step_of_layers() -> Callable[..., int]:
+    """`tt_step_layers`, called without giving up the interpreter's lock: it takes microseconds."""
+    step = ctypes.PyDLL(library()._name).tt_step_layers
+    step.argtypes, step.restype = _STEP, ctypes.c_int
     return step
 
 

@@ -31,7 +31,7 @@ def _moving(tensor: Tensor | None) -> Tensor | None:
     return forward_ad.make_dual(tensor, torch.zeros_like(tensor))
 
 
-def _layer(given: LayerArguments) -> tuple[Tensor, State]:
+def layer(given: LayerArguments) -> tuple[Tensor, State]:
     """One layer in one direction. In reverse a restart takes effect after step t, not before it."""
     moving: dict[str, Any] = {name: _moving(getattr(given, name)) for name in ("x", "b_ih", "b_hh")}
     given = given._replace(**moving)
@@ -55,4 +55,4 @@ def _layer(given: LayerArguments) -> tuple[Tensor, State]:
     return torch.stack(outputs[::-1] if reverse else outputs), state
 
 
-run = functools.partial(stack.run, _layer)
+run = functools.partial(stack.run, layer)

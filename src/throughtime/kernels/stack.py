@@ -91,8 +91,3 @@ def _parts(state: State, row: int) -> tuple[Any, Tensor | None]:
     """The two parts of the state of one layer and direction, None where there is none."""
     h, c = state if isinstance(state, tuple) else (state, None)
     return None if h is None else h[row], None if c is None else c[row]
-
-
-def layer_state(state: State, row: int) -> State:
-    """The state ``[B, H]`` of one layer and direction out of ``[L*D, B, H]``."""
-    return states.apply(lambda part: part[row], state)

@@ -6,8 +6,9 @@ from typing import Any
 
 from throughtime.layers.mingru import MinGRU
 from throughtime.layers.recurrent import GRU, LSTM, RNN, LiGRU
+from throughtime.layers.stepper import Stepper
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "LiGRU", "MinGRU"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "LiGRU", "MinGRU", "Stepper"]
 
 LAYERS: dict[str, Callable[..., Any]] = {
     "rnn": RNN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, TypeVar
 
 from torch import nn
@@ -37,6 +38,10 @@ class LSTM(_Swapped, recurrent.LSTM, nn.LSTM):  # type: ignore[misc]
 
 
 _SWAPS: dict[type, type] = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
+_OWN = {
+    **{ours: theirs for theirs, ours in _SWAPS.items()},
+    recurrent.RNN: nn.RNN, recurrent.GRU: nn.GRU, recurrent.LSTM: nn.LSTM,
+}  # fmt: skip
 
 
 def accelerate(module: Module, backend: str = "auto") -> Module:
@@ -48,11 +53,13 @@ def accelerate(module: Module, backend: str = "auto") -> Module:
     Parametrised ones (such as weight_norm) are swapped too. Subclasses of your own and the cells
     (RNNCell, GRUCell, LSTMCell) stay as they are.
 
+    Where torch itself has to see its own operators (torch.jit, ONNX, tensors of other classes) they
+    run as torch.nn does; `restore` undoes it all. Warns where there is nothing to swap.
+
     Args:
         module: one of torch.nn's recurrent layers, or anything that holds some.
         backend: as for `tt.GRU`. With "auto", what the kernels do not run (CUDA, proj_size, no
-            compiled library) stays torch's own code. Second derivatives, forward mode and vmap need
-            backend="reference".
+            compiled library) stays torch's own code.
 
     Returns:
         The module itself.
@@ -61,19 +68,56 @@ def accelerate(module: Module, backend: str = "auto") -> Module:
         BackendError: if a named backend does not run here.
     """
     kernels.check(backend)
+    ours = 0
     for part in module.modules():
         kind = type(part)
         if kind in _SWAPS:
             part.__class__ = _SWAPS[kind]
         elif parametrize.is_parametrized(part) and kind.__bases__[0] in _SWAPS:
-            part.__class__ = _parametrised(kind)
-        elif not isinstance(part, _Swapped):
+            part.__class__ = _parametrised(kind, _SWAPS)
+        elif not isinstance(part, recurrent._Recurrent):
             continue
-        part.backend = backend  # type: ignore[assignment]
+        ours += 1
+        if isinstance(part, _Swapped):
+            part.backend = backend
+    if not ours:
+        warnings.warn(
+            f"there is no torch.nn.RNN, GRU or LSTM in this {type(module).__name__} to accelerate; "
+            "subclasses and cells stay as they are",
+            stacklevel=2,
+        )
     return module
 
 
-def _parametrised(kind: type) -> type:
-    """The class that torch made of a layer when it was parametrised, on our layer instead."""
+def restore(module: Module) -> Module:
+    """Puts torch's own layers back wherever ours are: what `accelerate` swapped, and `tt.RNN` etc.
+
+    In place, with the same parameters and hooks. For tools that know layers by their class, such as
+    quantisation. Layers that torch does not have (`tt.LiGRU`, `tt.MinGRU`, the identity as
+    nonlinearity) stay, and so do subclasses of your own.
+
+    Args:
+        module: anything that holds some, or one of them.
+
+    Returns:
+        The module itself.
+    """
+    for part in module.modules():
+        kind = type(part)
+        if kind in _OWN and isinstance(part, recurrent._Recurrent):
+            if part.cell.torch_layer is None:
+                continue
+            part.__class__ = _OWN[kind]
+        elif parametrize.is_parametrized(part) and kind.__bases__[0] in _OWN:
+            part.__class__ = _parametrised(kind, _OWN)
+        else:
+            continue
+        for name in ("backend", "weight_dtype"):
+            part.__dict__.pop(name, None)
+    return module
+
+
+def _parametrised(kind: type, classes: dict[type, type]) -> type:
+    """The class that torch made of a layer when it was parametrised, on another layer."""
     own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
-    return type(kind.__name__, (_SWAPS[kind.__bases__[0]],), own)
+    return type(kind.__name__, (classes[kind.__bases__[0]],), own)

@@ -6,36 +6,35 @@ comes out, and never lives on the module.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.fx
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from throughtime import kernels
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
-from throughtime.kernels import Spec, cpu, native
+from throughtime.kernels import Spec
 from throughtime.kernels.cells import CELLS, Cell
-from throughtime.kernels.stack import layer_state
 from throughtime.state import State
-
-_STREAM_ROWS = 8  # more of them are better served by packed weights
 
 
 class _Recurrent(nn.RNNBase):
     """What our layers add to torch.nn's.
 
     They share torch.nn's base and use its code, but do not inherit from torch.nn.RNN, GRU and LSTM
-    themselves: torch.compile refuses every instance of these (`torch._dynamo.config.allow_rnn`).
+    themselves: torch.compile refuses every instance of these (`torch._dynamo.config.allow_rnn`). So
+    ``isinstance(tt.GRU(…), torch.nn.GRU)`` is False; ask for `torch.nn.RNNBase`.
     """
 
     parent: type[nn.RNNBase] | None = None  # torch.nn's, where there is one
     backend: str
     weight_dtype: str = "float32"
     kind: str
-    _stream: cpu.Stream | None = None
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
@@ -113,11 +112,14 @@ class _Recurrent(nn.RNNBase):
             BackendError: if the layer's backend does not take this call.
             SettingError: if `reset` does not fit the input.
         """
+        if _is_symbol(input):
+            return self._leaf(input, {"hx": hx, "reset": reset, "initial": initial})
+        hx = tuple(hx) if isinstance(hx, list) else hx
         backend = self._choose(input)
         plain = reset is None and initial is None
-        if plain and backend == "torch" and self.parent is not None:
+        if plain and backend == "torch" and self.parent is not None and not self._empty(input):
+            self._check_parts(hx)
             return self.parent.forward(self, input, hx)
-        hx = tuple(hx) if isinstance(hx, list) else hx
         if not self._takes(input, hx):
             return self._refuse(input, hx)
         if isinstance(input, PackedSequence):
@@ -131,6 +133,7 @@ class _Recurrent(nn.RNNBase):
         x = input if batched else input.unsqueeze(1)
         x = x.transpose(0, 1) if time_dim else x
         state = hx if batched or hx is None else states.apply(lambda part: part.unsqueeze(1), hx)
+        initial = None if initial is None else self._check_initial(initial, x)
         if state is None:
             state = self._start(x, initial)
         if reset is not None:
@@ -159,75 +162,27 @@ class _Recurrent(nn.RNNBase):
         )
 
     def step(self, x_t: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """One step: the same numbers as the sequence call.
+        """One step: the sequence call on a sequence of one element, hooks and checks included.
+
+        Many steps without gradients take a `tt.Stepper`, which is several times as fast.
 
         Args:
-            x_t: ``[B, I]``.
-            state: ``[L, B, H]`` (LSTM: (h, c)); zeros when None.
+            x_t: ``[B, I]``, or ``[I]`` unbatched.
+            state: ``[L, B, H]`` (LSTM: (h, c)), ``[L, H]`` unbatched; zeros when None.
 
         Returns:
-            The output ``[B, H]`` and the next state.
+            The output ``[B, H]`` (``[H]``) and the next state.
 
         Raises:
-            SettingError: if the layer is bidirectional.
+            SettingError: if the layer is bidirectional, and as the sequence call.
         """
-        stream = self._stream
-        if stream is not None and not torch.is_grad_enabled() and not cpu.seen_by_torch():
-            result = stream.step(self._parameters, x_t, state)
-            if result is not None:
-                return result
         if self.bidirectional:
             raise SettingError("a bidirectional layer has no single step: it needs the future")
-        if state is None:
-            state = self._start(x_t.unsqueeze(0), None)
-        if not torch.is_grad_enabled() and not cpu.seen_by_torch() and self._can_stream(x_t, state):
-            self._stream = cpu.Stream(self._spec(), self._flat(), len(x_t))
-            return self.step(x_t, state)
-        backend = self._choose(x_t)
-        if not self._has_cell(backend):
-            y, state = kernels.run(
-                self._spec(), x_t.unsqueeze(0), state, self._flat(), None, None, backend
-            )
-            return y[0], state
-        step, weights = self.cell.torch_step, self._flat()
-        assert step is not None
-        per_layer, y, finals = (4 if self.bias else 2), x_t, []
-        for layer in range(self.num_layers):
-            if layer and self.dropout and self.training:
-                y = F.dropout(y, self.dropout)
-            w = weights[layer * per_layer : (layer + 1) * per_layer]
-            after = step(y, layer_state(state, layer), *w)
-            finals.append(states.apply(lambda part: part.unsqueeze(0), after))
-            y = next(states.leaves(after))
-        return y, states.concatenate(finals, dim=0)
-
-    def _has_cell(self, backend: str) -> bool:
-        """Whether torch's cell gives the numbers of this backend."""
-        rounded = self.weight_dtype != "float32" or torch.is_autocast_enabled("cpu")
-        return (
-            self.cell.torch_step is not None
-            and not self.proj_size
-            and backend != "reference"
-            and not (rounded and backend == "cpu")
-        )
-
-    def _can_stream(self, x_t: Tensor, state: State) -> bool:
-        """Whether the native kernel takes single steps of these weights and this input."""
-        first, *rest = states.leaves(state)
-        weights = self._flat()
-        return (
-            self._choose(x_t) == "cpu"
-            and self.weight_dtype == "float32"
-            and not self.proj_size
-            and 0 < len(x_t) <= _STREAM_ROWS
-            and x_t.shape[1] == self.input_size
-            and first.shape == (self.num_layers, len(x_t), self.hidden_size)
-            and all(_alike(first, part) for part in rest)
-            and tuple(self._parameters) == self._names  # and none is computed anew for each call
-            and all(t.dtype == weights[0].dtype for t in (x_t, first, *weights))
-            and all(t.is_contiguous() for t in (x_t, first, *weights))
-            and weights[0].dtype in native.TYPES
-        )
+        if not isinstance(x_t, Tensor):
+            raise SettingError(f"a step takes a tensor [B, I] or [I], got {type(x_t).__name__}")
+        time_dim = 1 if self.batch_first and x_t.dim() == 2 else 0
+        y, state = self(x_t.unsqueeze(time_dim), state)
+        return y.squeeze(time_dim), state
 
     def _takes(self, input: Tensor | PackedSequence, hx: State) -> bool:
         """Whether the input and the state have the types and shapes of this layer."""
@@ -259,9 +214,72 @@ class _Recurrent(nn.RNNBase):
 
     def _refuse(self, input: Tensor | PackedSequence, hx: State) -> Any:
         """torch.nn says what is wrong, in its own words."""
+        self._check_parts(hx)
         if self.parent is not None:
             self.parent.forward(self, input, hx)
         raise SettingError("the input or the state does not have the types and shapes of the layer")
+
+    def _check_parts(self, hx: State) -> None:
+        """Refuses a state of the wrong kind, of which torch.nn has nothing to say."""
+        pair = len(self.cell.parts) == 2
+        right = isinstance(hx, tuple) and len(hx) == 2 if pair else not isinstance(hx, tuple)
+        if hx is not None and not (right and all(isinstance(p, Tensor) for p in states.leaves(hx))):
+            wanted = "the pair (h, c) of two tensors" if pair else "one tensor"
+            got = (
+                f"{type(hx).__name__} of {len(hx)}" if isinstance(hx, tuple) else type(hx).__name__
+            )
+            raise SettingError(f"the state of a layer '{self.kind}' is {wanted}, got a {got}")
+
+    def _empty(self, x: Tensor | PackedSequence) -> bool:
+        """A sequence of no steps, which torch.nn does not take."""
+        if isinstance(x, PackedSequence) or torch.jit.is_tracing():
+            return False
+        return x.dim() in (2, 3) and x.shape[self.batch_first and x.dim() == 3] == 0
+
+    def _check_initial(self, initial: State, x: Tensor) -> State:
+        """Raises SettingError for what rows cannot restart from."""
+        initial = tuple(initial) if isinstance(initial, list) else initial
+        rows, sizes = self._state_sizes()
+        self._check_parts(initial)
+        for part, size in zip(states.leaves(initial), sizes, strict=True):
+            fits = part.dim() == 3 and part.shape[::2] == (rows, size)
+            if not fits or part.shape[1] not in (1, x.shape[1]) or part.device != x.device:
+                raise SettingError(
+                    f"initial must be [{rows}, 1 or {x.shape[1]}, {size}] on {x.device}, "
+                    f"got {list(part.shape)} on {part.device}"
+                )
+        return initial
+
+    def _leaf(self, input: Any, options: dict[str, Any]) -> Any:
+        """In torch.fx.symbolic_trace a layer is one call, as torch's own are."""
+        given = {name: value for name, value in options.items() if value is not None}
+        path = input.tracer.path_of_module(self)
+        return input.tracer.create_proxy("call_module", path, (input,), given)
+
+    def __prepare_scriptable__(self) -> nn.RNNBase:
+        """What torch.jit.script compiles in place of this: torch's own layer, on the same weights.
+
+        Raises:
+            BackendError: where torch has no such layer.
+        """
+        twin = copy.copy(self)
+        twin.__class__ = self._own_class()  # type: ignore[assignment]
+        return twin
+
+    def _own_class(self) -> type[nn.RNNBase]:
+        """The class of torch's layer with the same parameters and numbers."""
+        if self.parent is None or self.cell.torch_layer is None:
+            raise BackendError(f"torch has no layer '{self.kind}' of its own")
+        return self.parent
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "qconfig" and value is None:  # set on every module by torch.ao.quantization
+            warnings.warn(
+                f"torch's quantisation passes over {type(self).__name__}, which stays as it is; "
+                "tt.restore(module) puts torch's own layers back, which it knows",
+                stacklevel=3,
+            )
+        super().__setattr__(name, value)
 
     def _choose(self, x: Tensor | PackedSequence) -> str:
         """The backend; what the kernels do not do goes to torch."""
@@ -269,7 +287,8 @@ class _Recurrent(nn.RNNBase):
             if self.backend not in ("auto", "torch"):
                 raise BackendError(f"backend '{self.backend}' has no proj_size; use 'torch'")
             return "torch"
-        chosen = kernels.choose(self.kind, self.backend, x[0] if isinstance(x, tuple) else x)
+        first = x[0] if isinstance(x, tuple) else x
+        chosen = kernels.choose(self.kind, self.backend, first, self._parameters.values())
         if chosen != "cpu" and self.weight_dtype != "float32":
             raise BackendError(
                 f"weight_dtype '{self.weight_dtype}' needs backend 'cpu' and float32 input; "
@@ -315,8 +334,9 @@ class _Recurrent(nn.RNNBase):
         return reset.to(x.device)
 
 
-def _alike(h: Tensor, c: Tensor) -> bool:
-    return c.shape == h.shape and c.dtype == h.dtype and c.is_contiguous()
+def _is_symbol(x: Any) -> bool:
+    """What torch.fx.symbolic_trace puts in place of tensors."""
+    return isinstance(x, torch.fx.Proxy)
 
 
 class RNN(_Recurrent):
