@@ -112,6 +112,12 @@ def test_zero_fractions_give_empty_parts() -> None:
     assert (train.steps, valid.steps, len(test)) == (16, 4, 0)
 
 
+def test_a_series_too_short_for_a_part_is_named_and_the_others_go_on() -> None:
+    train, valid, test = series(50, 3).split(by="time")
+    assert (len(train), len(valid), len(test)) == (2, 1, 2)
+    assert any("1 of 2 series has no steps in the validation part: 's1'" in n for n in train.notes)
+
+
 def test_splitting_a_part_again() -> None:
     _, valid, _ = series(100).split(0.4, 0.1, by="time")
     first, second, _ = valid.split(0.5, 0, by="time")
@@ -122,7 +128,7 @@ def test_splitting_a_part_again() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: series(50, 3).split(by="time"), DataError, "series 's1' has 3 steps.*validation"),
+        (lambda: series(3).split(by="time"), DataError, "series 's0' has 3 steps.*validation"),
         (lambda: series(50).split(gap=10), DataError, "series 's0' has 50 steps.*gap=10"),
         (lambda: series(5, 5).split(by="sequence"), DataError, "2 sequences are too few"),
         (

@@ -10,11 +10,12 @@ from cyclopts import CycloptsError
 from throughtime.cli import fit as fitting
 from throughtime.cli import inspect as look
 from throughtime.cli import predict as use
+from throughtime.cli import read as reading
 from throughtime.cli.base import app
 from throughtime.cli.messages import explained
 from throughtime.errors import SettingError, ThroughtimeError
 
-__all__ = ["app", "fitting", "look", "run", "use"]
+__all__ = ["app", "fitting", "look", "reading", "run", "use"]
 
 
 def run(tokens: list[str], interrupted: str) -> None:

@@ -14,6 +14,10 @@ throughtime forecast runs/prices --horizon 20  quantiles of what comes next
 throughtime fit story.txt --time-limit 10m     the same for text
 throughtime sample runs/story --length 500     new text from the best model
 throughtime COMMAND --help                     options and more examples""",
+    "read": """
+throughtime read prices.csv                    what each column is taken for, and why
+throughtime read sensors.csv --missing=-999 --time date,clock
+throughtime read sales.csv --json""",
     "fit": """
 throughtime fit prices.csv --value close
 throughtime fit sales.csv --id shop --value sold --covariates promotion
@@ -78,6 +82,7 @@ def explained(error: BaseException) -> str | None:
 _FLAGS = {"out": "-o", "num_paths": "--paths", "header=False": "--no-header"}
 _OPTIONS = (
     "model|order|hidden|layers|bptt|emission|symbols|time|value|id|covariates|time_format|gaps|"
+    "layout|zone|sort|duplicates|leading|skip|comment|separator|decimal|thousands|units|missing|part|"
     "header|lines|text|encoding|rate|kind|valid|test|split|time_limit|steps|seed|name|out|unknown|"
     "future|horizon|series|quantiles|num_paths|paths|tolerance|length|prompt|temperature|top_p|rounds|threads|only|"
     "max_lag"
@@ -95,6 +100,8 @@ def as_flags(message: str) -> str:
         if name == "time" and value == "False":
             value = "none"
         spelled = _FLAGS.get(name, "--" + name.replace("_", "-"))
+        if value.startswith(("'-", "-")):
+            return f"{spelled}={value}"
         return spelled if value in ("", "True") else f"{spelled} {value}"
 
     return _PYTHON.sub(flag, message.replace(", gap=0", ""))  # no command has that option

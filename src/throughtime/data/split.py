@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from throughtime.errors import DataError, SettingError
+from throughtime.wording import some
 
 MANY = 50  # from here on whole sequences can be spared for validation and test
 WAYS = ("auto", "time", "sequence", "spread")
+LABELS = ("training", "validation", "test")
 GOLDEN = 0.6180339887498949  # multiples of it, mod 1, fill the interval evenly
 
 
@@ -92,17 +94,30 @@ def _by_fraction(s: Timed, valid: float, test: float, gap: int) -> Plan:
     nobody = everyone[:0]
     validation = Part(everyone if valid else nobody, first + gap, second)
     tested = Part(everyone if test else nobody, second + gap, s.lengths)
-    parts = (Part(everyone, s.starts, first), validation, tested)
-    for label, part in zip(("training", "validation", "test"), parts, strict=True):
+    parts, notes = [], []
+    for label, part in zip(
+        LABELS, (Part(everyone, s.starts, first), validation, tested), strict=True
+    ):
         empty = part.stops[part.keep] <= part.starts[part.keep]
-        if bool(empty.any()):
-            i = int(part.keep[empty][0])
+        kept = part.keep[~empty]
+        if len(part.keep) and not len(kept):
+            i = int(scored.argmax())
             raise DataError(
                 f"series '{s.names[i]}' has {int(scored[i])} steps; its {label} part would be "
-                f"empty with valid={valid:g}, test={test:g}, gap={gap}: remove it, use larger "
-                "fractions or split by sequence"
+                f"empty with valid={valid:g}, test={test:g}, gap={gap}: use larger fractions or "
+                "split by sequence"
             )
-    return Plan(parts)
+        if bool(empty.any()):
+            names = [s.names[int(i)] for i in part.keep[empty]]
+            notes.append(_absent(names, len(everyone), label))
+        parts.append(Part(kept, part.starts, part.stops))
+    return Plan((parts[0], parts[1], parts[2]), tuple(notes))
+
+
+def _absent(names: list[str], count: int, label: str) -> str:
+    """A note on series that are too short to have steps in a part."""
+    verb = "has" if len(names) == 1 else "have"
+    return f"{len(names)} of {count} series {verb} no steps in the {label} part: {some(names)}"
 
 
 def _by_instant(s: Timed, valid: float, test: float, gap: int) -> Plan:
@@ -127,12 +142,11 @@ def _by_instant(s: Timed, valid: float, test: float, gap: int) -> Plan:
         starts = s.starts if label == "training" else torch.maximum(before(begin), s.starts)
         keep = (stops > starts).nonzero()[:, 0] if stop > begin else torch.arange(0)
         parts.append(Part(keep, starts, stops))
-        absent = count - len(keep)
+        absent = sorted(set(range(count)) - set(keep.tolist()))
         if stop > begin and len(keep) == 0:
             raise DataError(f"no series has steps in the {label} part: use larger fractions")
         if stop > begin and absent:
-            verb = "has" if absent == 1 else "have"
-            notes.append(f"{absent} of {count} series {verb} no steps in the {label} part.")
+            notes.append(_absent([s.names[i] for i in absent], count, label))
     return Plan((parts[0], parts[1], parts[2]), tuple(notes))
 
 

@@ -396,10 +396,10 @@ def test_rows_are_sorted_by_time_and_it_is_said() -> None:
     got = read(csv("date,y", "2001-09-12,1", "2001-09-11,2", "2001-09-10,3"))
     assert got.values.flatten().tolist() == [3, 2, 1]
     assert any("the newest first: they are turned" in note for note in got.notes)
-    kept = read("prices.csv", order="keep")
+    kept = read("prices.csv", sort="keep")
     assert kept.values.flatten().tolist() == [1, 2, 3]
     assert kept.times is None
-    backwards = read(csv("y", "1", "2", "3"), order="reverse")
+    backwards = read(csv("y", "1", "2", "3"), sort="reverse")
     assert backwards.values.flatten().tolist() == [3, 2, 1]
 
 

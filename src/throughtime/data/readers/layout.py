@@ -16,6 +16,7 @@ from throughtime.errors import DataError
 
 SEPARATORS = (",", ";", "\t", "|", " ")
 SAMPLE = 400  # lines that are looked at
+_YEARS = 4  # names of columns that make a row of names
 _LONGEST = 30  # lines that one quoted cell may have
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " ": "blanks"}
 COMMENTS = ("#", "%", "//")
@@ -161,7 +162,8 @@ def _find_header(
 ) -> Layout:
     body = rows[len(rows) // 2 :] if len(rows) > 2 else rows[-1:]
     width = Counter(len(row) for _, row in body).most_common(1)[0][0]
-    kinds = _column_kinds([row for _, row in body if len(row) == width], width)
+    width = _without_tail([row for _, row in rows], width)
+    kinds = _column_kinds([row for _, row in body if len(row) >= width], width)
     # Rows of words alone do not tell names from data: the first is taken for the names.
     start = next((place for place, (_, row) in enumerate(rows) if _fits(row, kinds, width)), 0)
     if options.header is False:
@@ -170,6 +172,8 @@ def _find_header(
     else:
         above = _block_above(rows, start, lines)
         header = _header_of(above, rows, width)
+        if start == 0 and _counts_years(rows[0][1], kinds):
+            header, start = 0, 1
         if options.header is True:
             header, start = 0, max(start, 1)
         elif all(kind == "word" for kind in kinds):
@@ -197,6 +201,22 @@ def _find_header(
     )  # fmt: skip
 
 
+def _counts_years(row: list[str], kinds: list[str]) -> bool:
+    """Whether the first row calls columns of numbers by years: each row below is a series."""
+    years = [cell for cell, kind in zip(row, kinds, strict=False) if kind == "number"]
+    if len(years) < _YEARS or not all(cell.isdigit() and len(cell) == 4 for cell in years):
+        return False
+    steps = np.diff([int(year) for year in years])
+    return "word" in kinds and bool((steps == steps[0]).all() and steps[0] > 0)
+
+
+def _without_tail(rows: list[list[str]], width: int) -> int:
+    """The width without columns at the end that hold nothing and have no name."""
+    while width > 1 and not any(any(row[width - 1 :]) for row in rows):
+        width -= 1
+    return width
+
+
 def _column_kinds(rows: list[list[str]], width: int) -> list[str]:
     """What most cells of each column are."""
     kinds = []
@@ -209,9 +229,9 @@ def _column_kinds(rows: list[list[str]], width: int) -> list[str]:
 
 def _fits(row: list[str], kinds: list[str], width: int) -> bool:
     """Whether a row looks like the rows of the body."""
-    if len(row) != width:
+    if len(row) < width or any(row[width:]):
         return False
-    pairs = [(typed(cell), kind) for cell, kind in zip(row, kinds, strict=True) if kind != "word"]
+    pairs = [(typed(cell), kind) for cell, kind in zip(row, kinds, strict=False) if kind != "word"]
     known = [(found, kind) for found, kind in pairs if found != "missing" and kind != "missing"]
     if not known:
         return not pairs  # nothing but words, or nothing at all
@@ -295,7 +315,7 @@ def _headless_start(
             f"{label}:{rows[0][0] + 1}: '{','.join(first)}' counts the columns, as pandas does "
             f"where they have no names; skip=1 leaves the line out, skip=0 reads it as data"
         )
-    return next(place for place, (_, row) in enumerate(rows) if len(row) == width)
+    return next(place for place, (_, row) in enumerate(rows) if len(row) >= width)
 
 
 def _commented_names(

@@ -194,6 +194,8 @@ def _read_written(
     decimal = file.decimal or own.decimal
     thousands = file.thousands or own.thousands
     doubt = None
+    if decimal is None and file.thousands is not None:
+        decimal = "."
     if decimal is None:
         lone = next((c for c in sample if re.search(r"\d,\d{3}(?!\d)", c)), None)
         small = all(_is_below_thousand(c) for c in sample if "," not in c)

@@ -17,7 +17,7 @@ from throughtime.data.readers.sound import check_rate
 from throughtime.errors import SettingError, nearest
 
 Names = str | Iterable[str] | None
-Order = Literal["time", "keep", "reverse"]
+Sort = Literal["time", "keep", "reverse"]
 Duplicates = Literal["first", "last", "mean", "error"]
 Gaps = Literal["keep", "fill"]
 Layout = Literal["columns", "rows"]
@@ -34,7 +34,7 @@ class ReadOptions(TypedDict, total=False):
     layout: Layout | None
     time_format: str | None
     zone: str | None
-    order: Order | None
+    sort: Sort | None
     duplicates: Duplicates | None
     gaps: Gaps
     leading: Leading
@@ -66,7 +66,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "rate": ("sound",),
 }
 _CHOICES = {
-    "order": get_args(Order),
+    "sort": get_args(Sort),
     "duplicates": get_args(Duplicates),
     "gaps": get_args(Gaps),
     "layout": get_args(Layout),
@@ -86,7 +86,7 @@ class Options:
     layout: Layout | None = None
     time_format: str | None = None
     zone: str | None = None
-    order: Order | None = None
+    sort: Sort | None = None
     duplicates: Duplicates | None = None
     gaps: Gaps = "keep"
     leading: Leading = "cut"
@@ -156,9 +156,7 @@ def _tidy(name: str, value: Any) -> Any:
             value = f"{value:g}"
         return as_names(value)
     if name in ("time", "id") and value is not False:
-        names = as_names(value)
-        if name == "time" and len(names) == 1 and isinstance(value, str) and "," in value:
-            return value  # a column may be called so: the table knows
+        names = as_names(value)  # "date,clock" may be one column or two: the table knows
         return names[0] if len(names) == 1 else names or None
     if name == "rate":
         return check_rate(value)

@@ -53,7 +53,7 @@ def read(
         time_format: as in strftime ("%d/%m/%Y"), or "epoch", "epoch_ms", "epoch_us", "epoch_ns"
             (since 1970), or "number".
         zone: of stamps without one ("Europe/Berlin"); they become UTC.
-        order: "time" sorts rows, "keep" takes them as they come, "reverse" turns them.
+        sort: "time" sorts rows, "keep" takes them as they come, "reverse" turns them.
         duplicates: which of several rows with one stamp is kept: "first", "last", their "mean";
             "error" stops.
         gaps: "keep" leaves the rows as they are, "fill" puts a row where a stamp is missing.

@@ -372,6 +372,8 @@ def column_times(names: Sequence[str]) -> np.ndarray | None:
     """Times from the names of columns: years, months or dates that rise."""
     import polars as pl
 
+    if not names:
+        return None
     cells = pl.Series([re.sub(r"^[Xx](?=\d{4})", "", name.strip()) for name in names])
     for form in formats_of(cells[0]) or []:
         if form in ("epoch", "epoch_ms", "epoch_us", "epoch_ns"):

@@ -253,12 +253,12 @@ def _in_order(
         )
     index = np.flatnonzero(kept)
     stamps = None if times is None else times.values
-    if stamps is None and options.order == "reverse":
+    if stamps is None and options.sort == "reverse":
         index = index[::-1]
-        rows = rows.decided("order", "reverse", "given")
+        rows = rows.decided("sort", "reverse", "given")
     by_series = index[np.argsort(groups[index], kind="stable")]
     order = by_series
-    if stamps is not None and options.order != "keep":
+    if stamps is not None and options.sort != "keep":
         order, rows = _by_time(table, rows, roles, groups, stamps, by_series)
     elif stamps is not None:
         back = _backwards(stamps[order], groups[order])
@@ -318,7 +318,7 @@ def _by_time(
         turned = order[::-1]
         turned = turned[np.lexsort((stamps[turned], groups[turned]))]
         note = f"rows run backwards in '{column}', the newest first: they are turned"
-        return turned, rows.noted(note).decided("order", "time", evidence)
+        return turned, rows.noted(note).decided("sort", "time", evidence)
     place = int(np.argmax(back))
     count = int(back.sum())
     what = "row goes" if count == 1 else "rows go"
@@ -327,7 +327,7 @@ def _by_time(
         f"sorted by time"
     )
     sorted_order = order[np.lexsort((stamps[order], groups[order]))]
-    return sorted_order, rows.noted(note).decided("order", "time", "some times go back")
+    return sorted_order, rows.noted(note).decided("sort", "time", "some times go back")
 
 
 def _without_twins(

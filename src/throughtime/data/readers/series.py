@@ -130,17 +130,22 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 
 def _from_first_value(rows: Rows, label: str) -> Rows:
-    """Every series from its first value on; one that has none is left out."""
-    there = ~np.isnan(rows.values).all(axis=1)
-    if there.all() or not there.any():
+    """Every series from its first value on; one that has none is left out.
+
+    A series of several columns begins where each has had a value, if half of it is left then.
+    """
+    known = ~np.isnan(rows.values)
+    lengths = np.diff(rows.offsets)
+    if known.all() or not known.any() or not lengths.all():
         return rows
-    seen = np.cumsum(there)
-    before = np.concatenate([[0], seen])[rows.offsets[:-1]]
-    kept = seen - np.repeat(before, np.diff(rows.offsets)) > 0
+    seen = np.cumsum(known, axis=0)
+    before = np.concatenate([np.zeros((1, known.shape[1])), seen])[rows.offsets[:-1]]
+    begun = seen > np.repeat(before, lengths, axis=0)
+    whole = np.add.reduceat(begun.all(axis=1), rows.offsets[:-1]) * 2 >= lengths
+    kept = np.where(np.repeat(whole, lengths), begun.all(axis=1), begun.any(axis=1))
     if kept.all():
         return rows
     lost = np.add.reduceat(~kept, rows.offsets[:-1])
-    lengths = np.diff(rows.offsets)
     empty = [rows.names[i] for i in np.flatnonzero(lost == lengths)]
     late = [rows.names[i] for i in np.flatnonzero((lost > 0) & (lost < lengths))]
     notes = []

@@ -320,6 +320,9 @@ def _regular(content: str, separator: str, width: int, comments: tuple[str, ...]
     """How many rows there are, if every line is one with as many cells as there are columns."""
     if any(f"\n{mark}" in content or content.startswith(mark) for mark in comments):
         return None
+    nothing = separator * (width - 1)
+    if width > 1 and (f"\n{nothing}\n" in content or content.endswith(f"\n{nothing}")):
+        return None  # rows without any cell
     data = np.frombuffer(content.encode() + b"\n", dtype=np.uint8)
     ends = np.flatnonzero(data == 10)
     if width == 1:

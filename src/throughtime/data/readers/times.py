@@ -403,7 +403,8 @@ def _best(
                "they run in order", "they are regular", "none lies after today")  # fmt: skip
     for place, (mine, theirs) in enumerate(zip(best.key, other.key, strict=True)):
         if abs(mine - theirs) > (0.1 if place == 4 else 0.0):
-            return best, f"so {aspects[place]}", tuple(one.form for one in others)
+            whole = [one.form for one in others if one.key[0] <= best.key[0]]
+            return best, f"so {aspects[place]}", tuple(whole)
     raise DataError(
         f"{table.label}: column '{label}': '{example}' can be read in two ways under which the "
         f"data are equally regular: time_format='{best.form}' or time_format='{other.form}'"
@@ -548,6 +549,9 @@ def _check_years(
     """Raises DataError where a unit puts stamps into years that nobody means."""
     years = values.astype("datetime64[Y]").astype(np.int64) + 1970
     odd = np.isfinite(numbers) & (np.isnat(values) | (years < 1900) | (years > 2200))
+    early = (years < 1975) & (years > 1969)
+    if early.all() and _epoch_of(numbers[np.isfinite(numbers)]) is not None:
+        odd = early  # in another unit they lie in our day
     if form == "excel" or not odd.any():
         return
     row = int(np.argmax(odd))

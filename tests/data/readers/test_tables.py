@@ -1,0 +1,294 @@
+"""Tables as people have them: what is inferred, what is said, what is asked."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.profiles import examples
+
+from throughtime.data.frequency import future_stamps
+from throughtime.data.readers.read import read
+from throughtime.data.sequences import Sequences
+from throughtime.errors import DataError
+
+FIRST = dt.date(2021, 3, 1)
+LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # of the months of 2020
+VALUES = [round(40 + 9 * np.sin(k / 5) + k % 7 / 8, 2) for k in range(90)]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def table(*lines: str, name: str = "t.csv", encoding: str = "utf-8") -> str:
+    Path(name).write_text("\n".join(lines) + "\n", encoding=encoding)
+    return name
+
+
+def day(k: int) -> dt.date:
+    return FIRST + dt.timedelta(k)
+
+
+def refusal(source: Any, **options: Any) -> str:
+    with pytest.raises(DataError) as raised:
+        read(source, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def noted(data: Sequences, words: str) -> bool:
+    return any(words in note for note in data.notes)
+
+
+# ------------------------------------------------------------------------------ marks of numbers
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1.234,50", 1234.5), ("0,25", 0.25), ("-3,5", -3.5), ("€ 12,50", 12.5),
+        ("12,5 %", 12.5), ("1.234.567,0", 1234567.0), ("(2,5)", -2.5), ("−7,25", -7.25),
+    ],
+)  # fmt: skip
+def test_decimal_commas_behind_semicolons(written: str, value: float) -> None:
+    rows = [f"{day(k):%d.%m.%Y};{3 + k},5" for k in range(40)]
+    data = read(table("Tag;Menge", *rows, f"{day(40):%d.%m.%Y};{written}"))
+    assert data.values[-1, 0] == value
+    assert data.values[0, 0] == 3.5
+    assert data.plan is not None
+    assert data.plan.value("decimal") == ","
+
+
+@given(st.lists(st.floats(-1e7, 1e7).map(lambda x: round(x, 2)), min_size=3, max_size=30))
+@examples(30)
+def test_numbers_with_both_marks_are_read_exactly(numbers: list[float]) -> None:
+    numbers = [1234.56, *numbers]
+    for swap in (False, True):
+        cells = [f"{number:,.2f}" for number in numbers]
+        if swap:
+            cells = [cell.translate(str.maketrans(",.", ".,")) for cell in cells]
+        data = read(table("k;v", *[f"{k};{cell}" for k, cell in enumerate(cells)]), value="v")
+        assert data.values[:, 0].tolist() == numbers
+
+
+def test_marks_that_nothing_settles_are_asked_for_and_then_obeyed() -> None:
+    path = table("k;v", *[f"{k};{12 + k},{100 + k}" for k in range(30)])
+    assert "decimal=',' or thousands=','" in refusal(path, value="v")
+    assert read(path, value="v", decimal=",").values[0, 0] == 12.1
+    assert read(path, value="v", thousands=",").values[0, 0] == 12100
+
+
+def test_small_numbers_without_a_mark_show_that_the_mark_parts_thousands() -> None:
+    data = read(table("k;v", *[f"{k};{900 + 20 * k:,}" for k in range(12)]), value="v")
+    assert data.values[:, 0].tolist() == [900 + 20 * k for k in range(12)]
+
+
+def test_k_and_m_are_multiplied_in_and_said() -> None:
+    data = read(table("date,v", *[f"{day(k)},{k + 1}.5k" for k in range(9)], f"{day(9)},2M"))
+    assert data.values[[0, 9], 0].tolist() == [1500, 2_000_000]
+    assert noted(data, "k = 1,000")
+
+
+def test_units_that_are_not_known_are_named_by_the_user() -> None:
+    path = table("date,v", *[f"{day(k)},{k + 1} kWh" for k in range(9)])
+    assert "kWh" in refusal(path)
+    assert read(path, value="v", units="kWh").values[0, 0] == 1
+
+
+# ---------------------------------------------------------------------- what stands for missing
+
+
+def test_a_word_again_and_again_is_missing_and_a_single_one_is_named() -> None:
+    cells = ["asleep" if k % 9 == 4 else f"{v}" for k, v in enumerate(VALUES)]
+    cells[50] = "4o.5"
+    data = read(table("date,v", *[f"{day(k)},{cell}" for k, cell in enumerate(cells)]))
+    assert int(data.missing.sum()) == 11
+    assert noted(data, "'asleep' in 'v' means that a value is missing")
+    assert noted(data, "'4o.5' (line 52)")
+
+
+@pytest.mark.parametrize("mark", ["-999", "9999.9", "-200"])
+def test_a_value_far_from_all_others_is_noticed_not_dropped(mark: str) -> None:
+    cells = [mark if k % 20 == 7 else f"{v}" for k, v in enumerate(VALUES)]
+    path = table("date,v", *[f"{day(k)},{cell}" for k, cell in enumerate(cells)])
+    data = read(path)
+    assert not data.missing.any()
+    assert noted(data, f"missing='{float(mark):g}'")
+    assert int(read(path, missing=mark).missing.sum()) == 5
+
+
+def test_ordinary_data_are_not_suspected() -> None:
+    for values in (
+        VALUES,
+        [0.0, 1.0] * 45,
+        list(range(90)),
+        np.random.default_rng(1).poisson(2, 90),
+    ):
+        data = read(table("date,v", *[f"{day(k)},{v}" for k, v in enumerate(values)]))
+        assert not noted(data, "occurs")
+
+
+# --------------------------------------------------------------------------------------- layout
+
+
+def test_lines_above_units_below_and_an_empty_tail() -> None:
+    rows = [f"{day(k)};{v};x;" for k, v in enumerate(VALUES)]
+    data = read(table("Bericht 7", "# neu", "", "Tag;Menge;Art;", "(UTC);(kg);-;", *rows, ";;;"))
+    assert data.domain.columns == ("Menge",)
+    assert data.steps == 90
+    assert noted(data, "'Bericht 7'")
+    assert noted(data, "'(UTC);(kg);-;'")
+
+
+def test_blanks_separate_and_a_comment_names_the_columns() -> None:
+    rows = [f"  {k}   {v}  {k % 3}" for k, v in enumerate(VALUES)]
+    data = read(table("# step level kind", *rows, name="t.dat"), kind="series", value="level")
+    assert data.values[:, 0].tolist() == VALUES
+
+
+def test_rows_that_do_not_fit_are_named_and_the_rest_is_read() -> None:
+    rows = [f"{day(k)},{v},1" for k, v in enumerate(VALUES)]
+    rows[10] += ",7"
+    rows[20] = f"{day(20)},{VALUES[20]}"
+    rows.insert(30, "")
+    data = read(table("date,v,w", *rows), value="v")
+    assert data.steps == 89
+    assert noted(data, "too many cells and taken for missing (line 12)")
+    assert noted(data, "too few cells; the rest is missing (line 22)")
+    assert noted(data, "1 empty row left out (line 32)")
+
+
+def test_series_in_rows() -> None:
+    head = "country,code," + ",".join(str(year) for year in range(1990, 2010))
+    rows = [f"{c},{c[:2]}," + ",".join(str(k + y) for y in range(20 - k)) + "," * k
+            for k, c in enumerate(("Aland", "Bland", "Cland"))]  # fmt: skip
+    data = read(table(head, *rows))
+    assert data.names == ("Aland", "Bland", "Cland")
+    assert data.lengths.tolist() == [20, 19, 18]
+    assert data.domain.step == "year"
+    wide = table("id,V1,V2,V3,V4,V5,V6", "a,1,2,3,4,5,6", "b,7,8,9,,,")
+    assert "layout='rows'" in refusal(wide)
+    assert read(wide, layout="rows").lengths.tolist() == [6, 3]
+
+
+# ----------------------------------------------------------------------------------------- times
+
+
+@pytest.mark.parametrize(
+    ("form", "step"),
+    [
+        ("%d/%m/%Y", "day"), ("%m-%d-%Y", "day"), ("%d.%m.%y", "day"), ("%b %d, %Y", "day"),
+        ("%a %d %b %Y", "day"), ("%Y%m%d", "day"), ("%d%b%Y", "day"), ("%Y-%jX", "day"),
+        ("%Y-%m-%d %H:%M:%S UTC", "day"), ("%d/%m/%Y %I:%M %p", "day"),
+        ("%Y-%m-%dT%H:%M:%SZ", "day"),
+    ],
+)  # fmt: skip
+def test_days_in_many_writings(form: str, step: str) -> None:
+    form = form.removesuffix("X")
+    stamps = [dt.datetime(2021, 3, 1) + dt.timedelta(k) for k in range(90)]
+    data = read(table("when\tv", *[f"{s:{form}}\t{v}" for s, v in zip(stamps, VALUES, strict=True)],
+                      name="t.tsv"), time="when")  # fmt: skip
+    assert data.times is not None
+    assert data.times[0] == np.datetime64("2021-03-01")
+    assert data.times[-1] == np.datetime64("2021-05-29")
+    assert data.domain.step == step
+
+
+@pytest.mark.parametrize(
+    ("write", "step"),
+    [
+        (lambda y, m: f"{y}-{m:02}", "month"), (lambda y, m: f"{m:02}/{y}", "month"),
+        (lambda y, m: f"{y}M{m:02}", "month"), (lambda y, m: f"{y}{m:02}", "month"),
+        (lambda y, m: f"{dt.date(y, m, 1):%b-%y}", "month"),
+        (lambda y, m: f"{dt.date(y, m, 1):%Y %b}", "month"),
+    ],
+)  # fmt: skip
+def test_months_in_many_writings(write: Any, step: str) -> None:
+    rows = [f"{write(1958 + k // 12, k % 12 + 1)},{k}" for k in range(60)]
+    data = read(table("month,v", *rows))
+    assert data.domain.step == step
+    assert data.times is not None
+    assert data.times[0] == np.datetime64("1958-01")
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)]
+)
+def test_epochs_by_the_years_they_lead_to(unit: str, factor: int) -> None:
+    rows = [f"{(1_600_000_000 + 3600 * k) * factor},{k}" for k in range(40)]
+    data = read(table("ts,v", *rows))
+    assert data.times is not None
+    assert data.times[0] == np.datetime64("2020-09-13T12:26:40")
+    assert data.domain.step == "hour"
+    wrong = {"s": "epoch_ms", "ms": "epoch", "us": "epoch", "ns": "epoch_ms"}[unit]
+    assert "is the year" in refusal("t.csv", time="ts", time_format=wrong)
+
+
+def test_an_hour_that_occurs_twice_is_kept_by_its_zone() -> None:
+    utc = [dt.datetime(2021, 10, 30, 20) + dt.timedelta(hours=k) for k in range(24)]
+    local = [t + dt.timedelta(hours=2 if t < dt.datetime(2021, 10, 31, 1) else 1) for t in utc]
+    path = table("time,v", *[f"{t:%Y-%m-%d %H:%M},{k}" for k, t in enumerate(local)])
+    first = read(path)
+    assert first.steps == 23
+    assert noted(first, "zone='Europe/Berlin'")
+    both = read(path, zone="Europe/Berlin")
+    assert both.times is not None
+    assert both.times.tolist() == utc
+
+
+def test_a_panel_in_file_order_newest_first() -> None:
+    rows = [f"{c},{day(k):%d/%m/%Y},{k}" for c in ("n", "s") for k in range(40)][::-1]
+    data = read(table("depot,day,v", *rows))
+    assert data.names == ("s", "n")
+    assert data.values[:40, 0].tolist() == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("stamps", "gap"),
+    [
+        ([str(np.datetime64("2020-01") + m)[:7] + f"-{min(31, LENGTHS[m])}" for m in range(12)], 1),
+        ([str(np.busday_offset(f"2020-{m:02}", 0, roll="forward")) for m in range(1, 13)], 1),
+        ([str(np.busday_offset(f"2020-{m:02}", 1, "forward", weekmask="0010000"))
+          for m in range(1, 13)], 1),
+    ],
+)  # fmt: skip
+def test_forecasts_of_months_lie_in_their_own_months(stamps: list[str], gap: int) -> None:
+    data = read(table("date,v", *[f"{stamp},{k}" for k, stamp in enumerate(stamps)]))
+    assert data.domain.step == "month"
+    assert data.times is not None
+    ahead = future_stamps(data.times, 30).astype("datetime64[M]").astype(int)
+    last = data.times[-1].astype("datetime64[M]").astype(int)
+    assert np.array_equal(np.diff([last, *ahead]), np.full(30, gap))
+
+
+def test_stamps_after_fractions_advance() -> None:
+    times = np.array([1958.2027, 1958.2877, 1958.3699, 1958.4548])
+    assert (np.diff([times[-1], *future_stamps(times, 5)]) > 0.05).all()
+
+
+# ---------------------------------------------------------------------------------- plan and use
+
+
+def test_the_plan_is_a_value_that_json_keeps() -> None:
+    from throughtime.data.readers.plan import ReadPlan
+
+    data = read(table("Tag;Menge", *[f"{day(k):%d.%m.%Y};{3 + k},5" for k in range(40)]))
+    assert data.plan is not None
+    assert ReadPlan.from_json(data.plan.to_json()) == data.plan
+    assert {entry.name for entry in data.plan.entries} >= {"separator", "header", "time", "value"}
+
+
+def test_what_the_first_file_settled_is_kept_for_the_next() -> None:
+    data = read(table("date,v", *[f"{day(k):%d/%m/%Y},{v}" for k, v in enumerate(VALUES)]))
+    short = table("date,v", "01/06/2021,1", "02/06/2021,2", name="u.csv")
+    assert "two ways" in refusal(short) or read(short).times is not None
+    again = read(short, **({"time_format": "%d/%m/%Y"} | dict(data.read_options)))
+    assert again.times is not None
+    assert again.times[-1] == np.datetime64("2021-06-02")
