@@ -342,6 +342,8 @@ def _is_symbol(x: Any) -> bool:
 class RNN(_Recurrent):
     """``S_t = σ(X_t W_x + O_{t-1})``, ``O_t = S_t W_rec``: torch.nn.RNN with reset and step.
 
+    A torch.nn.RNNBase, but not a torch.nn.RNN, which torch.compile refuses.
+
     Args:
         input_size: numbers of an input.
         hidden_size: units of a layer.
@@ -384,6 +386,8 @@ class RNN(_Recurrent):
 class GRU(_Recurrent):
     """torch.nn.GRU with reset and step (Cho et al. 2014).
 
+    A torch.nn.RNNBase, but not a torch.nn.GRU, which torch.compile refuses.
+
     Arguments as for `RNN`.
     """
 
@@ -393,6 +397,8 @@ class GRU(_Recurrent):
 
 class LSTM(_Recurrent):
     """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997).
+
+    A torch.nn.RNNBase, but not a torch.nn.LSTM, which torch.compile refuses.
 
     Arguments as for `RNN`; proj_size as in torch.nn, on torch's own code.
     """
