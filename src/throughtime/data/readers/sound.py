@@ -130,7 +130,7 @@ def recording_of(path: Path, rate: int | None) -> Recording:
     return Recording(path, mono, rate or file_rate, tuple(findings))
 
 
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+class _Forward(soundfile.SoundFile):
     """A file that is only read onwards: seeking fails where a header lies about the length."""
 
     def seekable(self) -> bool:
