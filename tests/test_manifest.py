@@ -12,7 +12,7 @@ import torch
 
 from throughtime import files, manifest
 from throughtime.errors import RunError
-from throughtime.manifest import Manifest
+from throughtime.manifest import Manifest, Rewritten
 
 OLD = {"a.safetensors": b"old a", "b.safetensors": b"old b"}
 NEW = {"a.safetensors": b"new a", "c.safetensors": b"new c"}
@@ -98,6 +98,25 @@ def test_damage_is_named(tmp_path: Path) -> None:
         kept.content("a.safetensors")
 
 
+def test_a_folder_written_to_while_it_is_read(tmp_path: Path) -> None:
+    manifest.write(tmp_path, OLD, {}, {})
+    kept = Manifest.read(tmp_path)
+    manifest.write(tmp_path, NEW, {}, {})
+    with pytest.raises(Rewritten, match="was written to while it was read; load it again"):
+        kept.content("a.safetensors")
+
+
+def test_names_are_given_once_more_after_a_crash(tmp_path: Path) -> None:
+    """As a process leaves them that ends between model.json and the new names."""
+    manifest.write(tmp_path, OLD, {}, {})
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.safetensors.new")
+    (tmp_path / "b.safetensors.new").write_bytes(b"of a write that never counted")
+    assert contents(tmp_path, OLD) == OLD
+    manifest.settle(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*OLD, "model.json"}
+    assert contents(tmp_path, OLD) == OLD
+
+
 def test_a_manifest_that_is_changed_or_missing(tmp_path: Path) -> None:
     manifest.write(tmp_path, OLD, {"name": "x"}, {})
     path = tmp_path / "model.json"
@@ -131,3 +150,22 @@ def test_folders_of_other_versions(tmp_path: Path) -> None:
     files.write_json(path, {"schema": 3})
     with pytest.raises(RunError, match=r"model.json is damaged \(no 'files'\)"):
         Manifest.read(tmp_path)
+
+
+def test_a_file_that_gets_its_name_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest.write(tmp_path, OLD, {}, {})
+    path, read = tmp_path / "a.safetensors", files.read_bytes
+    staged = path.rename(tmp_path / "a.safetensors.new")
+    path.write_bytes(b"the one before")
+
+    def then_named(place: Path) -> bytes:
+        content = read(place)
+        if staged.exists():
+            staged.replace(path)
+        return content
+
+    kept = Manifest.read(tmp_path)
+    monkeypatch.setattr(files, "read_bytes", then_named)
+    assert kept.content("a.safetensors") == OLD["a.safetensors"]
