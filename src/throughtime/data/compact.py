@@ -14,6 +14,7 @@ from torch import Tensor
 
 INTEGERS = (torch.uint8, torch.int16, torch.int32, torch.int64)  # that symbols may be held in
 BLOCK = 2**22  # steps
+_IN_CACHE = 2**16
 
 
 def integer_type(largest: int) -> torch.dtype:
@@ -29,7 +30,8 @@ def blocks(total: int) -> Iterator[slice]:
 def by_block(values: Tensor, function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
     """What an elementwise function makes of values ``[total]``, in a type that holds it."""
     result = torch.empty(len(values), dtype=dtype)
-    for part in blocks(len(values)):
+    for i in range(0, len(values), _IN_CACHE):
+        part = slice(i, i + _IN_CACHE)
         result[part] = function(values[part])
     return result
 

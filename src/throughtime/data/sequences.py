@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -312,6 +312,17 @@ class Sequences:
             SettingError: where others have been applied already, or the data are of another kind.
         """
         applied = self.chain.transforms
+        if self.domain.kind == "text":  # long, and seen alike by one model after the other
+            known, seen = self.__dict__.get("_seen", (None, None))
+            if known is None or known != chain:
+                seen = self._transformed(applied, chain)
+                self.__dict__["_seen"] = (seen.chain, seen)
+            return cast("Sequences", seen)
+        return self._transformed(applied, chain)
+
+    def _transformed(
+        self, applied: tuple[Transform, ...], chain: Transforms | Iterable[Transform | str]
+    ) -> Sequences:
         if isinstance(chain, Transforms):
             if chain.transforms[: len(applied)] != applied:
                 raise SettingError("already transformed otherwise: apply the chain to raw data")

@@ -209,6 +209,8 @@ def _network(
     spans = fitted.transformed(case.parts.train), fitted.transformed(case.valid)
     if seconds is not None:  # what came before the first update comes again before a refit
         seconds -= 2 * (time.monotonic() - started)
+        if seconds <= 0 and case.settings.model == "auto":
+            raise TooLittleTime
     settings = _planned(case, fitted, spans, wanted, seconds, store)
     if settings.steps < min(_LEAST_UPDATES, wanted.steps) and case.settings.model == "auto":
         raise TooLittleTime

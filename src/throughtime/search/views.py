@@ -109,9 +109,12 @@ def natural_view(
         transforms = transforms if given is None else given
         if not emissions.KINDS[natural].symbols:
             return View(transforms, emissions.parse(asked, columns=train.values.shape[1]))
-        num_symbols = fitted(transforms, train).output.num_symbols
+        known = fitted(transforms, train)
+        num_symbols = known.output.num_symbols
         if num_symbols is None:
             raise DataError("these data are not symbols")
+        if kind == "text":  # whose symbols stay those of the training data
+            transforms = known
         return View(transforms, emissions.parse(asked, num_symbols=num_symbols))
     emission = emissions.parse(asked, columns=train.values.shape[1])
     if given is None:

@@ -109,6 +109,7 @@ class Transform(ABC):
     """
 
     kind: ClassVar[str]
+    total: ClassVar[bool] = False  # whether it takes all data that it can be fitted to
 
     @property
     def fitted(self) -> bool:

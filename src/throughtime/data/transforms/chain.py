@@ -76,7 +76,10 @@ class Transforms:
             SettingError: for an unknown name, or data that a transform does not apply to.
             DataError: naming the first step that a transform cannot take.
         """
-        return cls.fit_forward(specs, train)[0]
+        named = [_named(spec) for spec in specs]
+        if len(named) == 1 and named[0].total:  # nothing follows that would look at the result
+            return cls((named[0].fit(Flat.of(train)),), train.domain)
+        return cls.fit_forward(named, train)[0]
 
     @classmethod
     def fit_forward(

@@ -53,6 +53,8 @@ def decode_text(points: Tensor) -> str:
 
 def utf8_width(points: Tensor) -> Tensor:
     """How many bytes UTF-8 needs for each code point, int64, same shape."""
+    if points.numel() and int(points.max()) < 0x80:
+        return torch.ones(points.shape, dtype=torch.int64)
     limits = torch.tensor([0x80, 0x800, 0x10000])
     return torch.bucketize(points.long(), limits, right=True) + 1
 
@@ -67,6 +69,7 @@ class Characters(Transform):
 
     codes: tuple[int, ...] | None = None
     kind: ClassVar[str] = "characters"
+    total: ClassVar[bool] = True
 
     @property
     def fitted(self) -> bool:
@@ -76,8 +79,10 @@ class Characters(Transform):
         self._need(train.domain, ("text",))
         if train.values.numel() == 0:
             raise DataError("characters cannot be learnt from an empty text")
-        parts = [train.values[part].unique() for part in compact.blocks(len(train.values))]
-        return Characters(tuple(torch.cat(parts).unique().tolist()))
+        seen = torch.zeros(CODE_POINTS, dtype=torch.bool)
+        for part in compact.blocks(len(train.values)):
+            seen[train.values[part].long()] = True
+        return Characters(tuple(seen.nonzero()[:, 0].tolist()))
 
     def output(self, domain: Domain) -> Domain:
         self._need(domain, ("text",))
@@ -89,11 +94,11 @@ class Characters(Transform):
     def forward(self, flat: Flat) -> Flat:
         domain = self.output(flat.domain)
         codes = torch.tensor(self.codes)
-        new, beyond = len(codes), int(codes.max()) + 1
-        ids = torch.full((beyond + 1,), new)
-        ids[codes] = torch.arange(new)
+        new, kind = len(codes), compact.integer_type(len(codes))
+        ids = torch.full((int(codes.max()) + 2,), new, dtype=kind)  # the last for all beyond
+        ids[codes] = torch.arange(new, dtype=kind)
         values = compact.by_block(
-            flat.values, lambda part: ids[part.long().clamp(max=beyond)], compact.integer_type(new)
+            flat.values, lambda part: torch.from_numpy(ids.numpy().take(part, mode="clip")), kind
         )
         unknown, log_det = values == new, flat.log_det
         if bool(unknown.any()):
@@ -110,6 +115,7 @@ class Bytes(Transform):
     """The UTF-8 bytes of a text: 256 symbols, nothing to fit; lengths change."""
 
     kind: ClassVar[str] = "bytes"
+    total: ClassVar[bool] = True
 
     def output(self, domain: Domain) -> Domain:
         self._need(domain, ("text",))
@@ -147,6 +153,7 @@ class Tokens(Transform):
     vocab_size: int = 1000
     model: str | None = None
     kind: ClassVar[str] = "tokens"
+    total: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.vocab_size < 256:
