@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from throughtime.data.readers.containers import STDIN
 from throughtime.data.readers.options import READERS, as_names
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
@@ -110,4 +111,6 @@ def label_of(data: Any) -> str:
     """What data are called that the user has not named."""
     if isinstance(data, tuple):
         return "given-sequences"
+    if isinstance(data, str) and data in ("-", STDIN):
+        return "stdin"
     return str(data) if isinstance(data, (str, Path)) else type(data).__name__.lower()

@@ -103,7 +103,7 @@ def _read(
         return read_demo(source[len("demo:") :])
     if not isinstance(source, (str, Path)):
         return _read_object(source, options)
-    if source == STDIN:
+    if isinstance(source, str) and source in ("-", STDIN):
         with standard_input() as path:
             return read_path(path, kind, options, on_progress)
     return read_path(locate(source), kind, options, on_progress)
