@@ -233,6 +233,9 @@ WRONG_SETTINGS = {
     ),
     ("--seed", "one"): 'Invalid value for --seed: unable to convert "one" into int.',
     ("--colour", "red"): "Unknown option: --colour.",
+    ("hidden=4", "more"): (
+        "nothing takes 'hidden=4 more'; options begin with two dashes, --help has them"
+    ),
 }
 
 
