@@ -33,7 +33,7 @@ def run(tokens: list[str], interrupted: str) -> None:
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as error:
-        words = " ".join(error.unused_tokens)
+        words = " ".join(error.unused_tokens or ())
         _fail(f"error: nothing takes '{words}'; options begin with two dashes, --help has them", 2)
     except CycloptsError as error:
         _fail(f"error: {error}", 2)
