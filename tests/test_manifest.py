@@ -12,7 +12,7 @@ import torch
 
 from throughtime import files, manifest
 from throughtime.errors import RunError
-from throughtime.manifest import Manifest
+from throughtime.manifest import Manifest, Rewritten
 
 OLD = {"a.safetensors": b"old a", "b.safetensors": b"old b"}
 NEW = {"a.safetensors": b"new a", "c.safetensors": b"new c"}
@@ -96,6 +96,25 @@ def test_damage_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(RunError, match=rf"^{tmp_path} has no a.safetensors; restore it"):
         kept.content("a.safetensors")
+
+
+def test_a_folder_written_to_while_it_is_read(tmp_path: Path) -> None:
+    manifest.write(tmp_path, OLD, {}, {})
+    kept = Manifest.read(tmp_path)
+    manifest.write(tmp_path, NEW, {}, {})
+    with pytest.raises(Rewritten, match="was written to while it was read; load it again"):
+        kept.content("a.safetensors")
+
+
+def test_names_are_given_once_more_after_a_crash(tmp_path: Path) -> None:
+    """As a process leaves them that ends between model.json and the new names."""
+    manifest.write(tmp_path, OLD, {}, {})
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.safetensors.new")
+    (tmp_path / "b.safetensors.new").write_bytes(b"of a write that never counted")
+    assert contents(tmp_path, OLD) == OLD
+    manifest.settle(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*OLD, "model.json"}
+    assert contents(tmp_path, OLD) == OLD
 
 
 def test_a_manifest_that_is_changed_or_missing(tmp_path: Path) -> None:

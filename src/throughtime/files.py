@@ -7,6 +7,7 @@ in its place. Nothing here can execute anything when loaded: tensors are safeten
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -105,14 +106,17 @@ def read_bytes(path: Path) -> bytes:
     """The content of a run's file.
 
     Raises:
-        RunError: if it is missing, or `Damaged` where it cannot be read.
+        RunError: if it is missing or cannot be read; `Damaged` where the disk has lost it.
     """
     try:
         return path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path.parent} has no {path.name}; it is not a finished run") from None
     except OSError as error:
-        raise Damaged(path, error.strerror or str(error)) from error
+        why = error.strerror or str(error)
+        if error.errno == errno.EIO:
+            raise Damaged(path, why) from error
+        raise RunError(f"{path} cannot be read: {why}") from error
 
 
 def write_text(path: Path, content: str) -> None:

@@ -24,6 +24,10 @@ SCHEMA = 3
 _FILES = "files"
 
 
+class Rewritten(RunError):
+    """A folder that another process wrote to while it was read."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What model.json says of a folder.
@@ -57,20 +61,22 @@ class Manifest:
         """The bytes of a file as they were written.
 
         Raises:
-            RunError: if the file is missing or another one.
+            RunError: if the file is missing or another one; `Rewritten` where the whole folder is.
         """
         path = self.folder / name
         if name not in self:
             raise RunError(f"{self.folder} has no {name} that its {MODEL} vouches for")
-        staged = _staged(path)
-        found = [files.read_bytes(one) for one in (path, staged) if one.exists()]
+        found = [files.read_bytes(one) for one in (path, _staged(path)) if one.exists()]
         for content in found:
             if files.digest(content) == self.digests[name]:
                 return content
-        if not found:
-            raise RunError(f"{self.folder} has no {name}; restore it from a copy, or fit again "
-                           "in another folder")  # fmt: skip
-        raise Damaged(path, "its SHA-256 differs")
+        if Manifest.read(self.folder).digests != self.digests:
+            raise Rewritten(f"{self.folder} was written to while it was read; load it again")
+        if found:
+            raise Damaged(path, "its SHA-256 differs")
+        raise RunError(
+            f"{self.folder} has no {name}; restore it from a copy, or fit again in another folder"
+        )
 
     def tensors(self, name: str) -> tuple[dict[str, Tensor], Any]:
         """The tensors and values of a safetensors file."""
@@ -95,7 +101,7 @@ def write(
         description: JSON values for model.json.
         others: SHA-256 of files that are in the folder already.
     """
-    _settle(folder)
+    settle(folder)
     for name, content in contents.items():
         files.write_bytes(_staged(folder / name), content)
     digests = {**others, **{name: files.digest(content) for name, content in contents.items()}}
@@ -110,7 +116,7 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: files.digest(files.read_bytes(folder / name)) for name in names}
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Gives the files that an interrupted `write` made count their names."""
     try:
         kept = Manifest.read(folder)
@@ -120,6 +126,7 @@ def _settle(folder: Path) -> None:
         staged = _staged(folder / name)
         if staged.exists() and files.digest(files.read_bytes(staged)) == wanted:
             files.rename(staged, folder / name)
+        staged.unlink(missing_ok=True)  # of a write that never counted
 
 
 def _staged(path: Path) -> Path:

@@ -17,7 +17,9 @@ from support.small_runs import QUICK, SmallRuns, days, walk, write_series
 import throughtime as tt
 from throughtime import files, report
 from throughtime.errors import RunError
+from throughtime.manifest import Manifest
 from throughtime.models import registry
+from throughtime.predict.fitted import FittedModel
 from throughtime.runs.run import update
 from throughtime.training.trainer import Trainer
 
@@ -321,3 +323,24 @@ def test_sizes_in_a_description_are_compared_before_they_are_allocated(
     assert isinstance(loaded, tt.Run)
     with pytest.raises(RunError, match=wanted):
         loaded.models  # noqa: B018
+
+
+def test_an_update_beside_a_reader_does_no_harm(
+    small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{day},{100 + i}\n" for i, day in enumerate(days(3, "2020-06-01")))
+    Path("new.csv").write_text(f"date,price\n{rows}")
+    shutil.copytree(small_runs("series"), "run")
+    read, updated = FittedModel.kept, []
+
+    def kept(folder: Manifest, owner: str = "") -> FittedModel:
+        if not updated:  # as if another process did it now
+            updated.append(True)
+            update("run", "new.csv")
+        return read(folder, owner)
+
+    monkeypatch.setattr(FittedModel, "kept", staticmethod(kept))
+    loaded = tt.load("run")
+    assert isinstance(loaded, tt.Run)
+    assert loaded.best.end is not None
+    assert loaded.best.end.steps.tolist() == [153]

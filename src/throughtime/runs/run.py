@@ -13,11 +13,12 @@ checkpoint/          the fitted candidates, and while fitting the one being trai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from throughtime.evaluation import gradient_reach
 from throughtime.evaluation.gradient_reach import GradientReach
 from throughtime.evaluation.results import Scores
 from throughtime.history import Certificate
-from throughtime.manifest import MODEL, Manifest
+from throughtime.manifest import MODEL, Manifest, Rewritten
 from throughtime.models.ensemble import Blend
 from throughtime.predict.fitted import END, FittedModel
 from throughtime.predict.forecast import Forecast
@@ -41,6 +42,8 @@ from throughtime.search.candidates import parse_fitted
 from throughtime.search.fitting import RESULT
 from throughtime.types import Progress, silent
 from throughtime.wording import stamp
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -206,13 +209,12 @@ def load(folder: str | Path) -> Run | FittedModel:
     Raises:
         RunError: if it is unfinished, damaged or too new.
     """
-    kept = _kept(folder)
-    return _run(kept) if SCORES in kept else _model(kept)
+    return _again(lambda kept: _run(kept) if SCORES in kept else _model(kept), folder)
 
 
 def load_run(folder: str | Path) -> Run:
     """The run in a folder; see `load`."""
-    return _run(_kept(folder))
+    return _again(_run, folder)
 
 
 def _run(kept: Manifest) -> Run:
@@ -282,9 +284,13 @@ def _keep_end(kept: Manifest, moved: FittedModel) -> None:
     kept.replace({END: moved.end.content()})
 
 
-def _kept(folder: str | Path) -> Manifest:
-    _check_place(Path(folder))
-    return Manifest.read(Path(folder))
+def _again(read: Callable[[Manifest], Loaded], folder: str | Path) -> Loaded:
+    """What is read of a folder; where another process wrote to it meanwhile, what is there then."""
+    place = Path(folder)
+    while True:
+        _check_place(place)
+        with contextlib.suppress(Rewritten):
+            return read(Manifest.read(place))
 
 
 def _check_place(place: Path) -> None:

@@ -23,7 +23,7 @@ import throughtime
 from throughtime import files
 from throughtime.errors import DataError, MissingExtra, RunError, SettingError
 from throughtime.files import finite
-from throughtime.manifest import MODEL
+from throughtime.manifest import MODEL, settle
 from throughtime.training.config import RunSettings
 from throughtime.types import Event
 
@@ -52,6 +52,7 @@ def making(folder: Path, settings: RunSettings) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, "fitting"):
         try:
+            settle(folder)
             sweep(folder)
             fresh = {path.name for path in folder.iterdir()} <= {_LOCK}
             _prepare(folder, settings, fresh)

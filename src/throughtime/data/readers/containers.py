@@ -125,7 +125,7 @@ def standard_input() -> Iterator[Path]:
     with TemporaryDirectory(prefix="throughtime-") as folder:
         copy = Path(folder) / "stdin"
         try:
-            yield _copy(sys.stdin.buffer, copy, Budget.of(Path("stdin"), copy.parent))
+            yield _copy(_read(sys.stdin.buffer), copy, Budget.of(Path("stdin"), copy.parent))
         except ThroughtimeError as error:
             error.args = (str(error).replace(str(copy), "stdin"),)
             raise
@@ -154,7 +154,7 @@ def zip_kind(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            kind = archive.read("mimetype")[:80] if "mimetype" in names else b""
+            kind = archive.open("mimetype").read(80) if "mimetype" in names else b""
     except FAILURES:
         return None  # a damaged zip: unpacking it says what is wrong
     if any(name.startswith("xl/") for name in names) or b"opendocument.spreadsheet" in kind:
@@ -172,13 +172,12 @@ def _unpack(form: str, outer: Unpacked, room: Path) -> Unpacked:
     budget = Budget.of(path, room)
     try:
         if form in ENDINGS and form != "zip":
-            with _opened(form, path) as source:
-                inner = _copy(source, room / _inside(path, form), budget)
+            inner = _copy(_blocks(form, path), room / _inside(path, form), budget)
             if path.suffix.lower() not in ENDINGS[form]:
                 notes += (f"{path} is {form}-compressed, though its name does not say so",)
         elif form == "pipe":
             with path.open("rb") as source:
-                inner = _copy(source, room / (path.name or "pipe"), budget)
+                inner = _copy(_read(source), room / (path.name or "pipe"), budget)
         else:
             with path.open("rb") as file:
                 members = _zip(file) if form == "zip" else _tar(file)
@@ -246,44 +245,51 @@ def _members(
         target = room / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with opened() as source:
-            _copy(source, target, budget)
+            _copy(_read(source), target, budget)
     return None if chosen else part
 
 
-def _copy(source: BinaryIO, target: Path, budget: Budget) -> Path:
+def _copy(blocks: Iterable[bytes], target: Path, budget: Budget) -> Path:
     with target.open("wb") as file:
-        while block := source.read(BLOCK):
+        for block in blocks:
             budget.take(len(block))
             file.write(block)
     return target
 
 
-def _zstd(path: Path) -> tuple[Any, type[Exception]]:
-    """The content of a zstd file, as a file, and what it raises where it is damaged."""
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
+def _read(source: Any) -> Iterator[bytes]:
+    """The content of an open file, block by block."""
+    while block := source.read(BLOCK):
+        yield block
 
-        return zstd.open(path), zstd.ZstdError
-    except ImportError:  # before Python 3.14
-        pass
+
+def _blocks(form: str, path: Path) -> Iterator[bytes]:
+    """The content of a compressed file, block by block."""
+    openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+    if form == "zstd":
+        yield from _zstd(path)
+        return
+    with openers[form](path) as source:
+        yield from _read(source)
+
+
+def _zstd(path: Path) -> Iterator[bytes]:
+    """The content of a zstd file. Raises: EOFError where it is damaged or cut short."""
     try:
         import zstandard
     except ImportError as error:
         raise MissingExtra("zstandard", "zstd", f"{path}: a zstd file") from error
-    return zstandard.open(path, "rb"), zstandard.ZstdError
-
-
-@contextmanager
-def _opened(form: str, path: Path) -> Iterator[Any]:
-    """The content of a compressed file, as a file."""
-    openers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-    if form in openers:
-        with openers[form](path) as file:
-            yield file
-        return
-    file, failure = _zstd(path)
-    with file:
-        try:
-            yield file
-        except failure as error:
-            raise EOFError(str(error)) from error
+    with path.open("rb") as file:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        # A little at a time: a thousand bytes can hold thirty million.
+        while packed := file.read(1 << 10):
+            while packed:
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    yield frame.decompress(packed)
+                except zstandard.ZstdError as error:
+                    raise EOFError(str(error)) from error
+                packed = frame.unused_data
+        if not frame.eof:
+            raise EOFError("the last frame is not whole")
