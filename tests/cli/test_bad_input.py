@@ -193,7 +193,7 @@ WRONG_SETTINGS = {
     ("--order", "x"): "--order x is not auto or a number of lags, 1 or more",
     ("--order", "0"): "--order 0 is not auto or a number of lags, 1 or more",
     ("--hidden", "0"): "--hidden 0: at least 1",
-    ("--layers", "-1"): "--layers=-1: at least 1",
+    ("--layers", "-1"): "--layers -1: at least 1",
     ("--steps", "0"): "--steps 0: at least 1",
     ("--bptt", "some"): "--bptt 'some' is not full, K or K1,K2 (for example 64 or 64,128), "
     "memory=512MB or adaptive",
