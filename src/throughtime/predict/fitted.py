@@ -405,7 +405,12 @@ class FittedModel:
 
     @staticmethod
     def kept(folder: Manifest, owner: str = "") -> FittedModel:
-        """The model in a folder; see `load`."""
+        """The model in a folder; see `load`.
+
+        Args:
+            folder: what is kept there.
+            owner: what messages call it.
+        """
         described, (tensors, _) = folder.description, folder.tensors(WEIGHTS)
         with files.reading(folder.folder / MODEL):
             training = described["training"]
