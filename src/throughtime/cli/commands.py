@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 
 from throughtime.cli import fit as fitting
 from throughtime.cli import inspect as look
@@ -36,6 +36,9 @@ def run(tokens: list[str], interrupted: str) -> None:
     tokens = [STDIN if t == "-" and i < options else t for i, t in enumerate(tokens)]
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        words = " ".join(error.unused_tokens or ())
+        _fail(f"error: nothing takes '{words}'; options begin with two dashes, --help has them", 2)
     except CycloptsError as error:
         _fail(f"error: {error}", 2)
     except KeyboardInterrupt:

@@ -70,7 +70,7 @@ class Working:
         return elapsed * (self.total - self.done) / self.done
 
     def _words(self) -> str:
-        share = f": {self.done / self.total:.0%}" if self.total else ""
+        share = f": {self.done / self.total:.0%}" if self.total and self.done else ""
         left = self._left()
         return f"{self.about}{share}" + (f", {duration(left)} left" if left is not None else "")
 
