@@ -13,8 +13,8 @@ from throughtime.cli import predict as use
 from throughtime.cli import read as reading
 from throughtime.cli.base import app
 from throughtime.cli.messages import explained
-from throughtime.data.readers.containers import STDIN
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.types import STDIN
 
 __all__ = ["app", "fitting", "look", "reading", "run", "use"]
 

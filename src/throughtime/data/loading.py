@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from throughtime.data.readers.containers import STDIN
 from throughtime.data.readers.options import READERS, as_names
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.errors import DataError, SettingError, nearest
-from throughtime.types import Event
+from throughtime.types import STDIN, Event
 
 Spans = tuple[Sequences, Sequences, Sequences]
 _PAST = 10_000  # steps read before the test span: enough for any state, and bounded in time
