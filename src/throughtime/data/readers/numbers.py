@@ -270,7 +270,7 @@ def _markers(
     # A few words for a closed day or a sleeping sensor; many different ones are a column of words.
     if len(often) > 3 or sum(times) > known:
         return (), bad
-    return tuple(often), bad & ~stripped.is_in(often).to_numpy()
+    return tuple(often), bad & ~stripped.is_in(often).fill_null(False).to_numpy()
 
 
 def _series(mask: np.ndarray) -> pl.Series:
