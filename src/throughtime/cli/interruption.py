@@ -32,6 +32,9 @@ def leave_on_signals(line: str) -> None:
         import ctypes
 
         try:
-            ctypes.CDLL(str(_LIBRARY)).tt_leave_on_signals(content, ctypes.c_int64(len(content)))
+            handle = ctypes.CDLL(str(_LIBRARY)).tt_leave_on_signals
         except (OSError, AttributeError):  # of another machine or version: the kernels tell
             return
+        for number in (signal.SIGINT, signal.SIGTERM):  # else Python's end would undo it
+            signal.signal(number, signal.SIG_DFL)
+        handle(content, ctypes.c_int64(len(content)))
