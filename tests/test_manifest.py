@@ -150,3 +150,22 @@ def test_folders_of_other_versions(tmp_path: Path) -> None:
     files.write_json(path, {"schema": 3})
     with pytest.raises(RunError, match=r"model.json is damaged \(no 'files'\)"):
         Manifest.read(tmp_path)
+
+
+def test_a_file_that_gets_its_name_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest.write(tmp_path, OLD, {}, {})
+    path, read = tmp_path / "a.safetensors", files.read_bytes
+    staged = path.rename(tmp_path / "a.safetensors.new")
+    path.write_bytes(b"the one before")
+
+    def then_named(place: Path) -> bytes:
+        content = read(place)
+        if staged.exists():
+            staged.replace(path)
+        return content
+
+    kept = Manifest.read(tmp_path)
+    monkeypatch.setattr(files, "read_bytes", then_named)
+    assert kept.content("a.safetensors") == OLD["a.safetensors"]

@@ -51,6 +51,10 @@ class Damaged(RunError):
         self.anew = f"{path} is damaged ({why}); it is made anew"
 
 
+class Missing(RunError):
+    """A file that is not there."""
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turns whatever reading a file raises about its content into `Damaged`."""
@@ -106,12 +110,12 @@ def read_bytes(path: Path) -> bytes:
     """The content of a run's file.
 
     Raises:
-        RunError: if it is missing or cannot be read; `Damaged` where the disk has lost it.
+        RunError: if it is `Missing`, cannot be read, or is `Damaged`: the disk has lost it.
     """
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise RunError(f"{path.parent} has no {path.name}; it is not a finished run") from None
+        raise Missing(f"{path.parent} has no {path.name}; it is not a finished run") from None
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno == errno.EIO:

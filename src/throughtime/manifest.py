@@ -7,6 +7,7 @@ get their names. A crash at any moment leaves the old folder or the new one, who
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 from throughtime import files
 from throughtime.errors import RunError
-from throughtime.files import Damaged
+from throughtime.files import Damaged, Missing
 
 MODEL = "model.json"
 SCHEMA = 3
@@ -66,15 +67,18 @@ class Manifest:
         path = self.folder / name
         if name not in self:
             raise RunError(f"{self.folder} has no {name} that its {MODEL} vouches for")
-        found = [files.read_bytes(one) for one in (path, _staged(path)) if one.exists()]
-        for content in found:
-            if files.digest(content) == self.digests[name]:
-                return content
+        found = False
+        for place in (path, _staged(path), path):  # it may get its name meanwhile
+            with contextlib.suppress(Missing):
+                content = files.read_bytes(place)
+                if files.digest(content) == self.digests[name]:
+                    return content
+                found = True
         if Manifest.read(self.folder).digests != self.digests:
             raise Rewritten(f"{self.folder} was written to while it was read; load it again")
         if found:
             raise Damaged(path, "its SHA-256 differs")
-        raise RunError(
+        raise Missing(
             f"{self.folder} has no {name}; restore it from a copy, or fit again in another folder"
         )
 

@@ -437,8 +437,10 @@ def test_live_views_of_fitting_and_working(monkeypatch: pytest.MonkeyPatch) -> N
     fitting({"event": "valid", "model": "gru", "step": 100, "steps": 400, "rate": 10.0,
              "valid": 1.5, "best": 1.25})  # fmt: skip
     now[0] = 5.0
+    fitting({"event": "note", "model": "gru", "message": "its plan is damaged; it is made anew"})
     console.print(fitting._view())
     printed = console.export_text()
+    assert "note: gru: its plan is damaged; it is made anew" in printed
     assert re.search(r"gru +1\.2500 .* 10\.0 +25 s", printed)
     assert "fitting gru … 5.0 s so far" in printed
     working = display.Working(console, "loading")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from throughtime import files
 from throughtime.search.budget import CERTIFICATE_SECONDS, LEAST_SECONDS, TimeBudget
 
 
@@ -92,3 +94,20 @@ def test_a_limit_that_is_gone_leaves_time_to_evaluate_and_for_no_network() -> No
     clock.now += 50.0
     assert budget.network("gru", [1.0]) == 0.0
     assert budget.evaluation() == pytest.approx(10 / 12)
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"spent": 3}', None])
+def test_decisions_that_are_damaged_are_told_of_and_made_anew(
+    tmp_path: Path, damage: bytes | None
+) -> None:
+    path, events, clock = tmp_path / "budget.json", list[dict[str, Any]](), Clock()
+    decided = TimeBudget(60.0, path, clock).network("gru", [1.0])
+    if damage is None:  # a digest of its own, and nonsense
+        files.write_json(path, {"spent": 0, "shares": {"gru": "long"}})
+    else:
+        path.write_bytes(damage)
+    budget = TimeBudget(60.0, None, clock).kept_in(path, events.append)
+    assert [event["event"] for event in events] == ["note"]
+    assert events[0]["message"].startswith(f"{path} is damaged (")
+    assert budget.network("gru", [1.0]) == decided
+    assert TimeBudget(60.0, path, clock).network("gru", [9.0]) == decided

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.training_cases import SYMBOLS, everything, same, small_model, trainer
+from support.training_cases import SYMBOLS, everything, same, small_model, toy, trainer
 
 from throughtime import files
 from throughtime.models.autoregressive import Autoregressive
@@ -96,6 +96,39 @@ def test_settings_that_changed_start_from_scratch(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     trainer({"checkpoint_seconds": 0}, tmp_path, on_event=events.append).run()
     assert events[0] == {"event": "resume", "step": 1}
+
+
+def test_another_model_and_other_data_start_from_scratch(tmp_path: Path) -> None:
+    attempt = trainer({"checkpoint_seconds": 0}, tmp_path, Fragile)
+    with pytest.raises(Interrupted):
+        attempt.run()
+    other = trainer({"checkpoint_seconds": 0}, tmp_path)
+    other.train = toy(seed=3)
+    assert not other.resume()
+    for options in ({"hidden_size": 5}, {"num_layers": 2}):
+        model = small_model(dropout=0.3, **options)
+        assert not trainer({"checkpoint_seconds": 0}, tmp_path, model=model).resume()
+    assert trainer({"checkpoint_seconds": 0}, tmp_path).resume()
+
+
+def test_a_damaged_checkpoint_is_told_of_and_training_ends_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    whole = trainer({"checkpoint_seconds": 0})
+    whole.run()
+    attempt = trainer({"checkpoint_seconds": 0}, tmp_path, Fragile)
+    with pytest.raises(Interrupted):
+        attempt.run()
+    path = tmp_path / "training.safetensors"
+    content = bytearray(path.read_bytes())
+    for damage in (bytes(len(content)), content[:-9], b""):
+        path.write_bytes(damage)
+        events: list[dict[str, Any]] = []
+        again = trainer({"checkpoint_seconds": 0}, tmp_path, on_event=events.append)
+        again.run()
+        assert events[0]["event"] == "note"
+        assert events[0]["message"].startswith(f"{path} is damaged (")
+        assert same(everything(whole), everything(again))
 
 
 def test_the_clock_leaves_interruptions_out(

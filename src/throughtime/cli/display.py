@@ -15,6 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from throughtime.cli.messages import as_flags
 from throughtime.wording import duration
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Working:
         return elapsed * (self.total - self.done) / self.done
 
     def _words(self) -> str:
-        share = f": {self.done / self.total:.0%}" if self.total else ""
+        share = f": {self.done / self.total:.0%}" if self.total and self.done else ""
         left = self._left()
         return f"{self.about}{share}" + (f", {duration(left)} left" if left is not None else "")
 
@@ -136,7 +137,8 @@ class FitDisplay:
         self.unit = f"nats per {event['step']}"
         self._say(describe_data(event))
         for note in event["notes"]:
-            self._say(textwrap.fill(note, 80, initial_indent="  note: ", subsequent_indent=" " * 8))
+            said = as_flags(note)
+            self._say(textwrap.fill(said, 80, initial_indent="  note: ", subsequent_indent=" " * 8))
         self.status = "choosing how to look at the data"
 
     def _on_history(self, event: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def as_flags(message: str) -> str:
         if name == "time" and value == "False":
             value = "none"
         spelled = _FLAGS.get(name, "--" + name.replace("_", "-"))
-        if value.startswith(("'-", "-")):
+        if value.startswith("'-"):
             return f"{spelled}={value}"
         return spelled if value in ("", "True") else f"{spelled} {value}"
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from throughtime import state as states
 from throughtime.errors import BackendError, SettingError
 from throughtime.layers.parallel_scan import scan
+from throughtime.layers.recurrent import as_leaf, is_symbol
 from throughtime.state import State, Traced
 
 
@@ -107,6 +108,8 @@ class MinGRU(nn.Module):
         Raises:
             SettingError: if input or `reset` have other shapes or types.
         """
+        if is_symbol(input):
+            return as_leaf(self, input, hx=hx, reset=reset, initial=initial)
         if not isinstance(input, Tensor) or input.dim() not in (2, 3):
             raise SettingError(
                 "input must be a tensor [T, B, I], [T, I], or [B, T, I] (batch_first)"
@@ -129,17 +132,21 @@ class MinGRU(nn.Module):
         return y.transpose(0, time_dim), state
 
     def step(self, x_t: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """One step, the same numbers as the sequence call.
+        """One step: the sequence call on a sequence of one element.
 
         Args:
-            x_t: ``[B, I]``.
-            state: ``[L, B, H]``; None: the initial one.
+            x_t: ``[B, I]``, or ``[I]`` unbatched.
+            state: ``[L, B, H]``, ``[L, H]`` unbatched; None: the initial one.
 
         Returns:
-            The output ``[B, H]`` and the next state.
+            The output ``[B, H]`` (``[H]``) and the next state.
         """
-        y, state = self._run(x_t.unsqueeze(0), state, None, None)
-        return y[0], state
+        time_dim = 1 if self.batch_first and x_t.dim() == 2 else 0
+        y, state = self(x_t.unsqueeze(time_dim), state)
+        return y.squeeze(time_dim), state
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise BackendError("torch has no layer 'mingru' of its own, and torch.jit.script no other")
 
     def traced(self, state: Tensor | None = None, batch_size: int = 1) -> Traced:
         """A state that carries its own past, for `bptt.Online`.

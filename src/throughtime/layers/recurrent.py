@@ -112,8 +112,8 @@ class _Recurrent(nn.RNNBase):
             BackendError: if the layer's backend does not take this call.
             SettingError: if `reset` does not fit the input.
         """
-        if _is_symbol(input):
-            return self._leaf(input, {"hx": hx, "reset": reset, "initial": initial})
+        if is_symbol(input):
+            return as_leaf(self, input, hx=hx, reset=reset, initial=initial)
         hx = tuple(hx) if isinstance(hx, list) else hx
         backend = self._choose(input)
         plain = reset is None and initial is None
@@ -250,12 +250,6 @@ class _Recurrent(nn.RNNBase):
                 )
         return initial
 
-    def _leaf(self, input: Any, options: dict[str, Any]) -> Any:
-        """In torch.fx.symbolic_trace a layer is one call, as torch's own are."""
-        given = {name: value for name, value in options.items() if value is not None}
-        path = input.tracer.path_of_module(self)
-        return input.tracer.create_proxy("call_module", path, (input,), given)
-
     def __prepare_scriptable__(self) -> nn.RNNBase:
         """What torch.jit.script compiles in place of this: torch's own layer, on the same weights.
 
@@ -334,13 +328,21 @@ class _Recurrent(nn.RNNBase):
         return reset.to(x.device)
 
 
-def _is_symbol(x: Any) -> bool:
+def is_symbol(x: Any) -> bool:
     """What torch.fx.symbolic_trace puts in place of tensors."""
     return isinstance(x, torch.fx.Proxy)
 
 
+def as_leaf(layer: nn.Module, x: Any, **options: Any) -> Any:
+    """In torch.fx.symbolic_trace a layer is one call, as torch's own are."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return x.tracer.create_proxy("call_module", x.tracer.path_of_module(layer), (x,), given)
+
+
 class RNN(_Recurrent):
     """``S_t = σ(X_t W_x + O_{t-1})``, ``O_t = S_t W_rec``: torch.nn.RNN with reset and step.
+
+    A torch.nn.RNNBase, but not a torch.nn.RNN, which torch.compile refuses.
 
     Args:
         input_size: numbers of an input.
@@ -384,6 +386,8 @@ class RNN(_Recurrent):
 class GRU(_Recurrent):
     """torch.nn.GRU with reset and step (Cho et al. 2014).
 
+    A torch.nn.RNNBase, but not a torch.nn.GRU, which torch.compile refuses.
+
     Arguments as for `RNN`.
     """
 
@@ -393,6 +397,8 @@ class GRU(_Recurrent):
 
 class LSTM(_Recurrent):
     """torch.nn.LSTM with reset and step (Hochreiter & Schmidhuber 1997).
+
+    A torch.nn.RNNBase, but not a torch.nn.LSTM, which torch.compile refuses.
 
     Arguments as for `RNN`; proj_size as in torch.nn, on torch's own code.
     """

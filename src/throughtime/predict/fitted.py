@@ -12,8 +12,9 @@ from torch import Tensor
 from throughtime import files, manifest
 from throughtime.data.domain import Domain
 from throughtime.data.frames import POLARS, library_of
-from throughtime.data.readers.dispatch import kind_by_name
+from throughtime.data.readers.dispatch import is_table, kind_by_name
 from throughtime.data.readers.files import quoted
+from throughtime.data.readers.plan import ReadPlan, plan_json, plan_of
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
@@ -47,6 +48,7 @@ class FittedModel:
         transforms: fitted; what the model sees of raw data, and the way back.
         end: where its training data ended, from which forecasts go on; None where nobody kept it.
         read_options: how tables and files are read, so that new ones are read alike.
+        plan: what the table it was fitted on was taken for, or None.
         training: how it was trained; None for a closed form.
         library: the one that frames are made in, that of the training data.
         owner: what messages call it.
@@ -57,6 +59,7 @@ class FittedModel:
     transforms: Transforms
     end: End | None = None
     read_options: Mapping[str, Any] = field(default_factory=dict)
+    plan: ReadPlan | None = None
     training: TrainSettings | None = None
     library: str = POLARS
     owner: str = field(default="", compare=False)
@@ -112,7 +115,7 @@ class FittedModel:
             source_kind = kind_by_name(Path(source)) or mine
             if source_kind != mine and mine != "symbols":
                 raise DataError(f"{source} is {a(source_kind)}; {self.whose} models {a(mine)}")
-        table = isinstance(source, (str, Path)) or library_of(source, "") != ""
+        table = is_table(source) or library_of(source, "") != ""
         raw = read(source, **{**(self.read_options if table else {}), **options})
         given = raw.domain
         if (domain.kind, len(domain.columns)) != (given.kind, len(given.columns)) or (
@@ -379,6 +382,7 @@ class FittedModel:
             "model": self.model.settings(),
             "transforms": self.transforms.to_json(),
             "read_options": dict(self.read_options),
+            "plan": plan_json(self.plan),
             "library": self.library,
             "training": None if self.training is None else self.training.model_dump(mode="json"),
             **extra,
@@ -401,7 +405,12 @@ class FittedModel:
 
     @staticmethod
     def kept(folder: Manifest, owner: str = "") -> FittedModel:
-        """The model in a folder; see `load`."""
+        """The model in a folder; see `load`.
+
+        Args:
+            folder: what is kept there.
+            owner: what messages call it.
+        """
         described, (tensors, _) = folder.description, folder.tensors(WEIGHTS)
         with files.reading(folder.folder / MODEL):
             training = described["training"]
@@ -410,6 +419,7 @@ class FittedModel:
                 registry.restored(described["model"], tensors),
                 Transforms.from_json(described["transforms"]),
                 read_options=dict(described["read_options"]),
+                plan=plan_of(described["plan"]),
                 training=None if training is None else TrainSettings(**training),
                 library=str(described["library"]),
                 owner=owner,

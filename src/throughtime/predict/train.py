@@ -131,7 +131,7 @@ def _begun(
         chain = Transforms.fit(transforms, raw)
     fitted = FittedModel(
         name or name_of(model), adapted(model, chain), chain,
-        read_options=raw.read_options, library=raw.library,
+        read_options=raw.read_options, plan=raw.plan, library=raw.library,
     )  # fmt: skip
     fitted.model.begin(as_sequences(fitted.transformed(raw), model.emission))
     return fitted

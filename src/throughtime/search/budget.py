@@ -46,7 +46,8 @@ class TimeBudget:
             try:
                 with files.reading(self._path):
                     kept = files.read_json(self._path)
-                    spent, self._shares = float(kept["spent"]), dict(kept["shares"])
+                    spent = float(kept["spent"])
+                    self._shares = {str(k): float(v) for k, v in kept["shares"].items()}
             except files.Damaged as error:
                 on_event({"event": "note", "message": error.anew})
         self._begun = (clock() if begun is None else begun) - spent

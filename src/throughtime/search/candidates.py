@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from throughtime import emissions, files
+from throughtime.data.readers.plan import plan_json, plan_of
 from throughtime.data.sequences import Sequences
 from throughtime.data.transforms import Transforms
 from throughtime.emissions import Emission
@@ -94,6 +95,7 @@ def save_fitted(path: Path, one: FittedCandidate) -> None:
         "model": one.model.settings(),
         "transforms": one.fitted.transforms.to_json(),
         "read_options": dict(one.fitted.read_options),
+        "plan": plan_json(one.fitted.plan),
         "library": one.fitted.library,
         "training": None if training is None else training.model_dump(mode="json"),
         "valid": one.valid,
@@ -113,6 +115,7 @@ def parse_fitted(tensors: dict[str, Tensor], values: Any) -> FittedCandidate:
         registry.restored(values["model"], tensors),
         Transforms.from_json(values["transforms"]),
         read_options=values["read_options"],
+        plan=plan_of(values["plan"]),
         training=None if training is None else TrainSettings(**training),
         library=values["library"],
     )
@@ -274,7 +277,8 @@ def begun(
         candidate.name,
         model,
         known,
-        read_options=settings.data.options or data.read_options,
+        read_options={**data.read_options, **settings.data.options},
+        plan=data.plan,
         training=candidate.train,
         library=data.library,
     )

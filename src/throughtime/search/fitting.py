@@ -74,6 +74,7 @@ def concatenated(first: Sequences, second: Sequences) -> Sequences:
         names=first.names + second.names,
         covariates=joined(first.covariates, second.covariates),
         read_options=first.read_options,
+        plan=first.plan,
         library=first.library,
     )
 

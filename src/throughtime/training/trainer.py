@@ -310,6 +310,11 @@ class Trainer:
         settings = self.settings.model_dump(mode="json")
         if made_of != (settings, self._fingerprint) or not self._fits(tensors):
             return False
+        with files.reading(path):
+            self._restore(tensors, values)
+        return True
+
+    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         torch.set_rng_state(tensors["generator"])
         with torch.no_grad():
             for kind, targets in self._kinds().items():
@@ -324,7 +329,6 @@ class Trainer:
         estimate = None if known is None else bptt.Estimate(**known)
         self.at = Position(self.progress.cursor, state, self.progress.begin, begin_state, estimate)
         self.started = time.monotonic()
-        return True
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -155,12 +155,92 @@ def test_compressed_wavs(subtype: str, name: str) -> None:
     )
 
 
-def test_a_wav_of_unknown_length_is_read_to_its_end() -> None:
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFDB])
+def test_a_wav_of_unknown_length_is_read_to_its_end(size: int) -> None:
     data = bytearray(Path(write("a.wav")).read_bytes())
     place = data.index(b"data")
-    data[place + 4 : place + 8] = struct.pack("<I", 0xFFFFFFFF)
+    data[place + 4 : place + 8] = struct.pack("<I", size)
+    data[4:8] = struct.pack("<I", size)
     Path("a.wav").write_bytes(data)
-    assert len(read("a.wav").values) == 4000
+    got = read("a.wav")
+    np.testing.assert_allclose(got.values[:, 0], TONE, atol=1 / 32768)
+    assert got.notes == ("the header holds no length, read to the end of the file: a.wav",)
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end() -> None:
+    data = bytearray(Path(write("a.flac")).read_bytes())
+    data[21] &= 0xF0  # the number of samples: 36 bits of the first block
+    data[22:26] = bytes(4)
+    Path("a.flac").write_bytes(data)
+    assert len(read("a.flac").values) == 4000
+
+
+def test_a_length_that_lies_allocates_nothing() -> None:
+    data = bytearray(Path(write("a.flac")).read_bytes())
+    data[21] |= 0x0F
+    data[22:26] = b"\xff" * 4
+    Path("a.flac").write_bytes(data)
+    assert message("a.flac").startswith("a.flac: cut short: 4,000 of 68,719,476,735 samples")
+
+
+@pytest.mark.parametrize("end", ["aiff", "au", "caf", "w64", "opus", "oga"])
+def test_more_formats(end: str) -> None:
+    options = {"format": "OGG", "subtype": "OPUS"} if end == "opus" else {}
+    options = {"format": "OGG"} if end == "oga" else options
+    got = read(write(f"tone.{end}", rate=8000, **options))
+    assert 0.4 < got.values.abs().max() < 0.6
+    assert got.domain.sample_rate in (8000, 48000)  # opus always decodes to the latter
+
+
+def test_silence_constants_and_offsets_are_noticed() -> None:
+    assert read(write("a.wav", np.zeros(100))).notes == ("the recording is silence: a.wav",)
+    assert read(write("a.wav", np.full(100, 0.25))).notes == (
+        "the recording is nothing but the constant 0.25: a.wav",
+    )
+    assert read(write("a.wav", 0.1 * TONE + 0.3)).notes == (
+        "the samples lie off zero: a.wav (mean 0.3)",
+    )
+    assert read(write("a.wav", TONE)).notes == ()
+
+
+def test_a_dead_channel_is_left_out_of_the_mean() -> None:
+    got = read(write("a.wav", np.stack([TONE, 0 * TONE], axis=1), subtype="DOUBLE"))
+    np.testing.assert_allclose(got.values[:, 0], TONE, atol=1e-12)
+    assert got.notes == ("a silent channel is left out of the mean: a.wav (channel 2)",)
+    got = read(write("a.wav", np.stack([TONE, -TONE], axis=1), subtype="DOUBLE"))
+    assert "the channels cancel each other in their mean: a.wav" in got.notes
+
+
+def fake_ffmpeg(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Path("bin/ffmpeg")
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n" + script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent.absolute()), prepend=":")
+
+
+def test_what_only_ffmpeg_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A rest")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert message("a.m4a") == (
+        "a.m4a: this kind of sound is read by the program ffmpeg, which is not installed here; "
+        "install it, or give a .wav or .flac"
+    )
+
+
+def test_ffmpeg_makes_a_wav_of_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("whole.wav")
+    Path("a.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A rest")
+    fake_ffmpeg(f'for last; do :; done; cp "{here}/whole.wav" "$last"\n', monkeypatch)
+    got = read("a.m4a")
+    assert got.names == ("a",)
+    np.testing.assert_allclose(got.values[:, 0], TONE, atol=1 / 32768)
+
+
+def test_ffmpeg_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A rest")
+    fake_ffmpeg("echo 'moov atom not found' >&2; exit 1\n", monkeypatch)
+    assert message("a.m4a") == "a.m4a: ffmpeg cannot read it (moov atom not found)"
 
 
 def test_files_that_are_no_sound() -> None:

@@ -102,6 +102,13 @@ def kind_by_name(path: Path) -> str | None:
     return None if name is None or name in ("json", "jsonl") else FORMATS[name].kind
 
 
+def is_table(source: object) -> bool:
+    """Whether the options of tables say something about a source: a path of no arrays."""
+    if not isinstance(source, (str, Path)):
+        return False
+    return BY_SUFFIX.get(suffix(Path(source))) not in ("npy", "npz", "mat", "safetensors", "midi")
+
+
 def _guess(path: Path, kind: str | None, options: Options) -> Guess:
     """The format of a file, as far as `kind` leaves it open."""
     if options.encoding == "bytes" or kind == "text":

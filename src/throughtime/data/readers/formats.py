@@ -148,12 +148,8 @@ def format_of(path: Path, encoding: str | None = None) -> Guess:
     if named is not None:
         return Guess(named)
     found = _by_text(path, head, encoding)
-    kind = FORMATS[found].kind
-    other = "text" if kind == "series" else "series"
-    return Guess(
-        found, f"{path} looks like {FORMATS[found].title} and is read so; kind='{other}' reads it "
-        f"as {'text' if other == 'text' else 'a table'}",
-    )  # fmt: skip
+    note = f"{path} looks like {FORMATS[found].title} and is read so"
+    return Guess(found, note if found == "text" else f"{note}; kind='text' reads it as text")
 
 
 def _by_magic(path: Path, head: bytes) -> str | None:
@@ -208,7 +204,7 @@ def _json(lines: list[str]) -> str:
     return "jsonl" if isinstance(values[0], dict) and len(lines) > 1 else "json"
 
 
-NUMBER = re.compile(r"[-+]?[$€£]?\d[\d.,:/\-TZ eE+%]*$")
+NUMBER = re.compile(r"[-+]?[$€£]?\d[\d.,:/\-TZeE+%]*( \d\d:[\d:.]+)?$")
 SEPARATORS = (",", ";", "\t", "|", None)  # None: blanks
 
 
@@ -222,13 +218,13 @@ def table_width(text: str) -> int:
         rows = [line.split(separator) for line in lines]
         widths = [len(row) for row in rows]
         usual = max(set(widths), key=widths.count)
-        if widths.count(usual) < 0.9 * len(rows):
+        if usual == 1 or widths.count(usual) < 0.9 * len(rows):
             continue
         cells = [cell.strip().strip('"') for row in rows[1:] if len(row) == usual for cell in row]
-        numbers = sum(bool(NUMBER.match(cell)) for cell in cells)
-        if numbers >= (0.34 if usual > 1 and separator is not None else 0.75) * len(cells):
+        share = sum(bool(NUMBER.match(cell)) for cell in cells) / len(cells)
+        if share >= (0.34 if separator is not None else 0.75):
             return usual
-    return 0
+    return int(all(NUMBER.match(line) for line in lines[1:]))
 
 
 def is_text(path: Path, encoding: str | None = None) -> bool:

@@ -49,7 +49,8 @@ class ReadPlan:
         return {
             entry.name: list(entry.value) if isinstance(entry.value, tuple) else entry.value
             for entry in self.entries
-            if entry.name == "missing" or (entry.name == "time_format" and entry.passed_over)
+            if entry.name in ("value", "missing")
+            or (entry.name == "time_format" and entry.passed_over)
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -67,3 +68,13 @@ class ReadPlan:
             )
 
         return cls(tuple(map(entry, values["entries"])), tuple(map(str, values["given"])))
+
+
+def plan_json(plan: ReadPlan | None) -> dict[str, Any] | None:
+    """As files keep a plan; data that are no table have none."""
+    return None if plan is None else plan.to_json()
+
+
+def plan_of(values: dict[str, Any] | None) -> ReadPlan | None:
+    """The plan that `plan_json` wrote."""
+    return None if values is None else ReadPlan.from_json(values)

@@ -118,7 +118,7 @@ def recording_of(path: Path, rate: int | None) -> Recording:
         with parsing(path, what, soundfile.SoundFileError, RuntimeError, OSError, ValueError,
                      TypeError, OverflowError), quiet():  # fmt: skip
             source = mended_wav(path, Path(room), findings)
-            with soundfile.SoundFile(source) as file:
+            with _Forward(source) as file:
                 samples = _decode(path, file)
                 file_rate = int(file.samplerate)
     if not len(samples):
@@ -128,6 +128,13 @@ def recording_of(path: Path, rate: int | None) -> Recording:
     if rate is not None and rate != file_rate:
         mono = _resample(path, mono, file_rate, rate)
     return Recording(path, mono, rate or file_rate, tuple(findings))
+
+
+class _Forward(soundfile.SoundFile):
+    """A file that is only read onwards: seeking fails where a header lies about the length."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 def _decode(path: Path, file: soundfile.SoundFile) -> np.ndarray:
