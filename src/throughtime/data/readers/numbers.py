@@ -232,10 +232,7 @@ def _read_written(
         (parts["sign"].fill_null("") == "-")
         | (parts["sign2"].fill_null("") == "-")
         | (parts["behind"].fill_null("") == "-")
-        | (
-            (parts["open"].is_not_null() | parts["open2"].is_not_null())
-            & parts["close"].is_not_null()
-        )
+        | (opened.is_not_null() & parts["close"].is_not_null())
     )
     scale = parts["suffix"].replace_strict(SCALES, default=1.0, return_dtype=pl.Float64)
     number = (
