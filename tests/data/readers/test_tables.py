@@ -376,3 +376,65 @@ def test_empty_cells_among_numbers_with_marks() -> None:
     data = read(table("date,y", *rows[:9], f"{day(9)},", f"{day(10)},x1", *rows[11:]))
     assert data.values[0, 0] == 1200.5
     assert noted(data, "'x1'")
+
+
+def test_a_year_beside_a_month_by_name_a_quarter_a_week_or_a_day_of_the_year() -> None:
+    months = [f"{2019 + k // 12},{dt.date(2000, k % 12 + 1, 1):%B},{VALUES[k]}" for k in range(24)]
+    assert read(table("Year,Month,Sales", *months)).domain.step == "month"
+    quarters = [f"{2015 + k // 4},Q{k % 4 + 1},{VALUES[k]}" for k in range(20)]
+    assert read(table("Year,Quarter,Sales", *quarters)).domain.step == "quarter"
+    weeks = [f"{2018 + k // 52},{k % 52 + 1},{VALUES[k]}" for k in range(90)]
+    assert read(table("year,week,flu", *weeks)).domain.step == "week"
+    days = [f"2019,{k + 1},{VALUES[k]}" for k in range(90)]
+    data = read(table("YEAR,DOY,T2M", *days))
+    assert data.times is not None
+    assert data.times[-1] == np.datetime64("2019-03-31")
+
+
+def test_dates_of_digits_that_begin_with_0() -> None:
+    first = dt.date(2005, 6, 1)
+    for form in ("%y%m%d", "%d%m%Y"):
+        rows = [f"{first + dt.timedelta(k):{form}},{VALUES[k]}" for k in range(60)]
+        data = read(table("date,y", *rows))
+        assert data.domain.step == "day"
+        assert data.times is not None
+        assert data.times[0] == np.datetime64("2005-06-01")
+
+
+def test_days_that_another_program_counts_are_not_taken_for_those_of_excel() -> None:
+    sas = [f"{22281 + k},{VALUES[k]}" for k in range(60)]
+    data = read(table("date,y", *sas))
+    assert data.times is not None
+    assert data.times[0] == 22281
+    excel = [f"{44197 + k},{VALUES[k]}" for k in range(60)]
+    data = read(table("date,y", *excel))
+    assert data.times is not None
+    assert data.times[0] == np.datetime64("2021-01-01")
+
+
+def test_times_since_1970_need_no_name() -> None:
+    rows = [f"{1609459200000 + 60000 * k},{VALUES[k]},{k % 7}.5" for k in range(60)]
+    assert read(table(*rows), value="column_2").domain.step == "minute"
+
+
+def test_names_that_are_repeated_are_no_row() -> None:
+    cells = [f"{value}" for value in VALUES[:40]]
+    data = read(table("y", *cells[:20], "y", *cells[20:]))
+    assert len(data.values) == 40
+    assert noted(data, "line 22")
+
+
+def test_points_that_part_thousands_beside_numbers_below_one_thousand() -> None:
+    visits = [f"{900 + 7 * k:,}".replace(",", ".") for k in range(40)]
+    rows = [f"{day(k)};{cell}" for k, cell in enumerate(visits)]
+    data = read(table("date;visits", *rows))
+    assert data.values[:, 0].tolist() == [900.0 + 7 * k for k in range(40)]
+    assert noted(data, "decimal='.'")
+    assert read(table("date;visits", *rows), decimal=".").values[39, 0] == pytest.approx(1.173)
+    ages = [f"{day(k)};{k % 3 if k % 2 else '1.125'}" for k in range(40)]
+    assert read(table("date;y", *ages)).values[0, 0] == 1.125
+
+
+def test_points_are_thousands_where_the_user_says_so() -> None:
+    rows = [f"{day(k)};12.{900 + k}" for k in range(20)]
+    assert read(table("date;y", *rows), thousands=".").values[0, 0] == 12900

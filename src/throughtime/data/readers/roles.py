@@ -16,6 +16,8 @@ from throughtime.data.readers.stamps import column_times, parse
 from throughtime.data.readers.table import Table
 from throughtime.data.readers.times import (
     SHORT_NAMES,
+    epoch_of,
+    is_period,
     looks_like_clocks,
     looks_like_times,
     named_like_time,
@@ -228,18 +230,22 @@ def _calendar_parts(table: Table, left: Sequence[str]) -> tuple[str, ...]:
         if name is None:
             break
         found.append(name)
+    if len(found) == 1:
+        found += [name for name in left if is_period(table.cells(name), name)][:1]
     return tuple(found) if len(found) > 1 else ()
 
 
 def _compact(table: Table, name: str) -> bool:
-    """Whether every cell is a date YYYYMMDD, which other numbers hardly are by chance."""
+    """Whether every cell is YYYYMMDD or counts from 1970, as other numbers hardly do by chance."""
     import polars as pl
 
     numbers = table.numbers(name).values
     known = numbers[~np.isnan(numbers)]
-    if not len(known) or known.min() < 1500_01_01 or known.max() > 2200_12_31:
+    if not len(known) or (known != np.round(known)).any():
         return False
-    if (known != np.round(known)).any():
+    if known.min() >= 6e11 and known.max() < 4e18 and (np.diff(known) > 0).all():
+        return epoch_of(known) is not None
+    if known.min() < 1500_01_01 or known.max() > 2200_12_31:
         return False
     stamps = parse(pl.Series(known.astype(np.int64)).cast(pl.String), "%Y%m%d")
     return not np.isnat(stamps).any() and len(np.unique(stamps)) > 2

@@ -147,9 +147,22 @@ def read_times(
     plain_numbers = stripped.cast(pl.Float64, strict=False)
     if time_format in (*EPOCHS, "number", "excel"):
         return _numbered(table, label, plain_numbers, time_format, groups)
+    zeros = _with_zeros(stripped)
+    if time_format is None and zeros in (6, 8):
+        form = "%y%m%d" if zeros == 6 else "%d%m%Y"
+        if int(np.isnat(parse(stripped, form)).sum()) == stripped.null_count():
+            return _written(table, label, stripped, None, groups, zone)
     if time_format is None and plain_numbers.null_count() <= stripped.null_count():
         return _numbered(table, label, plain_numbers, None, groups)
     return _written(table, label, stripped, time_format, groups, zone)
+
+
+def _with_zeros(cells: pl.Series) -> int:
+    """How many digits all cells have, where some begin with 0; else 0."""
+    lengths = cells.str.len_chars()
+    width = int(lengths.max() or 0)
+    zeros = bool(cells.str.contains(r"^0\d+$").any())
+    return width if zeros and lengths.min() == width else 0
 
 
 def _typed(cells: pl.Series, label: str, zone: str | None) -> Times:
@@ -174,6 +187,8 @@ def _joined(table: Table, names: Sequence[str]) -> pl.Series:
     import polars as pl
 
     columns = [table.cells(name) for name in names]
+    if is_period(columns[-1], names[-1]):
+        return _period_texts(columns, names)
     if any(looks_like_clocks(column) for column in columns[1:]) or not all(
         column.cast(pl.Float64, strict=False).null_count() <= column.null_count() + 1
         for column in columns
@@ -193,6 +208,39 @@ def _joined(table: Table, names: Sequence[str]) -> pl.Series:
     if len(columns) == 4:
         joined = joined + ":00"  # an hour alone
     return joined
+
+
+def is_period(cells: pl.Series, name: str) -> str | None:
+    """What a column beside one of years holds: "month" by name, "quarter", "week", "doy"."""
+    import polars as pl
+
+    words = cells.cast(pl.String).drop_nulls().unique().to_list()
+    lowered = name.lower()
+    if 1 < len(words) <= 12 and all(looks_like_stamp(f"{word} 2000") for word in words):
+        quarters = all(re.fullmatch(r"(?i)q[1-4]", word) for word in words)
+        return "quarter" if quarters else "month"
+    for kind, named, last in (
+        ("quarter", ("quarter", "qtr", "quartal", "trimestre", "q"), 4),
+        ("week", ("week", "kw", "woche", "semaine", "isoweek", "semana"), 53),
+        ("doy", ("doy", "dayofyear", "day_of_year", "yday", "julian"), 366),
+    ):
+        numbers = [int(word) for word in words if re.fullmatch(r"\d{1,3}", word.strip())]
+        if lowered in named and len(numbers) == len(words) and max(numbers, default=999) <= last:
+            return kind if min(numbers) >= 1 else None
+    return None
+
+
+def _period_texts(columns: Sequence[pl.Series], names: Sequence[str]) -> pl.Series:
+    """A year and a month by name, a quarter, a week or a day of the year as one stamp."""
+    import polars as pl
+
+    year, part = (column.cast(pl.String).str.strip_chars() for column in columns)
+    kind = is_period(columns[1], names[1])
+    if kind == "week":
+        return year + "-W" + part.str.zfill(2)
+    if kind == "doy":
+        return year + "-" + part.str.zfill(3)
+    return (part if kind == "month" else "Q" + part.str.strip_chars_start("Qq")) + " " + year
 
 
 # --------------------------------------------------------------------------------- written stamps
@@ -443,7 +491,7 @@ def _numbered(
     if time_format is not None:
         return _digits(table, label, numbers, time_format, strict=True)
     calendar = any(word in label.lower() for word in CALENDAR_WORDS)
-    epoch = _epoch_of(known)
+    epoch = epoch_of(known)
     if epoch is not None and (whole or calendar):
         return _as_epoch(table, label, numbers, epoch)
     _check_units(table, label, numbers)
@@ -458,7 +506,8 @@ def _numbered(
         named = calendar or form == "%Y%m%d"
         if sorted_key[1] == 0 and len(values) and (named or sorted_key[4] < 0.1):
             return times
-    if calendar and known.min() >= 20_000 and known.max() < 80_000 and "date" in label.lower():
+    recent = 30_000 <= known.max() < 55_000  # 1982 to 2050; SAS and R count from other days
+    if calendar and known.min() >= 20_000 and recent and "date" in label.lower():
         values = from_numbers(numbers, "excel")
         note = f"column '{label}' is read as days since 1899-12-30, as Excel counts them"
         return Times(values, "excel", "its name is that of a date", ("number",), (note,))
@@ -496,7 +545,7 @@ def _digits(table: Table, label: str, numbers: np.ndarray, form: str, strict: bo
     return Times(values, form, "its digits are dates", ("number",), (note,))
 
 
-def _epoch_of(known: np.ndarray) -> str | None:
+def epoch_of(known: np.ndarray) -> str | None:
     """The unit in which numbers are times of our day: seconds from 1989 to 2096, and so on."""
     for form, size in EPOCHS.items():
         seconds = known * size / 1e6
@@ -554,13 +603,13 @@ def _check_years(
     years = values.astype("datetime64[Y]").astype(np.int64) + 1970
     odd = np.isfinite(numbers) & (np.isnat(values) | (years < 1900) | (years > 2200))
     early = (years < 1975) & (years > 1969)
-    if early.all() and _epoch_of(numbers[np.isfinite(numbers)]) is not None:
+    if early.all() and epoch_of(numbers[np.isfinite(numbers)]) is not None:
         odd = early  # in another unit they lie in our day
     if form == "excel" or not odd.any():
         return
     row = int(np.argmax(odd))
     year = 1970 + numbers[row] * EPOCHS[form] / 1e6 / 31_556_952
-    fitting = _epoch_of(numbers[row : row + 1])
+    fitting = epoch_of(numbers[row : row + 1])
     hint = ""
     if fitting is not None:
         year_then = str(from_numbers(numbers[row : row + 1], fitting)[0])[:4]
