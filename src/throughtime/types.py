@@ -20,3 +20,6 @@ def uncounted(done: int) -> None:
 
 def silent(done: int, total: int, about: str) -> None:
     """Progress that nobody watches."""
+
+
+STDIN = "stdin:"  # the standard input as a source; also "-", which looks like an option

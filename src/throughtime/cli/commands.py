@@ -14,6 +14,7 @@ from throughtime.cli import read as reading
 from throughtime.cli.base import app
 from throughtime.cli.messages import explained
 from throughtime.errors import SettingError, ThroughtimeError
+from throughtime.types import STDIN
 
 __all__ = ["app", "fitting", "look", "reading", "run", "use"]
 
@@ -30,6 +31,9 @@ def run(tokens: list[str], interrupted: str) -> None:
             stream.reconfigure(errors="replace")
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
+    options = next((i for i, t in enumerate(tokens) if t[:1] == "-" and t != "-"), len(tokens))
+    # Among the arguments before the options, - is the standard input; it looks like an option.
+    tokens = [STDIN if t == "-" and i < options else t for i, t in enumerate(tokens)]
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as error:

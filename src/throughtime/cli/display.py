@@ -15,6 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from throughtime.cli.messages import as_flags
 from throughtime.wording import duration
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ class FitDisplay:
         self.unit = f"nats per {event['step']}"
         self._say(describe_data(event))
         for note in event["notes"]:
-            self._say(textwrap.fill(note, 80, initial_indent="  note: ", subsequent_indent=" " * 8))
+            said = as_flags(note)
+            self._say(textwrap.fill(said, 80, initial_indent="  note: ", subsequent_indent=" " * 8))
         self.status = "choosing how to look at the data"
 
     def _on_history(self, event: dict[str, Any]) -> None:

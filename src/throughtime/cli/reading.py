@@ -9,7 +9,10 @@ from cyclopts import Group, Parameter
 
 _group = Group("Reading the data", sort_key=2)
 
-Data = Annotated[str, Parameter(help="A file, a folder, or demo:prices, demo:nasdaq, demo:text.")]
+Data = Annotated[
+    str,
+    Parameter(help="A file, a folder, - (standard input), or demo:prices, demo:nasdaq, demo:text."),
+]
 
 
 @Parameter(name="*")

@@ -11,7 +11,7 @@ from throughtime.data.readers.options import READERS, as_names
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
 from throughtime.errors import DataError, SettingError, nearest
-from throughtime.types import Event
+from throughtime.types import STDIN, Event
 
 Spans = tuple[Sequences, Sequences, Sequences]
 _PAST = 10_000  # steps read before the test span: enough for any state, and bounded in time
@@ -110,4 +110,6 @@ def label_of(data: Any) -> str:
     """What data are called that the user has not named."""
     if isinstance(data, tuple):
         return "given-sequences"
+    if isinstance(data, str) and data in ("-", STDIN):
+        return "stdin"
     return str(data) if isinstance(data, (str, Path)) else type(data).__name__.lower()

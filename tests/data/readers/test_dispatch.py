@@ -37,7 +37,7 @@ def test_a_name_that_says_nothing(end: str) -> None:
     assert f"a{end} looks like a table and is read so; kind='text' reads it as text" in got.notes
     got = read(put(f"b{end}", "Once upon a time, there was a king,\nwho lived alone.\nThe end.\n"))
     assert got.domain.kind == "text"
-    assert got.notes[0].startswith(f"b{end} looks like text and is read so; kind='series'")
+    assert got.notes == (f"b{end} looks like text and is read so",)
     Path(tone("c.wav")).rename(f"c{end}")
     got = read(f"c{end}")
     assert got.domain.kind == "sound"
@@ -195,6 +195,14 @@ def test_files_of_different_formats_are_one_set() -> None:
     assert got.names == ("a", "b", "c")
     assert got.sequence(0).tolist() == got.sequence(1).tolist() == got.sequence(2).tolist()
     assert got.domain.step == "day"
+
+
+def test_files_of_one_name_keep_different_names() -> None:
+    for name in ("a/x.txt", "b/x.txt"):
+        put(f"in/{name}", f"{name}\n")
+    assert read("in").names == ("a/x", "b/x")
+    put("in/a/x.text", "more\n")
+    assert read("in").names == ("a/x.text", "a/x.txt", "b/x.txt")
 
 
 def test_arrays_of_a_folder() -> None:

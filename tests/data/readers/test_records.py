@@ -89,6 +89,23 @@ def test_texts() -> None:
     assert words(read(dump("c.json", [{"body": "one"}]), text="body")) == ["one"]
 
 
+def test_records_without_the_usual_field_ask() -> None:
+    path = lines("a.jsonl", *[{"prompt": "a", "answer": "b"}] * 9)
+    assert message(path) == (
+        "a.jsonl:1: no field 'text'; choose the text with text=, 'prompt', 'answer'"
+    )
+    assert words(read(path, text="answer")) == ["b"] * 9
+    assert message(dump("b.json", [{"body": "a"}] * 3)).endswith(
+        "choose the text with text=, 'body'"
+    )
+    assert (
+        message(lines("c.jsonl", {"x": None}))
+        == "c.jsonl:1: no field holds text or numbers among 'x'"
+    )
+    texts = [{"t": day, "v": str(k * 1.5)} for k, day in enumerate(DAYS)]
+    assert read(dump("d.json", texts)).values.tolist() == VALUES
+
+
 def test_an_object_of_several_parts_asks() -> None:
     path = dump("a.json", {"train": [1, 2, 3], "note": "x", "test": [{"y": 1}, {"y": 2}]})
     assert message(path) == (
@@ -128,6 +145,14 @@ def test_times_that_cannot_be_known_are_left_out_with_a_note() -> None:
     assert "'a:2' does not say when it begins" in read(
         lines("a.jsonl", {**rows[0], "freq": "D"}, rows[1])
     ).notes[0]  # fmt: skip
+
+
+def test_bare_lists_and_texts_line_by_line() -> None:
+    assert read(lines("a.jsonl", [1, 2, 3], [4, None])).lengths.tolist() == [3, 2]
+    assert words(read(lines("b.jsonl", "one", "two"))) == ["one", "two"]
+    assert message(lines("c.jsonl", 1, 2)) == (
+        "c.jsonl:1: holds a number; each line is one JSON object"
+    )
 
 
 def test_several_fields_of_numbers_ask() -> None:

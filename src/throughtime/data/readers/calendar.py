@@ -82,13 +82,15 @@ def stamps(series: Series) -> np.ndarray | None:
     if unit[1] != "M":
         return start + steps.astype(f"timedelta64[{unit[1]}]")
     month = start.astype("datetime64[M]")
-    within = start - month.astype("datetime64[us]")
+    day = start.astype("datetime64[D]").astype("datetime64[us]")
+    clock = start - day
+    within = day - month.astype("datetime64[us]")
     months = month + steps
     lengths = (months + 1).astype("datetime64[us]") - months.astype("datetime64[us]")
-    day = np.timedelta64(1, "D")
-    last = within >= (month + 1).astype("datetime64[us]") - month.astype("datetime64[us]") - day
-    shift = lengths - day if last else np.minimum(within, lengths - day)
-    return months.astype("datetime64[us]") + shift
+    one = np.timedelta64(1, "D")
+    last = within == (month + 1).astype("datetime64[us]") - month.astype("datetime64[us]") - one
+    shift = lengths - one if last else np.minimum(within, lengths - one)
+    return months.astype("datetime64[us]") + shift + clock
 
 
 def _iso(text: str) -> str:

@@ -24,7 +24,6 @@ from typing import Any, BinaryIO
 from throughtime.data.readers.files import files_below, free_memory, quoted, read_head, reason
 from throughtime.errors import DataError, MissingExtra, ThroughtimeError, nearest
 
-STDIN = "-"
 MARKS = {
     "gzip": b"\x1f\x8b",
     "bzip2": b"BZh",

@@ -229,14 +229,18 @@ def _older(data: bytes) -> str | None:
 
 def _plausible(data: bytes, sample: bytes, name: str) -> bool:
     """Whether the bytes decode, and to what words are written with."""
-    try:
-        data.decode(name)
-        text = sample.decode(name, "ignore")  # a sample may end inside a character
-    except UnicodeDecodeError:
+    text = sample.decode(name, "ignore")  # a sample may end inside a character
+    if len(text.encode(name, "ignore")) < 0.99 * len(sample):
         return False
     beyond = [place for place, character in enumerate(text) if character > "\x7f"]
     good = sum(_fits(text, place) for place in beyond)
-    return len(beyond) > 0 and good >= 0.95 * len(beyond)
+    if not beyond or good < 0.95 * len(beyond):
+        return False
+    try:
+        data.decode(name)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _fits(text: str, place: int) -> bool:

@@ -148,12 +148,8 @@ def format_of(path: Path, encoding: str | None = None) -> Guess:
     if named is not None:
         return Guess(named)
     found = _by_text(path, head, encoding)
-    kind = FORMATS[found].kind
-    other = "text" if kind == "series" else "series"
-    return Guess(
-        found, f"{path} looks like {FORMATS[found].title} and is read so; kind='{other}' reads it "
-        f"as {'text' if other == 'text' else 'a table'}",
-    )  # fmt: skip
+    note = f"{path} looks like {FORMATS[found].title} and is read so"
+    return Guess(found, note if found == "text" else f"{note}; kind='text' reads it as text")
 
 
 def _by_magic(path: Path, head: bytes) -> str | None:

@@ -27,7 +27,10 @@ MISSING = (
 )  # fmt: skip
 _SPACES = "\u00a0\u202f\u2009 "
 _MINUS = "[\u2212\u2012\u2013\ufe63\uff0d]"
-_CURRENCY = r"(?:[$€£¥₹₽₩]|US\$|USD|EUR|GBP|CHF|JPY|Rs\.?)"
+_CURRENCY = (
+    r"(?:(?:US|R|HK|NT|C|A|S|MX)?\$|[€£¥₹₽₩₺₴₫฿₱₪]|zł|Kč|kr\.?|Ft|lei|Rp\.?|RM|Rs\.?|USD|EUR|GBP|CHF|"
+    r"JPY|CNY|INR|RUB|BRL|SEK|NOK|DKK|PLN|CZK|HUF|RON|TRY|CAD|AUD|NZD|MXN|ZAR|KRW|SGD|HKD|THB)"
+)
 _SUFFIX = r"(?:%|‰|[kKMBT]|bn|mn|Mio|Mrd|°C|°F|°)"
 SCALES = {
     "k": 1e3,
@@ -42,7 +45,7 @@ SCALES = {
 }
 _CORE = rf"\d[\d.,'{_SPACES}’]*|[.,]\d+"
 _WRITTEN = re.compile(
-    rf"\(?[-+]?\s*{_CURRENCY}?\s*[-+]?\s*(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?-?\s*"
+    rf"\(?[-+]?\s*{_CURRENCY}?\s*\(?[-+]?\s*(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?-?\s*"
     rf"(?P<suffix>{_SUFFIX}|{_CURRENCY})?\)?"
 )
 _SAMPLE = 3_000  # cells of a column whose marks are looked at
@@ -208,24 +211,28 @@ def _read_written(
         thousands = None
     frame = pl.DataFrame({"cell": stripped.str.replace_all(_MINUS, "-").str.replace_all("’", "'")})
     pattern = (
-        rf"^(?P<open>\()?\s*(?P<sign>[-+])?\s*(?P<money>{_CURRENCY})?\s*(?P<sign2>[-+])?\s*"
+        rf"^(?P<open>\()?\s*(?P<sign>[-+])?\s*(?P<money>{_CURRENCY})?\s*(?P<open2>\()?(?P<sign2>[-+])?\s*"
         rf"(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?(?P<behind>-)?\s*"
         rf"(?P<suffix>{_SUFFIX}|{_CURRENCY})?(?P<close>\))?$"
     )
     parts = frame.select(pl.col("cell").str.extract_groups(pattern)).unnest("cell")
     core = parts["core"].str.replace_all(f"[{_SPACES}]", " ").str.strip_chars()
     point = re.escape(decimal)
-    grouped = rf"\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+" if thousands else r"\d+"
+    group = re.escape(thousands or ",")
+    # In threes, or as in India, the last three and then in twos: 1,23,45,678.
+    grouped = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}})"
+    grouped = grouped if thousands else r"\d+"
     fits = core.str.contains(rf"^(?:{grouped}|\d*)(?:{point}\d*)?$")
     if thousands:
         core = core.str.replace_all(thousands, "", literal=True)
     core = core.str.replace(decimal, ".", literal=True) + parts["exponent"].fill_null("")
     number = pl.select(pl.when(fits).then(core)).to_series().cast(pl.Float64, strict=False)
+    opened = parts["open"].fill_null(parts["open2"])
     negative = (
         (parts["sign"].fill_null("") == "-")
         | (parts["sign2"].fill_null("") == "-")
         | (parts["behind"].fill_null("") == "-")
-        | ((parts["open"].fill_null("") == "(") & (parts["close"].fill_null("") == ")"))
+        | (opened.is_not_null() & parts["close"].is_not_null())
     )
     scale = parts["suffix"].replace_strict(SCALES, default=1.0, return_dtype=pl.Float64)
     number = (
@@ -270,7 +277,7 @@ def _markers(
     # A few words for a closed day or a sleeping sensor; many different ones are a column of words.
     if len(often) > 3 or sum(times) > known:
         return (), bad
-    return tuple(often), bad & ~stripped.is_in(often).to_numpy()
+    return tuple(often), bad & ~stripped.is_in(often).fill_null(False).to_numpy()
 
 
 def _series(mask: np.ndarray) -> pl.Series:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from throughtime.data import frames
 from throughtime.data.readers.arrays import read_object
-from throughtime.data.readers.containers import STDIN, standard_input
+from throughtime.data.readers.containers import standard_input
 from throughtime.data.readers.demo import read_demo
 from throughtime.data.readers.dispatch import KINDS, read_path
 from throughtime.data.readers.files import locate, quoted
@@ -20,6 +20,7 @@ from throughtime.data.readers.options import Options, ReadOptions, Unpack
 from throughtime.data.readers.series import read_frame
 from throughtime.data.sequences import Sequences
 from throughtime.errors import SettingError, nearest
+from throughtime.types import STDIN
 
 
 def read(
@@ -103,7 +104,7 @@ def _read(
         return read_demo(source[len("demo:") :])
     if not isinstance(source, (str, Path)):
         return _read_object(source, options)
-    if source == STDIN:
+    if isinstance(source, str) and source in ("-", STDIN):
         with standard_input() as path:
             return read_path(path, kind, options, on_progress)
     return read_path(locate(source), kind, options, on_progress)

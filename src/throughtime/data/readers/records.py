@@ -35,13 +35,17 @@ def read_jsonl(path: Path, options: Options) -> Table | Sequences:
     Raises: DataError naming the line.
     """
     text, findings = decoded(read_bytes(path), path, options.encoding)
-    records, where, failures = [], [], []
+    records: list[Record] = []
+    where: list[str] = []
+    failures: list[DataError] = []
+    bare = ""  # what each line is, where the first is no object
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
         try:
-            record, halves = _object(line, place)
+            bare = bare if records else _bare(line)
+            record, halves = _object(line if not bare else f'{{"{bare}": {line}}}', place)
         except DataError as error:
             failures.append(error)
             continue
@@ -50,7 +54,7 @@ def read_jsonl(path: Path, options: Options) -> Table | Sequences:
         findings += (Finding(HALVES, place),) if halves else ()
     if not records and not failures:
         raise DataError(f"{path}: the file is empty")
-    result = _records(records, where, failures, path, options, lines=True)
+    result = _records(records, where, failures, path, options)
     return _noted(result, gathered(findings))
 
 
@@ -127,7 +131,7 @@ def _value(value: Any, path: Path, options: Options) -> Table | Sequences:
         raise DataError(f"{path}: holds {_type(value)}, no records and no list of numbers")
     if all(isinstance(item, dict) for item in value):
         where = [f"{path}: record {index} (counted from 0)" for index in range(len(value))]
-        return _records(value, where, [], path, options, lines=False)
+        return _records(value, where, [], path, options)
     if all(isinstance(item, str) for item in value):
         pairs = [(item, f"{stem(path)}:{i}") for i, item in enumerate(value) if item]
         return _texts([text for text, _ in pairs], [name for _, name in pairs], path)
@@ -218,7 +222,6 @@ def _records(
     failures: list[DataError],
     path: Path,
     options: Options,
-    lines: bool,
 ) -> Table | Sequences:
     """Texts, series or a table, as the first record has them and the options say."""
     if not records:
@@ -241,14 +244,15 @@ def _records(
             raise SettingError("value= is one field where fields hold lists of numbers")
         options.check("jsonl")
         return _series_records(records, where, failures, path, options, value)
-    if not any(isinstance(cell, (int, float)) for cell in flat(first).values()) and not lines:
-        words = [name for name, cell in first.items() if isinstance(cell, str)]
-        if words and options.text not in first:
-            raise DataError(
-                f"{path}: no field '{options.text}'; choose the text with text=, {quoted(words)}"
-            )
-    if value is None and lines and not _has_number(records[:100]):
-        _field(first, options.text, where[0])
+    if value is None and not _has_number(records[:100]):
+        held = [name for name, cell in first.items() if isinstance(cell, str)]
+        if not held:
+            raise DataError(f"{where[0]}: no field holds text or numbers among {quoted(first)}")
+        near = nearest(options.text, held) or ";"
+        raise DataError(
+            f"{where[0]}: no field '{options.text}'{near} choose the text with text=, "
+            f"{quoted(held)}"
+        )
     _check_failures(failures, len(records), path)
     options.check("series", "jsonl")
     table = _record_table(records, where, path)
@@ -265,6 +269,11 @@ def _has_number(records: Sequence[Record]) -> bool:
             if isinstance(cell, str) and cell.strip().lstrip("+-").replace(".", "", 1).isdigit():
                 return True
     return False
+
+
+def _bare(line: str) -> str:
+    """The field that stands for a line that is a list or a text by itself; "" for an object."""
+    return {"[": "values", '"': "text"}.get(line.lstrip()[:1], "")
 
 
 def _is_text(first: Record, options: Options) -> bool:

@@ -36,6 +36,7 @@ from throughtime.wording import some
 if TYPE_CHECKING:
     import polars as pl
 
+_TRIED = 2_000  # cells of a long column that show whether it holds numbers
 _LISTED = 3  # places that a note spells out
 
 
@@ -156,7 +157,16 @@ class Table:
         dtype = self.cells(name).dtype
         if dtype != pl.String:
             return dtype.is_numeric() or dtype == pl.Boolean
-        return self.numbers(name).numeric
+        return self._has_numbers(name) and self.numbers(name).numeric
+
+    def _has_numbers(self, name: str) -> bool:
+        """Whether any of some cells is a number: a long column of words is not read in full."""
+        cells = self.cells(name)
+        if name in self._numbers or len(cells) < 10 * _TRIED:
+            return True
+        tried = cells.gather_every(len(cells) // _TRIED)
+        found = read_numbers(tried, self.marks, self.options.missing, self.options.units)
+        return found.known > 0 or not found.bad.any()
 
     def _parse(self, name: str) -> Numbers:
         import polars as pl

@@ -96,6 +96,8 @@ def looks_like_times(cells: pl.Series) -> bool:
         return False
     stripped, empty = plain(cells.head(2_000))
     sample = stripped.filter(~empty).head(200).to_list()
+    if any(re.match(r"\d{1,2}\.00\.|00?\.\d{2}\.", cell) for cell in sample):
+        return False  # 18.00.00 is a time of day
     return bool(sample) and sum(map(looks_like_stamp, sample)) * 10 >= len(sample) * 8
 
 
@@ -108,6 +110,8 @@ def looks_like_clocks(cells: pl.Series) -> bool:
     if cells.dtype != pl.String:
         return False
     sample = [cell for cell in cells.drop_nulls().head(200).to_list() if cell.strip()]
+    if not any(re.search(r":|\..*\.|^0\d", cell.strip()) for cell in sample):
+        return False  # 12.30 alone is a number, 08.30 is none
     return bool(sample) and all(map(looks_like_clock, sample))
 
 
