@@ -159,10 +159,9 @@ def read_times(
 
 def _with_zeros(cells: pl.Series) -> int:
     """How many digits all cells have, where some begin with 0; else 0."""
-    lengths = cells.str.len_chars()
-    width = int(lengths.max() or 0)
+    widths = cells.str.len_chars().drop_nulls().unique().to_list()
     zeros = bool(cells.str.contains(r"^0\d+$").any())
-    return width if zeros and lengths.min() == width else 0
+    return widths[0] if zeros and len(widths) == 1 else 0
 
 
 def _typed(cells: pl.Series, label: str, zone: str | None) -> Times:
