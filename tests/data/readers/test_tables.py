@@ -438,3 +438,12 @@ def test_points_that_part_thousands_beside_numbers_below_one_thousand() -> None:
 def test_points_are_thousands_where_the_user_says_so() -> None:
     rows = [f"{day(k)};12.{900 + k}" for k in range(20)]
     assert read(table("date;y", *rows), thousands=".").values[0, 0] == 12900
+
+
+def test_a_refusal_names_a_cell_that_is_no_number_and_names_may_have_lines() -> None:
+    rows = [f"{day(k)},{'<0.5' if k % 4 == 2 else VALUES[k]}" for k in range(40)]
+    assert "'<0.5'" in refusal(table("date,conc", *rows))
+    rows = [f"{day(k)},{VALUES[k]}" for k in range(20)]
+    data = read(table('date,"power', 'per day"', *rows))
+    assert data.domain.columns == ("power\nper day",)
+    assert not noted(data, "left out above")

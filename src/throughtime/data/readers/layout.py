@@ -186,9 +186,12 @@ def _find_header(
     names, reason_given = _names_of(rows, header, commented, width, start, kinds, options)
     if header is not None and width == 2 and len(rows[header][1]) == 1 and separator == ",":
         return _single(rows, header, quoting, skip, lines, notes)
-    used = {rows[header][0]} if header is not None else set()
     if start >= len(rows):
         raise DataError(f"{label}: there are column names but no rows")
+    used = set[int]()
+    if header is not None:  # names may go on in the next lines
+        span = sum(cell.count("\n") for cell in rows[header][1])
+        used = set(range(rows[header][0], rows[header][0] + span + 1))
     first = rows[start][0]
     skipped = tuple(
         (index, lines[index].strip())

@@ -364,8 +364,12 @@ def _no_value(table: Table, counters: Sequence[str], others: Sequence[str]) -> s
 
 
 def _first_words(table: Table, name: str) -> str:
-    cells = table.cells(name).drop_nulls()
-    return f"stands {str(cells[0])[:40]!r}" if len(cells) else "stands nothing"
+    cells = table.cells(name)
+    if cells.dtype.is_numeric() or not len(cells.drop_nulls()):
+        return "stands nothing"
+    bad = cells.filter(table.numbers(name).bad) if str(cells.dtype) == "String" else cells
+    cells = bad if len(bad) else cells.drop_nulls()
+    return f"stands {str(cells[0])[:40]!r}"
 
 
 def _or_rows(table: Table, values: Sequence[str]) -> str:
