@@ -447,3 +447,10 @@ def test_a_refusal_names_a_cell_that_is_no_number_and_names_may_have_lines() -> 
     data = read(table('date,"power', 'per day"', *rows))
     assert data.domain.columns == ("power\nper day",)
     assert not noted(data, "left out above")
+
+
+def test_countries_beside_years_are_series_not_months() -> None:
+    rows = [f"{g},{1950 + k},{VALUES[k]}" for g in ("Austria", "Brazil") for k in range(40)]
+    data = read(table("Entity,Year,CO2", *rows))
+    assert data.names == ("Austria", "Brazil")
+    assert data.domain.step == "year"

@@ -215,9 +215,11 @@ def is_period(cells: pl.Series, name: str) -> str | None:
 
     words = cells.cast(pl.String).drop_nulls().unique().to_list()
     lowered = name.lower()
-    if 1 < len(words) <= 12 and all(looks_like_stamp(f"{word} 2000") for word in words):
-        quarters = all(re.fullmatch(r"(?i)q[1-4]", word) for word in words)
-        return "quarter" if quarters else "month"
+    if 1 < len(words) <= 12 and all(re.fullmatch(r"\s*[Qq][1-4]\s*", word) for word in words):
+        return "quarter"
+    named = pl.Series([f"{word.strip()} 2000" for word in words], dtype=pl.String)
+    if 1 < len(words) <= 12 and not np.isnat(parse(tidied(named)[0], "%B %Y")).any():
+        return "month"
     for kind, named, last in (
         ("quarter", ("quarter", "qtr", "quartal", "trimestre", "q"), 4),
         ("week", ("week", "kw", "woche", "semaine", "isoweek", "semana"), 53),
