@@ -217,8 +217,8 @@ def is_period(cells: pl.Series, name: str) -> str | None:
     lowered = name.lower()
     if 1 < len(words) <= 12 and all(re.fullmatch(r"\s*[Qq][1-4]\s*", word) for word in words):
         return "quarter"
-    named = pl.Series([f"{word.strip()} 2000" for word in words], dtype=pl.String)
-    if 1 < len(words) <= 12 and not np.isnat(parse(tidied(named)[0], "%B %Y")).any():
+    dated = pl.Series([f"{word.strip()} 2000" for word in words], dtype=pl.String)
+    if 1 < len(words) <= 12 and not np.isnat(parse(tidied(dated)[0], "%B %Y")).any():
         return "month"
     for kind, named, last in (
         ("quarter", ("quarter", "qtr", "quartal", "trimestre", "q"), 4),
