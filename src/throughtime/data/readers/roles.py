@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from throughtime.data.readers.numbered import epoch_of
 from throughtime.data.readers.numbers import plain
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.plan import ReadPlan
@@ -16,7 +17,6 @@ from throughtime.data.readers.stamps import column_times, parse
 from throughtime.data.readers.table import Table
 from throughtime.data.readers.times import (
     SHORT_NAMES,
-    epoch_of,
     is_period,
     looks_like_clocks,
     looks_like_times,

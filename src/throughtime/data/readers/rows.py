@@ -14,10 +14,11 @@ from throughtime.data import frequency
 from throughtime.data.readers.numbers import Numbers
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.plan import ReadPlan
+from throughtime.data.readers.readings import Times
 from throughtime.data.readers.roles import Roles, choose, find_id
 from throughtime.data.readers.stamps import column_times
 from throughtime.data.readers.table import Table
-from throughtime.data.readers.times import Times, read_times
+from throughtime.data.readers.times import read_times
 from throughtime.errors import DataError
 from throughtime.wording import some
 
