@@ -221,6 +221,8 @@ def transformed(f: Callable[[Tensor], Tensor], x: Tensor, rows: Tensor) -> dict[
         "vmap of grad": torch.func.vmap(torch.func.grad(loss))(rows),
         "grad": torch.func.grad(loss)(x),
         "jacrev": torch.func.jacrev(f)(x),
+        "jacobian": torch.autograd.functional.jacobian(f, x, vectorize=True),
+        "hessian by autograd": torch.autograd.functional.hessian(loss, x),
         "twice by autograd": twice,
         "twice by torch.func": torch.func.grad(lambda x: torch.func.grad(loss)(x).square().sum())(
             x

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
@@ -38,9 +39,6 @@ _profiled = torch._C._autograd._profiler_enabled
 ROWS = 8  # more of them are better served by packed weights, even for one step
 _PLAIN = (Tensor, torch.nn.Parameter)
 _FORWARD = "backend 'cpu' has no forward mode; use backend='reference', or 'auto'"
-_BATCHED = (
-    "backend 'cpu' does not take is_grads_batched; use backend='reference', or torch.func.vmap"
-)
 _ROUNDED = "weights in bfloat16 have first derivatives only; use weight_dtype='float32'"
 
 
@@ -231,6 +229,28 @@ def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
     return rule
 
 
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+
+
+def _for_each(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor]:
+    """`function` of each of many, as is_grads_batched of torch.autograd.grad has them.
+
+    That is an older kind of vmap, which has no rules to register.
+    """
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    many = [isinstance(one, Tensor) and _is_batched(one) for one in inputs]
+    plain = [
+        torch._remove_batch_dim(one, level, 1, 0) if is_many else one
+        for one, is_many in zip(inputs, many, strict=True)
+    ]
+    count = next(len(one) for one, is_many in zip(plain, many, strict=True) if is_many)
+    rule = _one_by_one(function)
+    dims = [0 if is_many else None for is_many in many]
+    results, _ = rule(SimpleNamespace(batch_size=count), dims, *plain)
+    return [torch._add_batch_dim(one, 0, level) for one in results]
+
+
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     y, _h, _c, reserve = output
     ctx.options = inputs[len(_TENSORS) :]
@@ -240,9 +260,6 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, _: Any) -> Any:
     wanted = [bool(need) for need in ctx.needs_input_grad[: len(_WEIGHTED)]]
-    for part in (dy, dh, dc):  # is_grads_batched of torch.autograd.grad, an older kind of vmap
-        if part is not None and torch._C._functorch.is_legacy_batchedtensor(part):
-            raise BackendError(_BATCHED)
     *tensors, y, reserve = ctx.saved_tensors
     # With gradients of gradients in view, a function that has them; else straight on.
     call: Any = _gradients_of
@@ -253,7 +270,9 @@ def _backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None,
     ):
         call = recur_backward if _recorded() or not _transforms() else _Gradients.apply
     dc = dc if LayerArguments(*tensors, *ctx.options).c0 is not None else None
-    every = call(dy, dh, dc, *tensors, *ctx.options, y, reserve, wanted)
+    inputs = (dy, dh, dc, *tensors, *ctx.options, y, reserve, wanted)
+    batched = any(one is not None and _is_batched(one) for one in inputs[:3])
+    every = _for_each(call, inputs) if batched else call(*inputs)
     gradients = [one if need else None for one, need in zip(every, wanted, strict=True)]
     return *gradients, *(None,) * (len(LayerArguments._fields) - len(_WEIGHTED))
 

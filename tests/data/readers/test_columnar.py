@@ -70,8 +70,14 @@ def test_several_lists_ask() -> None:
         "a.parquet: 2 columns hold lists of numbers: 'low', 'high'; choose one with value="
     )
     assert read("a.parquet", value="high").values.flatten().tolist() == [3, 4]
+    pl.DataFrame({"y": [1.0, 2.0], "tags": [["a"], []]}).write_parquet("c.parquet")
+    assert read("c.parquet").values.flatten().tolist() == [1, 2]
+    assert "columns of lists left out: 'tags'" in read("c.parquet").notes
+    assert message("c.parquet", value="tags") == (
+        "c.parquet: column 'tags' holds List(String), not numbers"
+    )
     pl.DataFrame({"words": [["a", "b"]]}).write_parquet("b.parquet")
-    assert message("b.parquet").startswith("b.parquet: 0 columns hold lists of numbers")
+    assert message("b.parquet") == ("b.parquet: no column holds numbers or lists of them: 'words'")
 
 
 def test_fields_inside_fields_are_columns() -> None:

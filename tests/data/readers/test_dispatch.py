@@ -197,6 +197,14 @@ def test_files_of_different_formats_are_one_set() -> None:
     assert got.domain.step == "day"
 
 
+def test_files_of_one_name_keep_different_names() -> None:
+    for name in ("a/x.txt", "b/x.txt"):
+        put(f"in/{name}", f"{name}\n")
+    assert read("in").names == ("a/x", "b/x")
+    put("in/a/x.text", "more\n")
+    assert read("in").names == ("a/x.text", "a/x.txt", "b/x.txt")
+
+
 def test_arrays_of_a_folder() -> None:
     Path("in").mkdir()
     np.save("in/a.npy", np.arange(5.0))

@@ -147,6 +147,14 @@ def test_times_that_cannot_be_known_are_left_out_with_a_note() -> None:
     ).notes[0]  # fmt: skip
 
 
+def test_bare_lists_and_texts_line_by_line() -> None:
+    assert read(lines("a.jsonl", [1, 2, 3], [4, None])).lengths.tolist() == [3, 2]
+    assert words(read(lines("b.jsonl", "one", "two"))) == ["one", "two"]
+    assert message(lines("c.jsonl", 1, 2)) == (
+        "c.jsonl:1: holds a number; each line is one JSON object"
+    )
+
+
 def test_several_fields_of_numbers_ask() -> None:
     path = lines("a.jsonl", {"low": [1, 2], "high": [3, 4]})
     assert message(path) == (

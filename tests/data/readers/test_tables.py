@@ -292,3 +292,165 @@ def test_what_the_first_file_settled_is_kept_for_the_next() -> None:
     again = read(short, **({"time_format": "%d/%m/%Y"} | dict(data.read_options)))
     assert again.times is not None
     assert again.times[-1] == np.datetime64("2021-06-02")
+
+
+# ------------------------------------------------------------- files of programs and of countries
+
+
+@pytest.mark.parametrize(
+    ("cells", "step", "last"),
+    [
+        (("Jan 2020", "Feb 2020", "Mrz 2020", "Apr 2020", "Mai 2020"), "month", "2020-05-01"),
+        (("Oktober 2019", "November 2019", "Dezember 2019", "Jänner 2020"), "month", "2020-01-01"),
+        (("janvier 2020", "février 2020", "mars 2020", "avril 2020"), "month", "2020-04-01"),
+        (("01-ene-2021", "02-ene-2021", "03-ene-2021", "04-ene-2021"), "day", "2021-01-04"),
+        (("2021年3月1日", "2021年3月2日", "2021年3月3日"), "day", "2021-03-03"),
+        (("2021. 3. 1.", "2021. 3. 2.", "2021. 3. 3."), "day", "2021-03-03"),
+        (("29. 3. 2021", "30. 3. 2021", "31. 3. 2021"), "day", "2021-03-31"),
+        (("1st March 2021", "2nd March 2021", "3rd March 2021"), "day", "2021-03-03"),
+        (("2021-03-01/2021-03-07", "2021-03-08/2021-03-14"), "week", "2021-03-08"),
+        (("Q3'19", "Q4'19", "Q1'20", "Q2'20"), "quarter", "2020-04-01"),
+        (("3. Quartal 2019", "4. Quartal 2019", "1. Quartal 2020"), "quarter", "2020-01-01"),
+        (("1H99", "2H99", "1H00"), "6-month step", "2000-01-01"),
+        (("KW 51/2020", "KW 52/2020", "KW 53/2020", "KW 01/2021"), "week", "2021-01-04"),
+        (("FY1999", "FY2000", "FY2001"), "year", "2001-01-01"),
+        (("1999-2000", "2000-2001", "2001-2002"), "year", "2001-01-01"),
+        (("20210301:0010", "20210301:0110", "20210301:0210"), "hour", "2021-03-01T02:10"),
+        (("01MAR2021:01:00:00", "01MAR2021:02:00:00"), "hour", "2021-03-01T02:00"),
+        (("Mon Mar 01 01:00:00 UTC 2021", "Mon Mar 01 02:00:00 UTC 2021"), "hour", "2021-03-01T02"),
+    ],
+)  # fmt: skip
+def test_stamps_of_programs_and_countries(cells: tuple[str, ...], step: str, last: str) -> None:
+    data = read(table("date;y", *(f"{cell};{k + 1}.5" for k, cell in enumerate(cells))))
+    assert data.times is not None
+    assert data.domain.step == step
+    assert data.times[-1] == np.datetime64(last)
+
+
+def test_amounts_of_countries() -> None:
+    written = ('"R$ 1.234,50"', '"R$ 99,90"', '"R$ 100,00"')
+    data = read(table("date;y", *(f"{day(k)};{cell}" for k, cell in enumerate(written))))
+    assert data.values[:, 0].tolist() == [1234.5, 99.9, 100.0]
+    lakhs = ("1,23,400", "12,34,567", "1,00,00,000")
+    data = read(table("date;y", *(f"{day(k)};{cell}" for k, cell in enumerate(lakhs))))
+    assert data.values[:, 0].tolist() == [123400.0, 1234567.0, 1e7]
+    books = (" $ (1,344.73)", " $ 94.71 ", " $ (5.00)")
+    data = read(table("date;y", *(f"{day(k)};{cell}" for k, cell in enumerate(books))))
+    assert data.values[:, 0].tolist() == [-1344.73, 94.71, -5.0]
+
+
+def test_fractions_are_no_times_of_day_and_dotted_clocks_no_dates() -> None:
+    hours = [f"{day(k // 24)},{k % 24},{0.2 + k / 100:.2f},{k}" for k in range(48)]
+    assert read(table("dteday,hr,temp,cnt", *hours), value="cnt").domain.step == "hour"
+    clocks = [f"{day(k // 24):%d/%m/%Y};{k % 24:02}.00.00;{k},5" for k in range(48)]
+    assert read(table("Date;Time;NO", *clocks)).domain.step == "hour"
+
+
+def test_amounts_are_no_times_whatever_they_are_called() -> None:
+    rows = [f"{day(k)},{VALUES[k]}" for k in range(30)]
+    assert read(table("MTU,Day-ahead Price", *rows)).domain.columns == ("Day-ahead Price",)
+
+
+def test_columns_called_by_years_below_lines_about_the_file() -> None:
+    years = ",".join(f'"{year}"' for year in range(1990, 2000))
+    rows = [f'"Land {k}","L{k}",' + ",".join(f'"{k}.{j}"' for j in range(10)) for k in (1, 2, 3)]
+    data = read(table('"Source","Bank",', "", f'"Name","Code",{years}', *rows))
+    assert data.names == ("Land 1", "Land 2", "Land 3")
+    assert data.times is not None
+    assert str(data.times[0])[:4] == "1990"
+
+
+def test_a_column_of_years_without_any_value_stays_in_its_place() -> None:
+    head = "geo,lat," + ",".join(map(str, range(2000, 2008)))
+    rows = [f"{g},4{k}.5," + ",".join(":" if j == 3 else f"{k}{j}" for j in range(8))
+            for k, g in enumerate("ABC")]  # fmt: skip
+    data = read(table(head, *rows))
+    assert data.names == ("A", "B", "C")
+    assert data.domain.step == "year"
+    assert len(data.values) == 24
+    assert int(np.isnan(data.values.numpy()).sum()) == 3
+
+
+def test_empty_cells_among_numbers_with_marks() -> None:
+    rows = [f'{day(k)},"1,2{k:02}.5"' for k in range(20)]
+    data = read(table("date,y", *rows[:9], f"{day(9)},", f"{day(10)},x1", *rows[11:]))
+    assert data.values[0, 0] == 1200.5
+    assert noted(data, "'x1'")
+
+
+def test_a_year_beside_a_month_by_name_a_quarter_a_week_or_a_day_of_the_year() -> None:
+    months = [f"{2019 + k // 12},{dt.date(2000, k % 12 + 1, 1):%B},{VALUES[k]}" for k in range(24)]
+    assert read(table("Year,Month,Sales", *months)).domain.step == "month"
+    quarters = [f"{2015 + k // 4},Q{k % 4 + 1},{VALUES[k]}" for k in range(20)]
+    assert read(table("Year,Quarter,Sales", *quarters)).domain.step == "quarter"
+    weeks = [f"{2018 + k // 52},{k % 52 + 1},{VALUES[k]}" for k in range(90)]
+    assert read(table("year,week,flu", *weeks)).domain.step == "week"
+    days = [f"2019,{k + 1},{VALUES[k]}" for k in range(90)]
+    data = read(table("YEAR,DOY,T2M", *days))
+    assert data.times is not None
+    assert data.times[-1] == np.datetime64("2019-03-31")
+
+
+def test_dates_of_digits_that_begin_with_0() -> None:
+    first = dt.date(2005, 6, 1)
+    for form in ("%y%m%d", "%d%m%Y"):
+        rows = [f"{first + dt.timedelta(k):{form}},{VALUES[k]}" for k in range(60)]
+        data = read(table("date,y", *rows))
+        assert data.domain.step == "day"
+        assert data.times is not None
+        assert data.times[0] == np.datetime64("2005-06-01")
+
+
+def test_days_that_another_program_counts_are_not_taken_for_those_of_excel() -> None:
+    sas = [f"{22281 + k},{VALUES[k]}" for k in range(60)]
+    data = read(table("date,y", *sas))
+    assert data.times is not None
+    assert data.times[0] == 22281
+    excel = [f"{44197 + k},{VALUES[k]}" for k in range(60)]
+    data = read(table("date,y", *excel))
+    assert data.times is not None
+    assert data.times[0] == np.datetime64("2021-01-01")
+
+
+def test_times_since_1970_need_no_name() -> None:
+    rows = [f"{1609459200000 + 60000 * k},{VALUES[k]},{k % 7}.5" for k in range(60)]
+    assert read(table(*rows), value="column_2").domain.step == "minute"
+
+
+def test_names_that_are_repeated_are_no_row() -> None:
+    cells = [f"{value}" for value in VALUES[:40]]
+    data = read(table("y", *cells[:20], "y", *cells[20:]))
+    assert len(data.values) == 40
+    assert noted(data, "line 22")
+
+
+def test_points_that_part_thousands_beside_numbers_below_one_thousand() -> None:
+    visits = [f"{900 + 7 * k:,}".replace(",", ".") for k in range(40)]
+    rows = [f"{day(k)};{cell}" for k, cell in enumerate(visits)]
+    data = read(table("date;visits", *rows))
+    assert data.values[:, 0].tolist() == [900.0 + 7 * k for k in range(40)]
+    assert noted(data, "decimal='.'")
+    assert read(table("date;visits", *rows), decimal=".").values[39, 0] == pytest.approx(1.173)
+    ages = [f"{day(k)};{k % 3 if k % 2 else '1.125'}" for k in range(40)]
+    assert read(table("date;y", *ages)).values[0, 0] == 1.125
+
+
+def test_points_are_thousands_where_the_user_says_so() -> None:
+    rows = [f"{day(k)};12.{900 + k}" for k in range(20)]
+    assert read(table("date;y", *rows), thousands=".").values[0, 0] == 12900
+
+
+def test_a_refusal_names_a_cell_that_is_no_number_and_names_may_have_lines() -> None:
+    rows = [f"{day(k)},{'<0.5' if k % 4 == 2 else VALUES[k]}" for k in range(40)]
+    assert "'<0.5'" in refusal(table("date,conc", *rows))
+    rows = [f"{day(k)},{VALUES[k]}" for k in range(20)]
+    data = read(table('date,"power', 'per day"', *rows))
+    assert data.domain.columns == ("power\nper day",)
+    assert not noted(data, "left out above")
+
+
+def test_countries_beside_years_are_series_not_months() -> None:
+    rows = [f"{g},{1950 + k},{VALUES[k]}" for g in ("Austria", "Brazil") for k in range(40)]
+    data = read(table("Entity,Year,CO2", *rows))
+    assert data.names == ("Austria", "Brazil")
+    assert data.domain.step == "year"

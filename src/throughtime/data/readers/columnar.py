@@ -58,10 +58,23 @@ def _frame(
         raise SettingError("part= says nothing about this source; it is for files of several parts")
     frame = frame.unnest([n for n, kind in frame.schema.items() if isinstance(kind, pl.Struct)])
     lists = [n for n, kind in frame.schema.items() if isinstance(kind, (pl.List, pl.Array))]
-    wanted = options.value or ("",)
-    if lists and (wanted[0] in lists or not options.value):
+    for name in options.value:
+        if name in lists and name not in _numeric(frame):
+            raise DataError(f"{path}: column '{name}' holds {frame.schema[name]}, not numbers")
+    if options.value[0] in lists if options.value else _numeric(frame):
         return _series_rows(frame, lists, path, options)
-    return Table(str(path), list(frame.columns), frame.height, frame.select)
+    table = frame.drop(lists)
+    if lists and not table.width:
+        raise DataError(f"{path}: no column holds numbers or lists of them: {quoted(lists)}")
+    result = Table(str(path), list(table.columns), table.height, table.select)
+    result.notes = (f"columns of lists left out: {quoted(lists)}",) if lists else ()
+    return result
+
+
+def _numeric(frame: pl.DataFrame) -> list[str]:
+    """The columns whose cells are lists of numbers."""
+    inner = {name: getattr(kind, "inner", None) for name, kind in frame.schema.items()}
+    return [name for name, kind in inner.items() if kind is not None and kind.is_numeric()]
 
 
 def _check_dates(frame: pl.DataFrame, path: Path) -> None:
@@ -89,12 +102,12 @@ def _series_rows(frame: pl.DataFrame, lists: list[str], path: Path, options: Opt
 
     if len(options.value) > 1:
         raise SettingError("value= is one column where columns hold lists of numbers")
-    numeric = [n for n in lists if frame.schema[n].inner.is_numeric()]  # type: ignore[attr-defined]
+    numeric = _numeric(frame)
     usual = [name for name in (*options.value, *TARGETS) if name in numeric]
     if not usual and len(numeric) != 1:
         raise DataError(
-            f"{path}: {len(numeric)} columns hold lists of numbers: {quoted(numeric or lists)}; "
-            f"choose one with value="
+            f"{path}: {len(numeric)} columns hold lists of numbers: {quoted(numeric)}; choose one "
+            f"with value="
         )
     value = (usual or numeric)[0]
     ids = _ids(frame, path, options)

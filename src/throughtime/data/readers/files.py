@@ -121,9 +121,11 @@ def _inner_name(path: Path) -> str:
 def stems(paths: Sequence[Path], folder: Path) -> list[str]:
     """One name per file: its stem, or its path inside `folder` where a stem occurs twice."""
     names = [stem(path) for path in paths]
-    if len(set(names)) == len(names):
-        return names
-    return [(path.parent.relative_to(folder) / stem(path)).as_posix() for path in paths]
+    if len(set(names)) < len(names):
+        names = [(path.parent.relative_to(folder) / stem(path)).as_posix() for path in paths]
+    if len(set(names)) < len(names):
+        names = [path.relative_to(folder).as_posix() for path in paths]
+    return names
 
 
 def read_bytes(path: Path) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 
 from throughtime.data.readers.numbers import MISSING, looks_like_number
 from throughtime.data.readers.options import Options
-from throughtime.data.readers.stamps import looks_like_stamp
+from throughtime.data.readers.stamps import column_times, looks_like_stamp
 from throughtime.errors import DataError
 
 SEPARATORS = (",", ";", "\t", "|", " ")
@@ -172,8 +172,8 @@ def _find_header(
     else:
         above = _block_above(rows, start, lines)
         header = _header_of(above, rows, width)
-        if start == 0 and _counts_years(rows[0][1], kinds):
-            header, start = 0, 1
+        if _counts_times(rows[start][1], kinds):
+            header, start = start, start + 1
         if options.header is True:
             header, start = 0, max(start, 1)
         elif all(kind == "word" for kind in kinds):
@@ -186,9 +186,12 @@ def _find_header(
     names, reason_given = _names_of(rows, header, commented, width, start, kinds, options)
     if header is not None and width == 2 and len(rows[header][1]) == 1 and separator == ",":
         return _single(rows, header, quoting, skip, lines, notes)
-    used = {rows[header][0]} if header is not None else set()
     if start >= len(rows):
         raise DataError(f"{label}: there are column names but no rows")
+    used = set[int]()
+    if header is not None:  # names may go on in the next lines
+        span = sum(cell.count("\n") for cell in rows[header][1])
+        used = set(range(rows[header][0], rows[header][0] + span + 1))
     first = rows[start][0]
     skipped = tuple(
         (index, lines[index].strip())
@@ -201,13 +204,13 @@ def _find_header(
     )  # fmt: skip
 
 
-def _counts_years(row: list[str], kinds: list[str]) -> bool:
-    """Whether the first row calls columns of numbers by years: each row below is a series."""
-    years = [cell for cell, kind in zip(row, kinds, strict=False) if kind == "number"]
-    if len(years) < _YEARS or not all(cell.isdigit() and len(cell) == 4 for cell in years):
+def _counts_times(row: list[str], kinds: list[str]) -> bool:
+    """Whether a row calls columns of numbers by years or dates: each row below is a series."""
+    names = [cell for cell, kind in zip(row, kinds, strict=False) if kind in ("number", "missing")]
+    times = [name for name in names if len(name) >= 4 and typed(name) in ("number", "time")]
+    if len(times) < _YEARS or len(times) * 2 < len(names) or "word" not in kinds:
         return False
-    steps = np.diff([int(year) for year in years])
-    return "word" in kinds and bool((steps == steps[0]).all() and steps[0] > 0)
+    return all("." not in name for name in times) and column_times(times) is not None
 
 
 def _without_tail(rows: list[list[str]], width: int) -> int:
@@ -236,7 +239,8 @@ def _fits(row: list[str], kinds: list[str], width: int) -> bool:
     if not known:
         return not pairs  # nothing but words, or nothing at all
     same = sum(found == kind or {found, kind} == {"number", "time"} for found, kind in known)
-    return same * 2 > len(known) or same == len(known)
+    dated = any(found == kind == "time" for found, kind in known)
+    return same * 2 > len(known) or same == len(known) or (dated and same * 2 == len(known))
 
 
 def _block_above(rows: list[tuple[int, list[str]]], start: int, lines: list[str]) -> list[int]:
@@ -249,8 +253,8 @@ def _block_above(rows: list[tuple[int, list[str]]], start: int, lines: list[str]
             break
         block.insert(0, place)
         below = index
-    if not block and start:
-        block = [start - 1]  # an empty line under the names
+    if not block and start:  # an empty line under the names
+        return [*_block_above(rows, start - 1, lines), start - 1] if start > 1 else [0]
     return block
 
 
@@ -268,7 +272,10 @@ def _header_of(block: list[int], rows: list[tuple[int, list[str]]], width: int) 
         if not named or all(typed(cell) in ("time",) for cell in named):
             continue
         units = sum(bool(_UNIT.fullmatch(cell)) for cell in named) / len(named)
-        score = len(set(named)) / width - units * 0.7 - (0.3 if len(row) < width else 0)
+        units = units if units == 1 or "date" not in row[0].lower() else 0  # a name, and a type
+        figures = sum(typed(cell) != "word" for cell in named) / len(named)
+        score = len(set(named)) / width - units * 0.7 - figures * 0.5
+        score -= 0.3 if len(row) < width else 0
         if best is None or score > best[0] + 1e-9:
             best = (score, place)
     if best is not None:

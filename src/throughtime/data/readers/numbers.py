@@ -27,7 +27,10 @@ MISSING = (
 )  # fmt: skip
 _SPACES = "\u00a0\u202f\u2009 "
 _MINUS = "[\u2212\u2012\u2013\ufe63\uff0d]"
-_CURRENCY = r"(?:[$€£¥₹₽₩]|US\$|USD|EUR|GBP|CHF|JPY|Rs\.?)"
+_CURRENCY = (
+    r"(?:(?:US|R|HK|NT|C|A|S|MX)?\$|[€£¥₹₽₩₺₴₫฿₱₪]|zł|Kč|kr\.?|Ft|lei|Rp\.?|RM|Rs\.?|USD|EUR|GBP|CHF|"
+    r"JPY|CNY|INR|RUB|BRL|SEK|NOK|DKK|PLN|CZK|HUF|RON|TRY|CAD|AUD|NZD|MXN|ZAR|KRW|SGD|HKD|THB)"
+)
 _SUFFIX = r"(?:%|‰|[kKMBT]|bn|mn|Mio|Mrd|°C|°F|°)"
 SCALES = {
     "k": 1e3,
@@ -42,9 +45,10 @@ SCALES = {
 }
 _CORE = rf"\d[\d.,'{_SPACES}’]*|[.,]\d+"
 _WRITTEN = re.compile(
-    rf"\(?[-+]?\s*{_CURRENCY}?\s*[-+]?\s*(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?-?\s*"
+    rf"\(?[-+]?\s*{_CURRENCY}?\s*\(?[-+]?\s*(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?-?\s*"
     rf"(?P<suffix>{_SUFFIX}|{_CURRENCY})?\)?"
 )
+_THREES = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+")
 _SAMPLE = 3_000  # cells of a column whose marks are looked at
 
 
@@ -156,7 +160,8 @@ def read_numbers(
     doubt: str | None = None
     if file.decimal in (None, ".") and file.thousands is None:
         parsed = stripped.cast(pl.Float64, strict=False)
-    if parsed is None or bool((parsed.is_null() & ~empty).any()):
+    grouped = parsed is not None and file.decimal is None and _points_in_threes(stripped, empty)
+    if parsed is None or grouped or bool((parsed.is_null() & ~empty).any()):
         parsed, notes, doubt = _read_written(stripped, empty, file)
     bad = (parsed.is_null() & ~empty).to_numpy()
     numbers = pl.select(pl.when(~empty).then(parsed)).to_series().fill_null(math.nan).to_numpy()
@@ -165,6 +170,18 @@ def read_numbers(
         bad, numbers = bad | infinite, np.where(infinite, np.nan, numbers)
     markers, bad = _markers(stripped, numbers, bad)
     return Numbers(numbers, bad, markers, tuple(notes), doubt)
+
+
+def _points_in_threes(stripped: pl.Series, empty: pl.Series) -> bool:
+    """Whether some cells have no point and the others one before each three digits."""
+    import polars as pl
+
+    some_cells = stripped.filter(~empty).head(_SAMPLE)
+    marked = some_cells.filter(some_cells.str.contains(".", literal=True))
+    bare = some_cells.filter(~some_cells.str.contains(".", literal=True))
+    near = bare.cast(pl.Float64, strict=False).abs().max()
+    few = len(marked) > 4 and isinstance(near, float) and 100 <= near < 1000
+    return few and all(map(_THREES.fullmatch, marked.to_list()))
 
 
 def _equals(stripped: pl.Series, missing: tuple[str, ...]) -> pl.Series:
@@ -195,7 +212,7 @@ def _read_written(
     thousands = file.thousands or own.thousands
     doubt = None
     if decimal is None and file.thousands is not None:
-        decimal = "."
+        decimal = "," if file.thousands == "." else "."
     if decimal is None:
         lone = next((c for c in sample if re.search(r"\d,\d{3}(?!\d)", c)), None)
         small = all(_is_below_thousand(c) for c in sample if "," not in c)
@@ -204,28 +221,43 @@ def _read_written(
         elif lone is not None:
             doubt, thousands = lone, ","
         decimal = "."
+    grouped_note: list[str] = []
+    if decimal == "." and file.decimal is None and thousands is None:
+        # 994 beside 1.001, never 1.25: numbers cut to three places do not look so.
+        marked = [c for c in sample if "." in c]
+        small = all(_is_below_thousand(c) for c in sample if "." not in c)
+        if small and marked and all(map(_THREES.fullmatch, marked)):
+            decimal, thousands = ",", "."
+            grouped_note = [
+                f"the point in '{marked[0]}' parts thousands, as no other number has places; "
+                f"decimal='.' reads it otherwise"
+            ]
     if thousands == decimal:
         thousands = None
     frame = pl.DataFrame({"cell": stripped.str.replace_all(_MINUS, "-").str.replace_all("’", "'")})
     pattern = (
-        rf"^(?P<open>\()?\s*(?P<sign>[-+])?\s*(?P<money>{_CURRENCY})?\s*(?P<sign2>[-+])?\s*"
+        rf"^(?P<open>\()?\s*(?P<sign>[-+])?\s*(?P<money>{_CURRENCY})?\s*(?P<open2>\()?(?P<sign2>[-+])?\s*"
         rf"(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?(?P<behind>-)?\s*"
         rf"(?P<suffix>{_SUFFIX}|{_CURRENCY})?(?P<close>\))?$"
     )
     parts = frame.select(pl.col("cell").str.extract_groups(pattern)).unnest("cell")
     core = parts["core"].str.replace_all(f"[{_SPACES}]", " ").str.strip_chars()
     point = re.escape(decimal)
-    grouped = rf"\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+" if thousands else r"\d+"
+    group = re.escape(thousands or ",")
+    # In threes, or as in India, the last three and then in twos: 1,23,45,678.
+    grouped = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}})"
+    grouped = grouped if thousands else r"\d+"
     fits = core.str.contains(rf"^(?:{grouped}|\d*)(?:{point}\d*)?$")
     if thousands:
         core = core.str.replace_all(thousands, "", literal=True)
     core = core.str.replace(decimal, ".", literal=True) + parts["exponent"].fill_null("")
     number = pl.select(pl.when(fits).then(core)).to_series().cast(pl.Float64, strict=False)
+    opened = parts["open"].fill_null(parts["open2"])
     negative = (
         (parts["sign"].fill_null("") == "-")
         | (parts["sign2"].fill_null("") == "-")
         | (parts["behind"].fill_null("") == "-")
-        | ((parts["open"].fill_null("") == "(") & (parts["close"].fill_null("") == ")"))
+        | (opened.is_not_null() & parts["close"].is_not_null())
     )
     scale = parts["suffix"].replace_strict(SCALES, default=1.0, return_dtype=pl.Float64)
     number = (
@@ -233,7 +265,7 @@ def _read_written(
         * scale.fill_null(1.0)
         * pl.select(pl.when(negative).then(-1.0).otherwise(1.0)).to_series()
     )
-    return number, _unit_notes(parts, number), doubt
+    return number, grouped_note + _unit_notes(parts, number), doubt
 
 
 def _is_below_thousand(cell: str) -> bool:

@@ -35,13 +35,17 @@ def read_jsonl(path: Path, options: Options) -> Table | Sequences:
     Raises: DataError naming the line.
     """
     text, findings = decoded(read_bytes(path), path, options.encoding)
-    records, where, failures = [], [], []
+    records: list[Record] = []
+    where: list[str] = []
+    failures: list[DataError] = []
+    bare = ""  # what each line is, where the first is no object
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}:{number}"
         try:
-            record, halves = _object(line, place)
+            bare = bare if records else _bare(line)
+            record, halves = _object(line if not bare else f'{{"{bare}": {line}}}', place)
         except DataError as error:
             failures.append(error)
             continue
@@ -265,6 +269,11 @@ def _has_number(records: Sequence[Record]) -> bool:
             if isinstance(cell, str) and cell.strip().lstrip("+-").replace(".", "", 1).isdigit():
                 return True
     return False
+
+
+def _bare(line: str) -> str:
+    """The field that stands for a line that is a list or a text by itself; "" for an object."""
+    return {"[": "values", '"': "text"}.get(line.lstrip()[:1], "")
 
 
 def _is_text(first: Record, options: Options) -> bool:

@@ -9,13 +9,15 @@ from typing import Literal
 
 import numpy as np
 
+from throughtime.data.readers.numbered import epoch_of
 from throughtime.data.readers.numbers import plain
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.plan import ReadPlan
-from throughtime.data.readers.stamps import formats_of, parse
+from throughtime.data.readers.stamps import column_times, parse
 from throughtime.data.readers.table import Table
 from throughtime.data.readers.times import (
     SHORT_NAMES,
+    is_period,
     looks_like_clocks,
     looks_like_times,
     named_like_time,
@@ -141,6 +143,7 @@ def _find_time(table: Table, roles: Roles, left: Sequence[str], options: Options
     numbered += [
         name for name in left if name not in named and table.numeric(name) and _compact(table, name)
     ]
+    numbered = [name for name in numbered if _whole_or_rising(table, name)]
     if len(numbered) > 1:
         best = [name for name in numbered if name.lower() in (*USUAL, *SHORT_NAMES, "year")]
         numbered = (
@@ -189,7 +192,7 @@ def _with_clock(table: Table, roles: Roles, date: str, left: Sequence[str]) -> R
         cells.dtype == pl.String
         and not cells.head(50).str.contains(r"\d[:T]\d|\d \d{1,2}[.:]").any()
     )
-    repeated = cells.n_unique() < len(cells)
+    repeated = bare and cells.n_unique() < len(cells)
     if bare and not clocks and repeated:
         clocks = [
             name
@@ -227,21 +230,33 @@ def _calendar_parts(table: Table, left: Sequence[str]) -> tuple[str, ...]:
         if name is None:
             break
         found.append(name)
+    if len(found) == 1:
+        found += [name for name in left if is_period(table.cells(name), name)][:1]
     return tuple(found) if len(found) > 1 else ()
 
 
 def _compact(table: Table, name: str) -> bool:
-    """Whether every cell is a date YYYYMMDD, which other numbers hardly are by chance."""
+    """Whether every cell is YYYYMMDD or counts from 1970, as other numbers hardly do by chance."""
     import polars as pl
 
     numbers = table.numbers(name).values
     known = numbers[~np.isnan(numbers)]
-    if not len(known) or known.min() < 1500_01_01 or known.max() > 2200_12_31:
+    if not len(known) or (known != np.round(known)).any():
         return False
-    if (known != np.round(known)).any():
+    if known.min() >= 6e11 and known.max() < 4e18 and (np.diff(known) > 0).all():
+        return epoch_of(known) is not None
+    if known.min() < 1500_01_01 or known.max() > 2200_12_31:
         return False
     stamps = parse(pl.Series(known.astype(np.int64)).cast(pl.String), "%Y%m%d")
     return not np.isnat(stamps).any() and len(np.unique(stamps)) > 2
+
+
+def _whole_or_rising(table: Table, name: str) -> bool:
+    """Prices and other amounts are no times, whatever they are called."""
+    numbers = table.numbers(name).values
+    known = numbers[~np.isnan(numbers)]
+    steps = np.diff(known)
+    return bool((known == np.round(known)).all() or (steps >= 0).all() or (steps <= 0).all())
 
 
 def _rises(table: Table, name: str) -> bool:
@@ -318,8 +333,9 @@ def _counts_rows(table: Table, name: str) -> bool:
     """Whether a column only counts the rows, as the first of a saved frame or an id does."""
     if name.lower() not in _COUNTERS or _headless(table):
         return False
-    steps = np.diff(table.numbers(name).values)
-    return len(steps) > 0 and bool((steps == 1).all())
+    numbers = table.numbers(name).values
+    whole = bool((numbers == np.round(numbers)).all())
+    return len(numbers) > 1 and whole and bool((np.diff(numbers) == 1).all())
 
 
 def _headless(table: Table) -> bool:
@@ -348,8 +364,12 @@ def _no_value(table: Table, counters: Sequence[str], others: Sequence[str]) -> s
 
 
 def _first_words(table: Table, name: str) -> str:
-    cells = table.cells(name).drop_nulls()
-    return f"stands {str(cells[0])[:40]!r}" if len(cells) else "stands nothing"
+    cells = table.cells(name)
+    if cells.dtype.is_numeric() or not len(cells.drop_nulls()):
+        return "stands nothing"
+    bad = cells.filter(table.numbers(name).bad) if str(cells.dtype) == "String" else cells
+    cells = bad if len(bad) else cells.drop_nulls()
+    return f"stands {str(cells[0])[:40]!r}"
 
 
 def _or_rows(table: Table, values: Sequence[str]) -> str:
@@ -365,25 +385,9 @@ def _or_rows(table: Table, values: Sequence[str]) -> str:
 def _steps_in_columns(table: Table, left: Sequence[str]) -> np.ndarray | None:
     """The times that the columns of numbers are called by; None where they are not."""
     numeric = [name for name in left if table.numeric(name)]
-    return column_times(numeric) if len(numeric) >= _FEWEST else None
-
-
-def column_times(names: Sequence[str]) -> np.ndarray | None:
-    """Times from the names of columns: years, months or dates that rise."""
-    import polars as pl
-
-    if not names:
-        return None
-    cells = pl.Series([re.sub(r"^[Xx](?=\d{4})", "", name.strip()) for name in names])
-    for form in formats_of(cells[0]) or []:
-        if form in ("epoch", "epoch_ms", "epoch_us", "epoch_ns"):
-            continue
-        stamps = parse(cells, form)
-        if not np.isnat(stamps).any() and bool((np.diff(stamps).astype(np.int64) > 0).all()):
-            years = stamps.astype("datetime64[Y]").astype(np.int64) + 1970
-            if years.min() >= 1500 and years.max() <= 2200:
-                return stamps
-    return None
+    dated = [name for name in numeric if column_times([name]) is not None]
+    fits = len(dated) >= _FEWEST and len(dated) * 2 > len(numeric)
+    return column_times(dated) if fits else None
 
 
 # ------------------------------------------------------------------------------------------ series

@@ -14,9 +14,11 @@ from throughtime.data import frequency
 from throughtime.data.readers.numbers import Numbers
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.plan import ReadPlan
-from throughtime.data.readers.roles import Roles, choose, column_times, find_id
+from throughtime.data.readers.readings import Times
+from throughtime.data.readers.roles import Roles, choose, find_id
+from throughtime.data.readers.stamps import column_times
 from throughtime.data.readers.table import Table
-from throughtime.data.readers.times import Times, read_times
+from throughtime.data.readers.times import read_times
 from throughtime.errors import DataError
 from throughtime.wording import some
 
@@ -216,7 +218,9 @@ def _found_id(
 ) -> tuple[Roles, np.ndarray, tuple[str, ...]]:
     """The series of a table whose times repeat because it holds several."""
     known = times.values[~times.unread]
-    if len(np.unique(known)) * 10 > len(known) * 9:
+    if not _backwards(known, np.zeros(len(known))).any() and bool((known[1:] != known[:-1]).all()):
+        return roles, groups, names
+    if _distinct(known) * 10 > len(known) * 9:
         return roles, groups, names
     stamps = np.where(times.unread, known[0] if len(known) else 0, times.values)
     columns = find_id(table, roles, stamps)
@@ -230,6 +234,11 @@ def _found_id(
         f"{each}"
     )
     return roles, groups, names
+
+
+def _distinct(stamps: np.ndarray) -> int:
+    ordered = np.sort(stamps)
+    return len(stamps) and 1 + int((ordered[1:] != ordered[:-1]).sum())
 
 
 def _in_order(
@@ -441,14 +450,16 @@ def _clock_change(times: np.ndarray, differing: np.ndarray) -> str:
 def _series_in_rows(table: Table, roles: Roles, options: Options) -> Rows:
     """A table in which each row is a series and the columns are its steps."""
     used = {*roles.id, *roles.covariates}
-    numeric = [n for n in table.columns if n not in used and table.numeric(n)]
-    steps = [name for name in roles.value or numeric if name not in used]
-    dated = [name for name in steps if column_times([name]) is not None]
+    left = [name for name in table.columns if name not in used]
+    steps = [n for n in roles.value or filter(table.numeric, left) if n not in used]
+    dated = [name for name in roles.value or left if column_times([name]) is not None]
     if column_times(dated) is not None and len(dated) * 2 > len(steps):
-        steps = dated
+        steps = dated  # those that hold nothing, too
     if len(steps) < 2:
         raise DataError(f"{table.label}: layout='rows' needs columns of numbers, one for each step")
-    ids = roles.id or _row_names(table, [n for n in table.columns if n not in steps])
+    others = [name for name in table.columns if name not in steps]
+    others.sort(key=table.numeric)  # words name better than numbers
+    ids = roles.id or _row_names(table, others)
     stamps = column_times(steps)
     values = np.stack([_numbers(table, name, roles).values for name in steps], axis=1)
     _, names = _groups(table, ids, "") if ids else (None, tuple(map(str, range(table.height))))

@@ -89,11 +89,11 @@ def join_recordings(recordings: Sequence[Recording], names: Sequence[str], label
     for one in recordings:
         rates.setdefault(one.rate, []).append(one.path.name)
     if len(rates) > 1:
-        held = ", ".join(
-            f"{_whose(files)} {'has' if place == 0 else ''}".strip() + f" {rate:,} Hz"
-            for place, (rate, files) in enumerate(rates.items())
-        )
-        raise DataError(f"{label}: mixed sample rates: {held}; rate={min(rates)} resamples them")
+        held = [f"{_whose(files)} {rate:,} Hz" for rate, files in rates.items()]
+        if len(rates[recordings[0].rate]) == 1:
+            held[0] = held[0].replace("' ", "' has ", 1)
+        whose = ", ".join(held)
+        raise DataError(f"{label}: mixed sample rates: {whose}; rate={min(rates)} resamples them")
     clipped = sum(int(np.count_nonzero(np.abs(one.samples) > 1)) for one in recordings)
     notes = list(gathered(found for one in recordings for found in one.findings))
     if clipped:

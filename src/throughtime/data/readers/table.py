@@ -36,6 +36,7 @@ from throughtime.wording import some
 if TYPE_CHECKING:
     import polars as pl
 
+_TRIED = 2_000  # cells of a long column that show whether it holds numbers
 _LISTED = 3  # places that a note spells out
 
 
@@ -156,7 +157,16 @@ class Table:
         dtype = self.cells(name).dtype
         if dtype != pl.String:
             return dtype.is_numeric() or dtype == pl.Boolean
-        return self.numbers(name).numeric
+        return self._has_numbers(name) and self.numbers(name).numeric
+
+    def _has_numbers(self, name: str) -> bool:
+        """Whether any of some cells is a number: a long column of words is not read in full."""
+        cells = self.cells(name)
+        if name in self._numbers or len(cells) < 10 * _TRIED:
+            return True
+        tried = cells.gather_every(len(cells) // _TRIED)
+        found = read_numbers(tried, self.marks, self.options.missing, self.options.units)
+        return found.known > 0 or not found.bad.any()
 
     def _parse(self, name: str) -> Numbers:
         import polars as pl
@@ -295,6 +305,7 @@ class _Repairs:
     blank: list[int]
     short: list[int]
     long: list[int]
+    headers: list[int]
     tails: int = 0
 
 
@@ -310,10 +321,16 @@ def _body(
     comments = (options.comment,) if options.comment else COMMENTS
     quoted = layout.quoting and '"' in content
     if layout.separator not in (" ", "\x00") and not quoted:
-        regular = _regular(content, layout.separator, width, comments)
+        again = layout.header is not None and f"\n{_line_above(text, start)}\n" in content
+        regular = None if again else _regular(content, layout.separator, width, comments)
         if regular is not None:
             return content.encode(), np.arange(regular) + layout.first + 1, []
     return _repaired(label, content, layout, comments, quoted)
+
+
+def _line_above(text: str, start: int) -> str:
+    """The line before the one that begins at `start`."""
+    return text[text.rfind("\n", 0, start - 1) + 1 : start - 1] if start else "\0"
 
 
 def _regular(content: str, separator: str, width: int, comments: tuple[str, ...]) -> int | None:
@@ -341,7 +358,7 @@ def _repaired(
     out = io.StringIO()
     writer = csv.writer(out, delimiter="\t" if separator == " " else separator, lineterminator="\n")
     lines: list[int] = []
-    repairs = _Repairs([], [], [])
+    repairs = _Repairs([], [], [], [])
     for number, cells in _rows(label, content, layout, separator, quoted):
         if not any(cells) or (len(cells) == 1 and not cells[0].strip()):
             if width > 1 or len(cells) > 1:
@@ -349,6 +366,9 @@ def _repaired(
                 continue
             cells = [""]
         elif cells[0].startswith(comments):
+            continue
+        elif layout.header is not None and tuple(c.strip() for c in cells) == layout.names:
+            repairs.headers.append(number)
             continue
         if layout.separator == "\x00":
             cells = [separator.join(cells)]
@@ -422,6 +442,8 @@ def _repair_notes(repairs: _Repairs) -> list[str]:
             plural = "s" if len(lines) > 1 else ""
             notes.append(f"{len(lines):,} {what} (line{plural} {listed})")
 
+    more = "s are repeated and" if len(repairs.headers) > 1 else " is repeated and"
+    note(repairs.headers, f"line{more} left out: the names of the columns")
     note(repairs.blank, f"empty row{'s' if len(repairs.blank) > 1 else ''} left out")
     short = "rows have" if len(repairs.short) > 1 else "row has"
     note(repairs.short, f"{short} too few cells; the rest is missing")

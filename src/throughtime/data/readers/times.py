@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from throughtime.data import frequency
+from throughtime.data.readers.numbered import read_numbered
 from throughtime.data.readers.numbers import plain
+from throughtime.data.readers.readings import Times, check_unread, quality
 from throughtime.data.readers.stamps import (
-    DIGITS,
-    EPOCH_NAMES,
     EPOCHS,
     formats_of,
-    from_numbers,
     looks_like_clock,
     looks_like_stamp,
     parse,
     shape,
     tidied,
-    today,
 )
 from throughtime.data.readers.table import Table
 from throughtime.errors import DataError, SettingError
@@ -40,30 +38,7 @@ TIME_WORDS = ("time", "date", "ds", "day", "month", "year", "week", "quarter", "
               "annee", "année", "mois", "jour", "dia", "día", "hora", "period",
               "epoch")  # fmt: skip
 SHORT_NAMES = ("t", "ts", "dt", "yr", "yyyymm", "yyyymmdd")
-CALENDAR_WORDS = ("year", "date", "ds", "time", "month", "day", "stamp", "quarter", "period",
-                  "jahr", "datum", "monat", "zeit", "fecha", "yyyymm")  # fmt: skip
-MOST_UNREAD = 0.1  # share of stamps that may fail
 _SHAPES = 6  # different writings in one column
-
-
-@dataclass(frozen=True)
-class Times:
-    """A column read as times.
-
-    values: [height], datetime64[us] or numbers, NaT and NaN where a stamp cannot be read;
-    form: the `time_format` that reads it so again; evidence: what that rests on; passed_over:
-    other readings; notes: sentences.
-    """
-
-    values: np.ndarray
-    form: str
-    evidence: str = ""
-    passed_over: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def unread(self) -> np.ndarray:
-        return np.isnat(self.values) if self.values.dtype.kind == "M" else np.isnan(self.values)
 
 
 @dataclass(frozen=True)
@@ -96,6 +71,8 @@ def looks_like_times(cells: pl.Series) -> bool:
         return False
     stripped, empty = plain(cells.head(2_000))
     sample = stripped.filter(~empty).head(200).to_list()
+    if any(re.match(r"\d{1,2}\.00\.|00?\.\d{2}\.", cell) for cell in sample):
+        return False  # 18.00.00 is a time of day
     return bool(sample) and sum(map(looks_like_stamp, sample)) * 10 >= len(sample) * 8
 
 
@@ -108,6 +85,8 @@ def looks_like_clocks(cells: pl.Series) -> bool:
     if cells.dtype != pl.String:
         return False
     sample = [cell for cell in cells.drop_nulls().head(200).to_list() if cell.strip()]
+    if not any(re.search(r":|\..*\.|^0\d", cell.strip()) for cell in sample):
+        return False  # 12.30 alone is a number, 08.30 is none
     return bool(sample) and all(map(looks_like_clock, sample))
 
 
@@ -135,17 +114,29 @@ def read_times(
     if cells.dtype == pl.Null:
         raise DataError(f"{table.label}: column '{label}' is empty: it has no times")
     if cells.dtype != pl.String:
-        return _numbered(table, label, cells.cast(pl.Float64), time_format, groups)
+        return read_numbered(table, label, cells.cast(pl.Float64), time_format, groups)
     stripped, empty = plain(cells)
     stripped = pl.select(pl.when(~empty).then(stripped)).to_series()
     if stripped.null_count() == len(stripped):
         raise DataError(f"{table.label}: column '{label}' is empty: it has no times")
     plain_numbers = stripped.cast(pl.Float64, strict=False)
     if time_format in (*EPOCHS, "number", "excel"):
-        return _numbered(table, label, plain_numbers, time_format, groups)
+        return read_numbered(table, label, plain_numbers, time_format, groups)
+    zeros = _with_zeros(stripped)
+    if time_format is None and zeros in (6, 8):
+        form = "%y%m%d" if zeros == 6 else "%d%m%Y"
+        if int(np.isnat(parse(stripped, form)).sum()) == stripped.null_count():
+            return _written(table, label, stripped, None, groups, zone)
     if time_format is None and plain_numbers.null_count() <= stripped.null_count():
-        return _numbered(table, label, plain_numbers, None, groups)
+        return read_numbered(table, label, plain_numbers, None, groups)
     return _written(table, label, stripped, time_format, groups, zone)
+
+
+def _with_zeros(cells: pl.Series) -> int:
+    """How many digits all cells have, where some begin with 0; else 0."""
+    widths = cells.str.len_chars().drop_nulls().unique().to_list()
+    zeros = bool(cells.str.contains(r"^0\d+$").any())
+    return widths[0] if zeros and len(widths) == 1 else 0
 
 
 def _typed(cells: pl.Series, label: str, zone: str | None) -> Times:
@@ -170,6 +161,8 @@ def _joined(table: Table, names: Sequence[str]) -> pl.Series:
     import polars as pl
 
     columns = [table.cells(name) for name in names]
+    if is_period(columns[-1], names[-1]):
+        return _period_texts(columns, names)
     if any(looks_like_clocks(column) for column in columns[1:]) or not all(
         column.cast(pl.Float64, strict=False).null_count() <= column.null_count() + 1
         for column in columns
@@ -189,6 +182,41 @@ def _joined(table: Table, names: Sequence[str]) -> pl.Series:
     if len(columns) == 4:
         joined = joined + ":00"  # an hour alone
     return joined
+
+
+def is_period(cells: pl.Series, name: str) -> str | None:
+    """What a column beside one of years holds: "month" by name, "quarter", "week", "doy"."""
+    import polars as pl
+
+    words = cells.cast(pl.String).drop_nulls().unique().to_list()
+    lowered = name.lower()
+    if 1 < len(words) <= 12 and all(re.fullmatch(r"\s*[Qq][1-4]\s*", word) for word in words):
+        return "quarter"
+    dated = pl.Series([f"{word.strip()} 2000" for word in words], dtype=pl.String)
+    if 1 < len(words) <= 12 and not np.isnat(parse(tidied(dated)[0], "%B %Y")).any():
+        return "month"
+    for kind, named, last in (
+        ("quarter", ("quarter", "qtr", "quartal", "trimestre", "q"), 4),
+        ("week", ("week", "kw", "woche", "semaine", "isoweek", "semana"), 53),
+        ("doy", ("doy", "dayofyear", "day_of_year", "yday", "julian"), 366),
+    ):
+        numbers = [int(word) for word in words if re.fullmatch(r"\d{1,3}", word.strip())]
+        if lowered in named and len(numbers) == len(words) and max(numbers, default=999) <= last:
+            return kind if min(numbers) >= 1 else None
+    return None
+
+
+def _period_texts(columns: Sequence[pl.Series], names: Sequence[str]) -> pl.Series:
+    """A year and a month by name, a quarter, a week or a day of the year as one stamp."""
+    import polars as pl
+
+    year, part = (column.cast(pl.String).str.strip_chars() for column in columns)
+    kind = is_period(columns[1], names[1])
+    if kind == "week":
+        return year + "-W" + part.str.zfill(2)
+    if kind == "doy":
+        return year + "-" + part.str.zfill(3)
+    return (part if kind == "month" else "Q" + part.str.strip_chars_start("Qq")) + " " + year
 
 
 # --------------------------------------------------------------------------------- written stamps
@@ -212,13 +240,13 @@ def _written(
             values = _by_all(tidy, [re.sub(r" ?%#?z", "", form) for form in forms])
         reading = _Reading(time_format, values, ())
         evidence, passed = "given", tuple[str, ...]()
-        _check_unread(table, label, cells, values, f"a time that '{time_format}' reads")
+        check_unread(table, label, cells, values, f"a time that '{time_format}' reads")
     else:
         readings = _readings(tidy, known, groups)
         if not readings:
             raise DataError(_not_understood(table, label, cells))
         reading, evidence, passed = _best(readings, table, label, known[0])
-        _check_unread(table, label, cells, reading.values, f"a time like '{known[0]}'")
+        check_unread(table, label, cells, reading.values, f"a time like '{known[0]}'")
     values, notes = reading.values, list[str]()
     if passed and evidence != "given":
         notes.append(
@@ -253,26 +281,6 @@ def _not_understood(table: Table, label: str, cells: pl.Series) -> str:
         f"{table.where(row)}: column '{label}': '{cells[row]}' is not a time that is recognised; "
         f"say how it is written, for example time_format='%d.%m.%Y', or take rows as they come "
         f"with time=False"
-    )
-
-
-def _check_unread(
-    table: Table, label: str, cells: pl.Series, values: np.ndarray, wanted: str
-) -> None:
-    """Raises DataError where too many stamps cannot be read to leave them out."""
-    empty = cells.is_null().to_numpy()
-    if empty.sum() > MOST_UNREAD * len(values):
-        row = int(np.argmax(empty))
-        raise DataError(f"{table.where(row)}: column '{label}': the time is empty")
-    unread = np.isnat(values) & ~empty
-    if unread.sum() <= MOST_UNREAD * max(len(values) - cells.null_count(), 1):
-        return
-    row = int(np.argmax(unread))
-    count = int(unread.sum())
-    more = "" if count == 1 else f"; nor are {count - 1:,} others"
-    raise DataError(
-        f"{table.where(row)}: column '{label}': '{cells[row]}' is not {wanted}{more}; say how it "
-        f"is written with time_format=, or take rows as they come with time=False"
     )
 
 
@@ -353,33 +361,6 @@ def _by_all(cells: pl.Series, forms: Sequence[str]) -> np.ndarray:
     return values
 
 
-def quality(values: np.ndarray, groups: np.ndarray) -> tuple[float, ...]:
-    """How plausible a reading is; the smaller the better, the first difference counts.
-
-    Shares of stamps that fail, lie outside 1600 to 2200, occur twice in a series; whether they
-    neither rise nor fall throughout; share of steps of another length than the usual one; share
-    after today.
-    """
-    known = ~np.isnat(values)
-    unread = 1 - float(known.mean())
-    stamps, series = values[known], groups[known]
-    if not len(stamps):
-        return (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-    years = stamps.astype("datetime64[Y]").astype(np.int64) + 1970
-    odd = float(((years < 1600) | (years > 2200)).mean())
-    inside = np.diff(series) == 0
-    steps = np.diff(stamps).astype(np.int64)[inside]
-    monotone = not len(steps) or bool((steps >= 0).all() or (steps <= 0).all())
-    order = np.lexsort((stamps, series))
-    stamps, series = stamps[order], series[order]
-    same = (np.diff(stamps).astype(np.int64) == 0) & (np.diff(series) == 0)
-    kept = np.concatenate([[True], ~same])
-    twice = 1 - float(kept.mean())
-    late = float((values[known] > today() + np.timedelta64(366, "D")).mean())
-    irregular = 1 - frequency.regularity(stamps[kept], series[kept])
-    return (round(unread, 3), round(odd, 3), round(twice, 2), float(not monotone), irregular, late)
-
-
 def _best(
     readings: Sequence[_Reading], table: Table, label: str, example: str
 ) -> tuple[_Reading, str, tuple[str, ...]]:
@@ -408,164 +389,6 @@ def _best(
     raise DataError(
         f"{table.label}: column '{label}': '{example}' can be read in two ways under which the "
         f"data are equally regular: time_format='{best.form}' or time_format='{other.form}'"
-    )
-
-
-# ------------------------------------------------------------------------------------ numbers
-
-
-def _numbered(
-    table: Table, label: str, cells: pl.Series, time_format: str | None, groups: np.ndarray
-) -> Times:
-    """Years, dates written as numbers, epochs, days as Excel counts them, or plain numbers."""
-    numbers = cells.fill_null(float("nan")).to_numpy().astype(np.float64)
-    numbers = np.where(np.isinf(numbers), np.nan, numbers)
-    if np.isnan(numbers).sum() > MOST_UNREAD * len(numbers):
-        row = int(np.argmax(np.isnan(numbers)))
-        cell = table.cells(label)[row] if label in table.columns else None
-        empty = cell is None or not str(cell).strip()
-        problem = "the time is empty" if empty else f"'{str(cell).strip()}' is not a time"
-        raise DataError(f"{table.where(row)}: column '{label}': {problem}")
-    known = numbers[np.isfinite(numbers)]
-    if not len(known):
-        raise DataError(f"{table.label}: column '{label}' is empty: it has no times")
-    if time_format in EPOCHS or time_format == "excel":
-        values = from_numbers(numbers, time_format)
-        _check_years(table, label, numbers, values, time_format)
-        return Times(values, time_format, "given", (), (f"times in column '{label}' are UTC",))
-    if time_format == "number":
-        return Times(_whole(numbers), "number", "given")
-    whole = bool((known == np.round(known)).all())
-    if time_format is not None:
-        return _digits(table, label, numbers, time_format, strict=True)
-    calendar = any(word in label.lower() for word in CALENDAR_WORDS)
-    epoch = _epoch_of(known)
-    if epoch is not None and (whole or calendar):
-        return _as_epoch(table, label, numbers, epoch)
-    _check_units(table, label, numbers)
-    if not whole:
-        return Times(numbers, "number", "plain numbers")
-    for form in _digit_forms(known, calendar):
-        times = _digits(table, label, numbers, form, strict=False)
-        if np.isnat(times.values).sum() > MOST_UNREAD * len(numbers):
-            continue
-        values = times.values[~np.isnat(times.values)]
-        sorted_key = quality(times.values, groups)
-        named = calendar or form == "%Y%m%d"
-        if sorted_key[1] == 0 and len(values) and (named or sorted_key[4] < 0.1):
-            return times
-    if calendar and known.min() >= 20_000 and known.max() < 80_000 and "date" in label.lower():
-        values = from_numbers(numbers, "excel")
-        note = f"column '{label}' is read as days since 1899-12-30, as Excel counts them"
-        return Times(values, "excel", "its name is that of a date", ("number",), (note,))
-    return Times(_whole(numbers), "number", "plain numbers")
-
-
-def _whole(numbers: np.ndarray) -> np.ndarray:
-    """As integers where they are such and none is missing."""
-    exact = np.isfinite(numbers).all() and (np.abs(numbers) < 2**53).all()
-    return numbers.astype(np.int64) if exact and (numbers == np.round(numbers)).all() else numbers
-
-
-def _digit_forms(known: np.ndarray, calendar: bool) -> list[str]:
-    """Formats by the number of digits, where all have as many."""
-    low, high = len(f"{known.min():.0f}"), len(f"{known.max():.0f}")
-    if low != high or known.min() < 0 or (low == 4 and not calendar):
-        return []
-    if low == 4 and not (known.min() >= 1000 and known.max() < 3000):
-        return []
-    return [form for form in DIGITS.get(low, ()) if form not in EPOCHS]
-
-
-def _digits(table: Table, label: str, numbers: np.ndarray, form: str, strict: bool) -> Times:
-    """Numbers that are dates without marks: 2019, 201912, 20191231."""
-    import polars as pl
-
-    exact = np.where(np.isfinite(numbers), numbers, -1).astype(np.int64)
-    text = pl.Series(exact).cast(pl.String)
-    values = parse(text, form)
-    if strict:
-        _check_unread(table, label, text, values, f"a time that '{form}' reads")
-    names = {"%Y": "years", "%Y%m": "months, YYYYMM", "%Y%m%d": "dates, YYYYMMDD",
-             "%Y%j": "days of the year, YYYYDDD"}  # fmt: skip
-    note = f"column '{label}' is read as {names.get(form, f'times, {form}')}"
-    return Times(values, form, "its digits are dates", ("number",), (note,))
-
-
-def _epoch_of(known: np.ndarray) -> str | None:
-    """The unit in which numbers are times of our day: seconds from 1989 to 2096, and so on."""
-    for form, size in EPOCHS.items():
-        seconds = known * size / 1e6
-        if seconds.min() >= 6e8 and seconds.max() < 4e9:
-            return form
-    return None
-
-
-def _check_units(table: Table, label: str, numbers: np.ndarray) -> None:
-    """Raises DataError for times since 1970 whose unit changes on the way."""
-    unit = np.full(len(numbers), -1)
-    for place, size in enumerate(EPOCHS.values()):
-        seconds = numbers * size / 1e6
-        unit[(seconds >= 6e8) & (seconds < 4e9)] = place
-    if (unit < 0).any():
-        return
-    names = list(EPOCH_NAMES.values())
-    row = int(np.argmax(unit != unit[0]))
-    raise DataError(
-        f"{table.where(row)}: column '{label}': {numbers[row]:.0f} is in {names[unit[row]]} since "
-        f"1970, the rows before are in {names[unit[0]]}: bring them into one unit"
-    )
-
-
-def _as_epoch(table: Table, label: str, numbers: np.ndarray, form: str) -> Times:
-    values = from_numbers(numbers, form)
-    digits = len(f"{np.nanmax(numbers):.0f}")
-    if digits in (10, 12) and form == "epoch":
-        dated = parse(_texts(numbers), "%Y%m%d%H")
-        if (
-            not np.isnat(dated).any()
-            and quality(dated, np.zeros(len(dated)))[3:]
-            < quality(values, np.zeros(len(values)))[3:]
-        ):
-            note = f"column '{label}' is read as times, %Y%m%d%H"
-            return Times(dated, "%Y%m%d%H", "its digits are dates", (form,), (note,))
-    first = frequency.show(np.nanmin(values), "us")
-    note = (
-        f"column '{label}' is read as {EPOCH_NAMES[form]} since 1970, the first {first} (UTC); "
-        f"time_format='number' keeps plain numbers"
-    )
-    return Times(values, form, f"so the first is {first}", ("number",), (note,))
-
-
-def _texts(numbers: np.ndarray) -> pl.Series:
-    import polars as pl
-
-    return pl.Series(np.where(np.isfinite(numbers), numbers, -1).astype(np.int64)).cast(pl.String)
-
-
-def _check_years(
-    table: Table, label: str, numbers: np.ndarray, values: np.ndarray, form: str
-) -> None:
-    """Raises DataError where a unit puts stamps into years that nobody means."""
-    years = values.astype("datetime64[Y]").astype(np.int64) + 1970
-    odd = np.isfinite(numbers) & (np.isnat(values) | (years < 1900) | (years > 2200))
-    early = (years < 1975) & (years > 1969)
-    if early.all() and _epoch_of(numbers[np.isfinite(numbers)]) is not None:
-        odd = early  # in another unit they lie in our day
-    if form == "excel" or not odd.any():
-        return
-    row = int(np.argmax(odd))
-    year = 1970 + numbers[row] * EPOCHS[form] / 1e6 / 31_556_952
-    fitting = _epoch_of(numbers[row : row + 1])
-    hint = ""
-    if fitting is not None:
-        year_then = str(from_numbers(numbers[row : row + 1], fitting)[0])[:4]
-        hint = f"; time_format='{fitting}' makes it {year_then}"
-        if not odd.all():
-            hint = f"; it is in {EPOCH_NAMES[fitting]}, the rows before are in {EPOCH_NAMES[form]}"
-    raise DataError(
-        f"{table.where(row)}: column '{label}': {numbers[row]:.0f} {EPOCH_NAMES[form]} since 1970 "
-        f"is the year {year:,.0f}{hint}"
     )
 
 
