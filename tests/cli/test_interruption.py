@@ -16,7 +16,7 @@ from support.small_runs import walk, write_series
 
 LINE = "error: interrupted; the same command goes on where it stopped"
 SIGNALS = ((signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT))
-TIMES = {"seconds", "peak_memory_mb"}
+TIMES = {"seconds", "peak_memory_mb", "digest"}  # a digest is that of the others too
 HANG = 30  # seconds after which a process is taken to have ignored its signal
 
 pytestmark = pytest.mark.skipif(
