@@ -204,7 +204,7 @@ def test_a_run_without_a_network_says_what_it_sees(small_runs: SmallRuns) -> Non
 
 def test_a_run_whose_network_is_gone_says_so(small_runs: SmallRuns, tmp_path: Path) -> None:
     run = tt.load(small_runs("series"))
-    with pytest.raises(RunError, match=r"result\.safetensors"):
+    with pytest.raises(RunError, match=r"model\.json"):
         replace(run, folder=tmp_path).gradients(max_lag=3)
 
 
