@@ -135,9 +135,21 @@ def marks_of(cells: list[str]) -> Marks:
 
 
 def plain(cells: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The cells without blanks around them, and which hold nothing."""
-    stripped = cells.str.strip_chars(_SPACES + "\t\r\ufeff")
-    return stripped, stripped.is_null() | stripped.str.to_lowercase().is_in(list(MISSING))
+    """The cells without blanks around them, and which hold nothing.
+
+    Long columns are not copied where nothing is to be stripped.
+    """
+    import polars as pl
+
+    blanks = _SPACES + "\t\r\ufeff"
+    padded = cells.str.contains(f"^[{blanks}]|[{blanks}]$").any()
+    stripped = cells.str.strip_chars(blanks) if padded else cells
+    short = stripped.str.len_chars() <= max(map(len, MISSING))
+    empty = stripped.is_null()
+    if short.any():
+        words = pl.select(pl.when(short).then(stripped)).to_series().str.to_lowercase()
+        empty = empty | words.is_in(list(MISSING)).fill_null(False)
+    return stripped, empty
 
 
 def read_numbers(

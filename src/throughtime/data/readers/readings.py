@@ -75,8 +75,9 @@ def quality(values: np.ndarray, groups: np.ndarray) -> tuple[float, ...]:
     inside = np.diff(series) == 0
     steps = np.diff(stamps).astype(np.int64)[inside]
     monotone = not len(steps) or bool((steps >= 0).all() or (steps <= 0).all())
-    order = np.lexsort((stamps, series))
-    stamps, series = stamps[order], series[order]
+    if not monotone or (steps < 0).any() or (np.diff(series) < 0).any():
+        order = np.lexsort((stamps, series))
+        stamps, series = stamps[order], series[order]
     same = (np.diff(stamps).astype(np.int64) == 0) & (np.diff(series) == 0)
     kept = np.concatenate([[True], ~same])
     twice = 1 - float(kept.mean())

@@ -92,6 +92,8 @@ def read_rows(table: Table, options: Options, name: str) -> Rows:
         roles = roles.decided("decimal", table.marks.decimal, table.marks.evidence)
     values = np.stack([one.values for one in columns], axis=1)
     covariates = _covariates(table, roles)
+    del columns
+    table.forget()
     rows = Rows(
         values, covariates, None, np.array([0, table.height]), names, roles.value,
         roles.covariates, bool(roles.id), roles.plan, (*table.notes, *roles.notes, *notes),
@@ -261,11 +263,12 @@ def _in_order(
             f"{'is' if len(unread) == 1 else 'are'} left out ({table.places(unread)})"
         )
     index = np.flatnonzero(kept)
+    whole = kept.all() and len(rows.names) == 1  # one series of every row: nothing moves by itself
     stamps = None if times is None else times.values
     if stamps is None and options.sort == "reverse":
         index = index[::-1]
         rows = rows.decided("sort", "reverse", "given")
-    by_series = index[np.argsort(groups[index], kind="stable")]
+    by_series = index if whole else index[np.argsort(groups[index], kind="stable")]
     order = by_series
     if stamps is not None and options.sort != "keep":
         order, rows = _by_time(table, rows, roles, groups, stamps, by_series)
@@ -275,11 +278,12 @@ def _in_order(
             rows = rows.noted("rows stay as they come: their times do not rise and are not used")
             stamps = None
     counts = np.bincount(groups[order], minlength=len(rows.names))
+    place = slice(None) if whole and order is by_series and options.sort != "reverse" else order
     ordered = replace(
         rows,
-        values=rows.values[order],
-        covariates=rows.covariates[order],
-        times=None if stamps is None else stamps[order],
+        values=rows.values[place],
+        covariates=rows.covariates[place],
+        times=None if stamps is None else stamps[place],
         offsets=np.concatenate([[0], np.cumsum(counts)]),
     )
     if (counts == 0).any():

@@ -266,7 +266,7 @@ def parse(cells: pl.Series, form: str) -> np.ndarray:
             f"time_format='{form}' is not a time format: use %Y, %m, %d, …"
         ) from error
     stamps: np.ndarray = parsed.dt.replace_time_zone(None).to_numpy()
-    stamps = stamps.astype("datetime64[us]")
+    stamps = stamps.astype("datetime64[us]", copy=False)
     if late is not None:
         stamps = np.where(late, stamps + np.timedelta64(1, "D"), stamps)
     return stamps if century is None else _in_century(stamps, int(century[1]))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,11 @@ class Table:
     def cells(self, name: str) -> pl.Series:
         self.load([name])
         return self._cells[name]
+
+    def forget(self) -> None:
+        """Lets go of what was read, when the columns are understood; it is read again if asked."""
+        self._cells.clear()
+        self._numbers.clear()
 
     @property
     def marks(self) -> Marks:
@@ -253,7 +259,7 @@ def text_table(label: str, text: str, options: Options, tab: bool = False) -> Ta
     def load(wanted: list[str]) -> pl.DataFrame:
         return _load(label, body, layout, names, wanted, len(rows))
 
-    table = Table(label, names, len(rows), load, lambda row: int(rows[row]), notes, options=options)
+    table = Table(label, names, len(rows), load, lambda row: rows[row], notes, options=options)
     table.plan = _layout_plan(layout)
     return table
 
@@ -311,21 +317,21 @@ class _Repairs:
 
 def _body(
     label: str, text: str, layout: Layout, options: Options
-) -> tuple[bytes, np.ndarray, list[str]]:
+) -> tuple[bytes, Sequence[int], list[str]]:
     """The rows of data as bytes that polars reads, the line of each, and what was repaired."""
     start = 0
     for _ in range(layout.first):
         start = text.find("\n", start) + 1
-    content = text[start:]
     width = len(layout.names)
     comments = (options.comment,) if options.comment else COMMENTS
-    quoted = layout.quoting and '"' in content
+    quoted = layout.quoting and text.find('"', start) >= 0
     if layout.separator not in (" ", "\x00") and not quoted:
-        again = layout.header is not None and f"\n{_line_above(text, start)}\n" in content
-        regular = None if again else _regular(content, layout.separator, width, comments)
+        again = layout.header is not None and f"\n{_line_above(text, start)}\n" in text
+        body = b"" if again else text[start:].encode()
+        regular = None if again else _regular(body, layout.separator, width, comments)
         if regular is not None:
-            return content.encode(), np.arange(regular) + layout.first + 1, []
-    return _repaired(label, content, layout, comments, quoted)
+            return body, range(layout.first + 1, layout.first + 1 + regular), []
+    return _repaired(label, text[start:], layout, comments, quoted)
 
 
 def _line_above(text: str, start: int) -> str:
@@ -333,31 +339,35 @@ def _line_above(text: str, start: int) -> str:
     return text[text.rfind("\n", 0, start - 1) + 1 : start - 1] if start else "\0"
 
 
-def _regular(content: str, separator: str, width: int, comments: tuple[str, ...]) -> int | None:
+def _regular(body: bytes, separator: str, width: int, comments: tuple[str, ...]) -> int | None:
     """How many rows there are, if every line is one with as many cells as there are columns."""
-    if any(f"\n{mark}" in content or content.startswith(mark) for mark in comments):
+    if any(b"\n" + mark.encode() in body or body.startswith(mark.encode()) for mark in comments):
         return None
-    nothing = separator * (width - 1)
-    if width > 1 and (f"\n{nothing}\n" in content or content.endswith(f"\n{nothing}")):
+    nothing = separator.encode() * (width - 1)
+    if b"\n" + nothing + b"\n" in body or body.endswith(b"\n" + nothing):
         return None  # rows without any cell
-    data = np.frombuffer(content.encode() + b"\n", dtype=np.uint8)
-    ends = np.flatnonzero(data == 10)
+    data = np.frombuffer(body, dtype=np.uint8)
     if width == 1:
-        return None if (np.diff(ends, prepend=-1) == 1).any() else len(ends)
-    marks = np.flatnonzero(data == ord(separator))
-    cells = np.diff(np.searchsorted(marks, ends), prepend=0) + 1
-    return len(ends) if (cells == width).all() else None
+        return int((data == 10).sum()) + 1
+    # Line ends and separators in their order: so many separators, an end, and again.
+    marks = data[(data == 10) | (data == ord(separator))] == 10
+    height, rest = divmod(len(marks) + 1, width)
+    if rest:
+        return None
+    rows = np.append(marks, True).reshape(height, width)
+    return height if rows[:, -1].all() and not rows[:, :-1].any() else None
 
 
 def _repaired(
     label: str, content: str, layout: Layout, comments: tuple[str, ...], quoted: bool
-) -> tuple[bytes, np.ndarray, list[str]]:
+) -> tuple[bytes, Sequence[int], list[str]]:
     """Rows made to fit: blank ones left out, short ones filled, what is too much named."""
     separator = "," if layout.separator == "\x00" else layout.separator
     width = len(layout.names)
-    out = io.StringIO()
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, "utf-8", newline="", write_through=True)
     writer = csv.writer(out, delimiter="\t" if separator == " " else separator, lineterminator="\n")
-    lines: list[int] = []
+    lines = array("q")
     repairs = _Repairs([], [], [], [])
     for number, cells in _rows(label, content, layout, separator, quoted):
         if not any(cells) or (len(cells) == 1 and not cells[0].strip()):
@@ -385,7 +395,8 @@ def _repaired(
         writer.writerow(cells)
         lines.append(number)
     _check_repairs(label, repairs, len(lines), width, layout)
-    return out.getvalue().encode(), np.asarray(lines), _repair_notes(repairs)
+    out.flush()
+    return raw.getvalue(), lines, _repair_notes(repairs)
 
 
 def _rows(
@@ -394,13 +405,12 @@ def _rows(
     """Line number (from 1) and cells of each row."""
     first = layout.first + 1
     if not quoted or separator == " ":
-        for index, line in enumerate(content.split("\n")):
-            yield (
-                first + index,
-                split(line, separator, quoted) if separator == " " else line.split(separator),
-            )
+        for index, line in enumerate(_lines(content)):
+            line = line.removesuffix("\n")
+            blanks = separator == " "
+            yield first + index, split(line, " ", quoted) if blanks else line.split(separator)
         return
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(_lines(content), delimiter=separator, strict=True)
     start = 0
     try:
         for row in reader:
@@ -410,6 +420,15 @@ def _rows(
         raise DataError(
             f"{label}:{first + start}: a quoted cell is not closed properly ({reason(error)})"
         ) from error
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines with their ends, one at a time: a long text is not copied for them."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start : end + 1]
+        start = end + 1
+    yield text[start:]
 
 
 def _check_repairs(label: str, repairs: _Repairs, kept: int, width: int, layout: Layout) -> None:
@@ -480,13 +499,3 @@ def _load(
         )
     frame.columns = [names[index] for index in indices]
     return frame.select(wanted)
-
-
-def _parquet(path: Path, options: Options) -> Table:
-    import polars as pl
-
-    try:
-        frame = pl.read_parquet(io.BytesIO(read_bytes(path)))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file") from error
-    return Table(str(path), list(frame.columns), frame.height, frame.select, options=options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,7 +116,8 @@ def read_times(
     if cells.dtype != pl.String:
         return read_numbered(table, label, cells.cast(pl.Float64), time_format, groups)
     stripped, empty = plain(cells)
-    stripped = pl.select(pl.when(~empty).then(stripped)).to_series()
+    if empty.any():
+        stripped = pl.select(pl.when(~empty).then(stripped)).to_series()
     if stripped.null_count() == len(stripped):
         raise DataError(f"{table.label}: column '{label}' is empty: it has no times")
     plain_numbers = stripped.cast(pl.Float64, strict=False)
@@ -230,27 +231,27 @@ def _written(
     groups: np.ndarray,
     zone: str | None,
 ) -> Times:
-    tidy, ahead = tidied(cells)
-    known = tidy.drop_nulls()
+    ahead: np.ndarray | None = None
+    evidence, passed = "given", tuple[str, ...]()
+    example = cells.drop_nulls()[0]
     if time_format is not None:
-        forms = time_format.split("|")
-        values = _by_all(tidy, forms)
-        if np.isnat(values).all() and ahead is not None and re.search("%#?z", time_format):
-            # The zone is cut off already: what is left of the format reads the rest.
-            values = _by_all(tidy, [re.sub(r" ?%#?z", "", form) for form in forms])
-        reading = _Reading(time_format, values, ())
-        evidence, passed = "given", tuple[str, ...]()
-        check_unread(table, label, cells, values, f"a time that '{time_format}' reads")
+        tidy, ahead = tidied(cells)
+        reading = _Reading(time_format, _by_given(tidy, time_format, ahead is not None), ())
+        check_unread(table, label, cells, reading.values, f"a time that '{time_format}' reads")
     else:
-        readings = _readings(tidy, known, groups)
+        readings = _complete(cells)
+        if not readings:
+            tidy, ahead = tidied(cells)
+            example = tidy.drop_nulls()[0]
+            readings = _readings(tidy)
         if not readings:
             raise DataError(_not_understood(table, label, cells))
-        reading, evidence, passed = _best(readings, table, label, known[0])
-        check_unread(table, label, cells, reading.values, f"a time like '{known[0]}'")
+        reading, evidence, passed = _best(readings, groups, table, label, example)
+        check_unread(table, label, cells, reading.values, f"a time like '{example}'")
     values, notes = reading.values, list[str]()
     if passed and evidence != "given":
         notes.append(
-            f"times such as '{known[0]}' in column '{label}' are read as '{reading.form}', "
+            f"times such as '{example}' in column '{label}' are read as '{reading.form}', "
             f"{evidence}; time_format='{passed[0]}' reads them otherwise"
         )
     if "%y" in reading.form and time_format is None:
@@ -284,9 +285,31 @@ def _not_understood(table: Table, label: str, cells: pl.Series) -> str:
     )
 
 
-def _readings(cells: pl.Series, known: pl.Series, groups: np.ndarray) -> list[_Reading]:
-    """Every reading of a column that reads most of it."""
+def _by_given(cells: pl.Series, time_format: str, zoned: bool) -> np.ndarray:
+    """The column by the format that the user gave, or by several with a bar between."""
+    forms = time_format.split("|")
+    values = _by_all(cells, forms)
+    if zoned and np.isnat(values).all() and re.search("%#?z", time_format):
+        # The zone is cut off already: what is left of the format reads the rest.
+        values = _by_all(cells, [re.sub(r" ?%#?z", "", form) for form in forms])
+    return values
+
+
+def _complete(cells: pl.Series) -> list[_Reading]:
+    """The readings of every cell as it stands: nothing needs tidying where there are some."""
     readings = []
+    for form in formats_of(cells.drop_nulls()[0]):
+        for variant in _centuries(form):
+            values = parse(cells, variant)
+            if int(np.isnat(values).sum()) == cells.null_count():
+                readings.append(_Reading(variant, values, ()))
+    return readings
+
+
+def _readings(cells: pl.Series) -> list[_Reading]:
+    """Every reading of a tidied column."""
+    readings = []
+    known = cells.drop_nulls()
     others: list[str] | None = None
     for form in formats_of(known[0]) or _formats_of_most(known):
         for variant in _centuries(form):
@@ -297,7 +320,7 @@ def _readings(cells: pl.Series, known: pl.Series, groups: np.ndarray) -> list[_R
             if int(np.isnat(values).sum()) > cells.null_count():
                 others = _other_shapes(known) if others is None else others
                 values, forms = _filled(cells, values, forms, others)
-            readings.append(_Reading("|".join(forms), values, quality(values, groups)))
+            readings.append(_Reading("|".join(forms), values, ()))
     return readings
 
 
@@ -362,13 +385,16 @@ def _by_all(cells: pl.Series, forms: Sequence[str]) -> np.ndarray:
 
 
 def _best(
-    readings: Sequence[_Reading], table: Table, label: str, example: str
+    readings: Sequence[_Reading], groups: np.ndarray, table: Table, label: str, example: str
 ) -> tuple[_Reading, str, tuple[str, ...]]:
     """The best reading, what speaks for it, and the others.
 
     Raises: DataError where two different readings are equally plausible.
     """
-    ordered = sorted(readings, key=lambda reading: reading.key)
+    if len(readings) == 1:
+        return readings[0], "the only reading of all of it", ()
+    judged = [replace(one, key=quality(one.values, groups)) for one in readings]
+    ordered = sorted(judged, key=lambda reading: reading.key)
     best = ordered[0]
     others = [
         reading
