@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.profiles import examples
+from support.reading import message
 
 from throughtime.data.readers.demo import read_demo
 from throughtime.data.readers.files import locate
@@ -40,14 +41,6 @@ def csv(*lines: str) -> str:
 
 def days(*stamps: str) -> list[np.datetime64]:
     return [np.datetime64(stamp, "us") for stamp in stamps]
-
-
-def message(source: Any, error: type[Exception] = DataError, **options: Any) -> str:
-    with pytest.raises(error) as raised:
-        read(source, **options)
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 # ----------------------------------------------------------------------------------- what is read

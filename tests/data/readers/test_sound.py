@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.profiles import examples
+from support.reading import message
 
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
@@ -33,14 +34,6 @@ def write(name: str, samples: np.ndarray = TONE, rate: int = 8000, **options: An
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(name, samples, rate, **options)
     return name
-
-
-def message(source: Any, error: type[Exception] = DataError, **options: Any) -> str:
-    with pytest.raises(error) as raised:
-        read(source, **options)
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("end", ["wav", "flac", "ogg", "mp3"])

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.profiles import examples
+from support.reading import message, words
 
 from throughtime.data.readers.read import read
 from throughtime.data.sequences import Sequences
@@ -28,18 +29,6 @@ def write(name: str, data: bytes | str) -> str:
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_bytes(data.encode() if isinstance(data, str) else data)
     return name
-
-
-def words(got: Sequences) -> list[str]:
-    return ["".join(map(chr, got.sequence(row).tolist())) for row in range(len(got))]
-
-
-def message(source: Any, error: type[Exception] = DataError, **options: Any) -> str:
-    with pytest.raises(error) as raised:
-        read(source, **options)
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 def test_a_file_is_one_sequence_of_code_points() -> None:

@@ -49,6 +49,11 @@ _WRITTEN = re.compile(
     rf"(?P<suffix>{_SUFFIX}|{_CURRENCY})?\)?"
 )
 _THREES = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+")
+_PARTS = (
+    rf"^(?P<open>\()?\s*(?P<sign>[-+])?\s*(?P<money>{_CURRENCY})?\s*(?P<open2>\()?(?P<sign2>[-+])?\s*"
+    rf"(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?(?P<behind>-)?\s*"
+    rf"(?P<suffix>{_SUFFIX}|{_CURRENCY})?(?P<close>\))?$"
+)
 _SAMPLE = 3_000  # cells of a column whose marks are looked at
 
 
@@ -132,6 +137,18 @@ def marks_of(cells: list[str]) -> Marks:
         mark = "," if group == "." else "."
     evidence = decimal.get(mark or "") or thousands.get(group or "") or ""
     return Marks(mark, group, f"'{evidence}'")
+
+
+def lone_thousands(cells: list[str]) -> str | None:
+    """A cell of a column in which every point stands before its last three digits, else None."""
+    pattern = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")
+    return cells[0] if len(cells) > 4 and all(map(pattern.fullmatch, cells)) else None
+
+
+def shows_decimal_point(cells: list[str]) -> str | None:
+    """A plain number whose point is not before three digits: it can only be a decimal point."""
+    pattern = re.compile(r"[-+]?(?:0?|\d+)\.(?:\d{1,2}|\d{4,})|[-+]?0?\.\d+")
+    return next((cell for cell in cells if pattern.fullmatch(cell)), None)
 
 
 def plain(cells: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -218,52 +235,11 @@ def _read_written(
     """Numbers with marks and units; the third: a cell that can be read in two ways."""
     import polars as pl
 
-    sample = stripped.filter(~empty).head(_SAMPLE).to_list()
-    own = marks_of(sample)
-    decimal = file.decimal or own.decimal
-    thousands = file.thousands or own.thousands
-    doubt = None
-    if decimal is None and file.thousands is not None:
-        decimal = "," if file.thousands == "." else "."
-    if decimal is None:
-        lone = next((c for c in sample if re.search(r"\d,\d{3}(?!\d)", c)), None)
-        small = all(_is_below_thousand(c) for c in sample if "," not in c)
-        if lone is not None and any("," not in c for c in sample) and small:
-            thousands = ","  # 950 stands beside 1,002: what has no mark is below a thousand
-        elif lone is not None:
-            doubt, thousands = lone, ","
-        decimal = "."
-    grouped_note: list[str] = []
-    if decimal == "." and file.decimal is None and thousands is None:
-        # 994 beside 1.001, never 1.25: numbers cut to three places do not look so.
-        marked = [c for c in sample if "." in c]
-        small = all(_is_below_thousand(c) for c in sample if "." not in c)
-        if small and marked and all(map(_THREES.fullmatch, marked)):
-            decimal, thousands = ",", "."
-            grouped_note = [
-                f"the point in '{marked[0]}' parts thousands, as no other number has places; "
-                f"decimal='.' reads it otherwise"
-            ]
-    if thousands == decimal:
-        thousands = None
+    marks, notes, doubt = _settled(stripped.filter(~empty).head(_SAMPLE).to_list(), file)
     frame = pl.DataFrame({"cell": stripped.str.replace_all(_MINUS, "-").str.replace_all("’", "'")})
-    pattern = (
-        rf"^(?P<open>\()?\s*(?P<sign>[-+])?\s*(?P<money>{_CURRENCY})?\s*(?P<open2>\()?(?P<sign2>[-+])?\s*"
-        rf"(?P<core>{_CORE})(?P<exponent>[eE][-+]?\d+)?(?P<behind>-)?\s*"
-        rf"(?P<suffix>{_SUFFIX}|{_CURRENCY})?(?P<close>\))?$"
-    )
-    parts = frame.select(pl.col("cell").str.extract_groups(pattern)).unnest("cell")
+    parts = frame.select(pl.col("cell").str.extract_groups(_PARTS)).unnest("cell")
     core = parts["core"].str.replace_all(f"[{_SPACES}]", " ").str.strip_chars()
-    point = re.escape(decimal)
-    group = re.escape(thousands or ",")
-    # In threes, or as in India, the last three and then in twos: 1,23,45,678.
-    grouped = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}})"
-    grouped = grouped if thousands else r"\d+"
-    fits = core.str.contains(rf"^(?:{grouped}|\d*)(?:{point}\d*)?$")
-    if thousands:
-        core = core.str.replace_all(thousands, "", literal=True)
-    core = core.str.replace(decimal, ".", literal=True) + parts["exponent"].fill_null("")
-    number = pl.select(pl.when(fits).then(core)).to_series().cast(pl.Float64, strict=False)
+    number = _plain_numbers(core, parts["exponent"].fill_null(""), marks)
     opened = parts["open"].fill_null(parts["open2"])
     negative = (
         (parts["sign"].fill_null("") == "-")
@@ -272,12 +248,60 @@ def _read_written(
         | (opened.is_not_null() & parts["close"].is_not_null())
     )
     scale = parts["suffix"].replace_strict(SCALES, default=1.0, return_dtype=pl.Float64)
-    number = (
-        number
-        * scale.fill_null(1.0)
-        * pl.select(pl.when(negative).then(-1.0).otherwise(1.0)).to_series()
-    )
-    return number, grouped_note + _unit_notes(parts, number), doubt
+    sign = pl.select(pl.when(negative).then(-1.0).otherwise(1.0)).to_series()
+    number = number * scale.fill_null(1.0) * sign
+    return number, notes + _unit_notes(parts, number), doubt
+
+
+def _settled(sample: list[str], file: Marks) -> tuple[Marks, list[str], str | None]:
+    """What the marks of a column are, by the file or by its own cells; a note; a cell in doubt."""
+    own = marks_of(sample)
+    decimal = file.decimal or own.decimal
+    thousands = file.thousands or own.thousands
+    if decimal is None and file.thousands is not None:
+        decimal = "," if file.thousands == "." else "."
+    if decimal is None:
+        lone = next((c for c in sample if re.search(r"\d,\d{3}(?!\d)", c)), None)
+        if lone is not None:
+            # 950 beside 1,002: what has no mark is below a thousand.
+            shown = any("," not in c for c in sample) and _small(sample, ",")
+            return Marks(".", ","), [], None if shown else lone
+        decimal = "."
+    if thousands is None and file.decimal is not None:
+        # The other mark before three digits can only part thousands.
+        other = "," if decimal == "." else "."
+        if any(re.search(rf"\d{re.escape(other)}\d{{3}}(?!\d)", cell) for cell in sample):
+            return Marks(decimal, other), [], None
+    marked = [c for c in sample if "." in c]
+    threes = bool(marked) and _small(sample, ".") and all(map(_THREES.fullmatch, marked))
+    if decimal == "." and file.decimal is None and thousands is None and threes:
+        # 994 beside 1.001, never 1.25: numbers cut to three places do not look so.
+        note = (
+            f"the point in '{marked[0]}' parts thousands, as no other number has places; "
+            f"decimal='.' reads it otherwise"
+        )
+        return Marks(",", "."), [note], None
+    return Marks(decimal, None if thousands == decimal else thousands), [], None
+
+
+def _plain_numbers(core: pl.Series, exponent: pl.Series, marks: Marks) -> pl.Series:
+    """Digits with marks as float64; null where the marks do not stand where they must."""
+    import polars as pl
+
+    point, group = re.escape(marks.decimal or "."), re.escape(marks.thousands or ",")
+    # In threes, or as in India, the last three and then in twos: 1,23,45,678.
+    grouped = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}})"
+    grouped = grouped if marks.thousands else r"\d+"
+    fits = core.str.contains(rf"^(?:{grouped}|\d*)(?:{point}\d*)?$")
+    if marks.thousands:
+        core = core.str.replace_all(marks.thousands, "", literal=True)
+    core = core.str.replace(marks.decimal or ".", ".", literal=True) + exponent
+    return pl.select(pl.when(fits).then(core)).to_series().cast(pl.Float64, strict=False)
+
+
+def _small(sample: list[str], mark: str) -> bool:
+    """Whether every cell without the mark is below a thousand."""
+    return all(_is_below_thousand(cell) for cell in sample if mark not in cell)
 
 
 def _is_below_thousand(cell: str) -> bool:

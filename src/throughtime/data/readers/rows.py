@@ -108,9 +108,10 @@ def _numbers(table: Table, column: str, roles: Roles) -> Numbers:
     """A column of values. Raises: DataError where it is none, or can be read in two ways."""
     numbers = table.numbers(column)
     if numbers.doubt is not None:
+        name, mark = ("comma", ",") if "," in numbers.doubt else ("point", ".")
         raise DataError(
-            f"{table.label}: column '{column}': the comma in '{numbers.doubt}' may be a decimal or "
-            f"a thousands mark: decimal=',' or thousands=','"
+            f"{table.label}: column '{column}': the {name} in '{numbers.doubt}' may be a decimal "
+            f"or a thousands mark: decimal='{mark}' or thousands='{mark}'"
         )
     bad = int(numbers.bad.sum())
     if bad and not numbers.numeric:

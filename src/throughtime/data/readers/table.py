@@ -10,7 +10,7 @@ import io
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,12 @@ from throughtime.data.readers.layout import COMMENTS, NAMES, SAMPLE, Layout, fin
 from throughtime.data.readers.numbers import (
     Marks,
     Numbers,
+    lone_thousands,
     looks_like_number,
     marks_of,
     plain,
     read_numbers,
+    shows_decimal_point,
 )
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.plan import ReadPlan
@@ -135,7 +137,10 @@ class Table:
                 stripped, empty = plain(cells.head(3_000))
                 known = stripped.filter(~empty)
                 if known.cast(pl.Float64, strict=False).null_count() == 0:
-                    continue  # plain numbers: a point is a decimal point, if nobody says otherwise
+                    shown = shows_decimal_point(known.to_list())
+                    if shown is not None:
+                        found.append(Marks(".", None, f"'{shown}'"))
+                    continue
                 marks = marks_of(known.to_list())
                 if marks.decimal is not None and _mostly_written(known):
                     found.append(marks)
@@ -179,7 +184,14 @@ class Table:
 
         cells = self.cells(name)
         if cells.dtype == pl.String:
-            return read_numbers(cells, self.marks, self.options.missing, self.options.units)
+            marks = self.marks
+            found = read_numbers(cells, marks, self.options.missing, self.options.units)
+            # Where semicolons part cells, a comma is the usual decimal mark.
+            comma_likely = marks == Marks() and self.plan.value("separator") == ";"
+            if comma_likely and found.doubt is None:
+                sample = cells.drop_nulls().head(200).to_list()
+                return replace(found, doubt=lone_thousands(sample))
+            return found
         if cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.Null):
             values = cells.cast(pl.Float64).fill_null(float("nan")).to_numpy()
             wanted = [float(one) for one in self.options.missing if _is_number(one)]
