@@ -14,13 +14,6 @@ MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"  # where there is no number
 
 
-def some(names: Iterable[str], most: int = 5) -> str:
-    """The first few names in quotes, and how many there are: `'a', 'b', … (40 in all)`."""
-    listed = list(names)
-    quoted = ", ".join(f"'{name}'" for name in listed[:most])
-    return quoted if len(listed) <= most else f"{quoted}, … ({len(listed):,} in all)"
-
-
 def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
     """A number with so many decimals, a true minus sign and thousands apart; a dash for none."""
     if value is None or not math.isfinite(value):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from throughtime.data.readers.files import quoted
 from throughtime.errors import DataError, SettingError
-from throughtime.wording import some
 
 MANY = 50  # from here on whole sequences can be spared for validation and test
 WAYS = ("auto", "time", "sequence", "spread")
@@ -117,7 +117,7 @@ def _by_fraction(s: Timed, valid: float, test: float, gap: int) -> Plan:
 def _absent(names: list[str], count: int, label: str) -> str:
     """A note on series that are too short to have steps in a part."""
     verb = "has" if len(names) == 1 else "have"
-    return f"{len(names)} of {count} series {verb} no steps in the {label} part: {some(names)}"
+    return f"{len(names)} of {count} series {verb} no steps in the {label} part: {quoted(names, 5)}"
 
 
 def _by_instant(s: Timed, valid: float, test: float, gap: int) -> Plan:

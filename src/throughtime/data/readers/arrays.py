@@ -256,13 +256,13 @@ def read_named(arrays: Mapping[str, Any], path: Path, options: Options) -> Table
     flat = [a for a in arrays.values() if isinstance(a, np.ndarray) and a.ndim == 1]
     if len(flat) == len(arrays) and len({len(array) for array in flat}) == 1:
         return array_table(arrays, path)
-    shown = [
+    listed = [
         f"'{name}' {f'({len(a)} sequences)' if isinstance(a, list) else list(a.shape)}"
         for name, a in arrays.items()
     ]
-    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
     raise DataError(
-        f"{path}: holds {len(shown)} arrays: {', '.join(shown[:8])}{more}; choose one with part="
+        f"{path}: holds {len(listed)} arrays: {', '.join(listed[:8])}{more}; choose one with part="
     )
 
 

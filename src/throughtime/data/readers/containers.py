@@ -78,12 +78,12 @@ class Unpacked:
 
     path: Path
     part: str | None = None
-    shown: tuple[tuple[str, str], ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     def say(self, text: str) -> str:
         """A message with the user's name for what lies in a temporary folder."""
-        for inner, outer in self.shown:
+        for inner, outer in self.renamed:
             text = text.replace(inner, outer)
         return text
 
@@ -194,7 +194,7 @@ def _unpack(form: str, outer: Unpacked, room: Path) -> Unpacked:
             raise DataError(f"{path}: the archive holds no file")
         inner = below[0] if len(below) == 1 else room
     replaced = room if form in ("zip", "tar") else inner
-    return Unpacked(inner, part, ((str(replaced), str(path)), *outer.shown), notes)
+    return Unpacked(inner, part, ((str(replaced), str(path)), *outer.renamed), notes)
 
 
 def _inside(path: Path, form: str) -> str:

@@ -19,8 +19,8 @@ def quoted(names: Iterable[str], most: int = MOST_NAMES) -> str:
     """The names in quotes: `'a', 'b'`; of many the first, and how many more there are."""
     given = [str(name) for name in names]
     cut = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in given]
-    shown = ", ".join(f"'{name}'" for name in cut[:most])
-    return shown if len(cut) <= most else f"{shown} and {len(cut) - most:,} more"
+    listed = ", ".join(f"'{name}'" for name in cut[:most])
+    return listed if len(cut) <= most else f"{listed} and {len(cut) - most:,} more"
 
 
 @dataclass(frozen=True)

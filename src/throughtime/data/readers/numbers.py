@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from throughtime.wording import some
+from throughtime.data.readers.files import quoted
 
 if TYPE_CHECKING:
     import polars as pl
@@ -264,8 +264,8 @@ def _settled(sample: list[str], file: Marks) -> tuple[Marks, list[str], str | No
         lone = next((c for c in sample if re.search(r"\d,\d{3}(?!\d)", c)), None)
         if lone is not None:
             # 950 beside 1,002: what has no mark is below a thousand.
-            shown = any("," not in c for c in sample) and _small(sample, ",")
-            return Marks(".", ","), [], None if shown else lone
+            plain_below = any("," not in c for c in sample) and _small(sample, ",")
+            return Marks(".", ","), [], None if plain_below else lone
         decimal = "."
     if thousands is None and file.decimal is not None:
         # The other mark before three digits can only part thousands.
@@ -319,7 +319,7 @@ def _unit_notes(parts: pl.DataFrame, number: pl.Series) -> list[str]:
     ]
     left = [unit for unit in seen if unit not in SCALES]
     scaled = [f"{unit} = {SCALES[unit]:,.0f}" for unit in seen if unit in SCALES]
-    notes = [f"the unit {some(left)} is left out of the numbers"] if left else []
+    notes = [f"the unit {quoted(left, 5)} is left out of the numbers"] if left else []
     return notes + ([f"multiplied in: {', '.join(scaled)}"] if scaled else [])
 
 

@@ -294,8 +294,10 @@ def _check_failures(failures: list[DataError], good: int, path: Path) -> None:
 
 
 def _left_out(failures: list[DataError]) -> tuple[str, ...]:
-    shown = [Finding("records left out, which cannot be read", str(error)) for error in failures]
-    return gathered(shown)
+    findings_of_failures = [
+        Finding("records left out, which cannot be read", str(error)) for error in failures
+    ]
+    return gathered(findings_of_failures)
 
 
 def _text_records(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from throughtime.data.readers.files import quoted
 from throughtime.data.readers.numbered import epoch_of
 from throughtime.data.readers.numbers import plain
 from throughtime.data.readers.options import Options
@@ -23,7 +24,6 @@ from throughtime.data.readers.times import (
     named_like_time,
 )
 from throughtime.errors import DataError, SettingError
-from throughtime.wording import some
 
 USUAL = ("ds", "date", "datetime", "timestamp", "time", "t")
 _PARTS = (
@@ -128,7 +128,8 @@ def _find_time(table: Table, roles: Roles, left: Sequence[str], options: Options
         dated = usual if len(usual) == 1 else _different(table, dated)
     if len(dated) > 1:
         raise DataError(
-            f"{table.label}: {len(dated)} columns hold times: {some(dated)}; choose one with time="
+            f"{table.label}: {len(dated)} columns hold times: {quoted(dated, 5)}; choose one with "
+            f"time="
         )
     if dated:
         return _with_clock(table, roles, dated[0], left)
@@ -312,11 +313,11 @@ def _find_value(table: Table, roles: Roles, left: Sequence[str], everything: boo
         roles = roles.decided("value", tuple(values), "every column of numbers", gone)
         if not gone:
             return replace(roles, value=tuple(values))
-        return replace(roles, value=tuple(values)).noted(f"left out: {some(gone, 12)}")
+        return replace(roles, value=tuple(values)).noted(f"left out: {quoted(gone, 12)}")
     if len(values) > 1:
         hint = " (there is no header line)" if _headless(table) else ""
         raise DataError(
-            f"{table.label}: {len(values)} columns hold numbers: {some(values, 8)}{hint}; choose "
+            f"{table.label}: {len(values)} columns hold numbers: {quoted(values, 8)}{hint}; choose "
             f"one or several with value=, all of them with value='*'{_or_rows(table, values)}"
         )
     if unread:
@@ -355,9 +356,9 @@ def _why_not(table: Table, name: str) -> str:
 
 
 def _no_value(table: Table, counters: Sequence[str], others: Sequence[str]) -> str:
-    text = f"{table.label}: no column holds numbers to model among {some(table.columns, 8)}"
+    text = f"{table.label}: no column holds numbers to model among {quoted(table.columns, 8)}"
     if counters:
-        text += f"; {some(counters)} only count{'s' if len(counters) == 1 else ''} the rows"
+        text += f"; {quoted(counters, 5)} only count{'s' if len(counters) == 1 else ''} the rows"
     if others:
         text += f"; in '{others[-1]}' {_first_words(table, others[-1])}"
     return text
@@ -416,7 +417,7 @@ def find_id(table: Table, roles: Roles, times: np.ndarray) -> tuple[str, ...]:
         if any(len(np.unique(first * fewest + codes[name])) > fewest for name in coarse[1:]):
             raise DataError(
                 f"{table.label}: each time occurs several times; the series may be named by any of "
-                f"{some(coarse)}: choose with id="
+                f"{quoted(coarse, 5)}: choose with id="
             )
         return (coarse[0],)
     for i, one in enumerate(names[:8]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from throughtime.data import frequency
+from throughtime.data.readers.files import quoted
 from throughtime.data.readers.numbers import Numbers
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.plan import ReadPlan
@@ -20,7 +21,6 @@ from throughtime.data.readers.stamps import column_times
 from throughtime.data.readers.table import Table
 from throughtime.data.readers.times import read_times
 from throughtime.errors import DataError
-from throughtime.wording import some
 
 FEW = 0.01  # share of rows with one stamp and different values of which the first is kept
 _FAR = 1.0  # a repeated extreme value lies this many ranges away from all the others
@@ -129,14 +129,14 @@ def _cell_notes(table: Table, column: str, numbers: Numbers) -> list[str]:
     """What was repaired or noticed in a column of values."""
     notes = [f"'{column}': {note}" for note in numbers.notes]
     if numbers.markers:
-        notes.append(f"{some(numbers.markers)} in '{column}' means that a value is missing")
+        notes.append(f"{quoted(numbers.markers, 5)} in '{column}' means that a value is missing")
     if numbers.bad.any():
         rows = np.flatnonzero(numbers.bad)
         cells = [str(table.cells(column)[int(row)]).strip()[:30] for row in rows[:3]]
         count = len(rows)
         what = "cell is not a finite number" if count == 1 else "cells are no finite numbers"
         notes.append(
-            f"{count:,} {what} in '{column}' and taken for missing: {some(cells, 3)} "
+            f"{count:,} {what} in '{column}' and taken for missing: {quoted(cells, 3)} "
             f"({table.places(rows)})"
         )
     notes += _sentinels(column, numbers.values)
@@ -302,7 +302,7 @@ def _without_empty(rows: Rows) -> Rows:
         rows,
         offsets=np.concatenate([[0], np.cumsum(lengths[alive])]),
         names=tuple(rows.names[index] for index in alive),
-    ).noted(f"without any row that can be used, and left out: {some(gone)}")
+    ).noted(f"without any row that can be used, and left out: {quoted(gone, 5)}")
 
 
 def _backwards(stamps: np.ndarray, groups: np.ndarray) -> np.ndarray:

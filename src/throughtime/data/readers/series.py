@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from throughtime.data import frequency as steps
+from throughtime.data.readers.delimited import open_table
+from throughtime.data.readers.files import quoted
 from throughtime.data.readers.options import Options
 from throughtime.data.readers.rows import Rows, read_rows
-from throughtime.data.readers.table import Table, frame_table, open_table
+from throughtime.data.readers.table import Table, frame_table
 from throughtime.data.sequences import Domain, Sequences
 from throughtime.errors import DataError, SettingError
-from throughtime.wording import some
 
 
 def read_table(table: Table, options: Options, name: str) -> Sequences:
@@ -54,8 +55,8 @@ def join(parts: Sequence[tuple[str, Rows]], options: Options, label: str) -> Seq
     for name, rows in parts:
         if rows.columns != first.columns:
             raise DataError(
-                f"{name}: the value is {some(rows.columns)}, but {some(first.columns)} in "
-                f"'{place}'; choose with value="
+                f"{name}: the value is {quoted(rows.columns, 5)}, but {quoted(first.columns, 5)} "
+                f"in '{place}'; choose with value="
             )
         if _clock(rows) != _clock(first):
             raise DataError(f"{name}: the times are {_clock(rows)}, in '{place}' {_clock(first)}")
@@ -151,14 +152,14 @@ def _from_first_value(rows: Rows, label: str) -> Rows:
     notes = []
     if late:
         count = int(lost[lost < lengths].sum())
-        whose = f" of {some(late)}" if len(rows.names) > 1 else ""
+        whose = f" of {quoted(late, 5)}" if len(rows.names) > 1 else ""
         verb = "is" if count == 1 else "are"
         notes.append(
             f"{count:,} row{'' if count == 1 else 's'} before the first value{whose} {verb} left "
             f"out; leading='keep' keeps them"
         )
     if empty:
-        notes.append(f"without any value, and left out: {some(empty)}")
+        notes.append(f"without any value, and left out: {quoted(empty, 5)}")
     return rows.take(kept).noted(*notes)
 
 
